@@ -1,0 +1,31 @@
+"""`igpo STAGE …`: one subcommand per stage module."""
+
+import sys
+
+from retrieval.dispatch import dispatch
+
+STAGES = {
+    "model": "a local Hugging Face model folder from a package, a folder or the local cache",
+    "questions": "train, dev and test questions",
+    "warmup": "supervised warm-up on traces built from train questions",
+    "rollout": "let a policy answer questions with searches",
+    "score": "information gain of every turn, outcome, log-probabilities",
+    "advantage": "turn-level advantages from scores",
+    "train": "one policy update",
+    "evaluate": "metrics of a rollout file",
+    "tables": "result tables from metrics",
+    "report": "one self-contained HTML page",
+    "track": "log finished runs to MLflow",
+    "show": "print one trajectory",
+    "plan": "what a run would cost",
+    "status": "what is finished",
+}
+
+
+def main() -> None:
+    """Run the stage named on the command line."""
+    dispatch("igpo", STAGES, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

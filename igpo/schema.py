@@ -1,0 +1,66 @@
+"""Every table's columns. Read and write with `retrieval.tables`, which checks, sorts and renames into place.
+
+Key of the per-turn tables: (question_id, sample, turn). Turn 0 is the prompt, turns 1…T are the model's.
+"""
+
+import pyarrow as pa
+
+QUESTIONS = pa.schema(
+    [
+        ("question_id", pa.string()),  # key
+        ("benchmark", pa.string()),
+        ("question", pa.string()),
+        ("answers", pa.list_(pa.string())),  # at least one; the first is the target of information gain
+        ("supporting_ids", pa.list_(pa.string())),  # corpus ids in the order of the hops; empty: unknown
+        ("hops", pa.int8()),  # 0: unknown
+        ("split", pa.string()),  # train | dev | test
+        ("type", pa.string()),  # kind of question within its benchmark
+    ]
+)
+QUESTIONS_KEY = ("question_id",)
+
+TURN_KEY = ("question_id", "sample", "turn")
+_key = [("question_id", pa.string()), ("sample", pa.int16()), ("turn", pa.int16())]
+_floats = pa.list_(pa.float32())
+
+ROLLOUTS = pa.schema(
+    [
+        *_key,
+        ("policy_ids", pa.list_(pa.int32())),  # tokens the policy sampled in this turn; empty at turn 0
+        ("policy_logprobs", _floats),  # as the engine sampled them, aligned with policy_ids
+        ("observation_ids", pa.list_(pa.int32())),  # tokens the environment appended; turn 0: the prompt
+        ("text", pa.string()),  # decoded policy_ids
+        ("tool", pa.string()),  # null: no tool call
+        ("queries", pa.list_(pa.string())),
+        ("hit_ids", pa.list_(pa.string())),  # corpus ids in the order shown
+        ("observation", pa.string()),  # the tool's answer as the model reads it
+        ("answer", pa.string()),  # last turn of an answered trajectory, else null
+        (
+            "stop",
+            pa.string(),
+        ),  # last turn only: answered | format_error | turn_limit | token_limit | error: …
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        *_key,
+        ("gold_logprob", pa.float32()),  # mean per gold token after this turn's observation; null at turn T
+        ("info_gain", pa.float32()),  # turns 1…T-1
+        ("outcome", pa.float32()),  # reward of turn T, format penalty included
+        ("f1", pa.float32()),  # turn T
+        ("em", pa.float32()),  # turn T
+        ("format_ok", pa.bool_()),  # turn T
+        ("old_logprobs", _floats),  # under the policy before the update, aligned with policy_ids
+        ("ref_logprobs", _floats),  # under the reference policy
+    ]
+)
+
+ADVANTAGES = pa.schema(
+    [
+        *_key,  # turns 1…T
+        ("reward", pa.float32()),  # information gain, or outcome at turn T
+        ("normalised", pa.float32()),
+        ("advantage", pa.float32()),
+    ]
+)

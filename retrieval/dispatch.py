@@ -1,0 +1,19 @@
+"""Subcommands: `PACKAGE STAGE …` runs `PACKAGE.STAGE.main`, importing nothing else."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Mapping
+
+
+def dispatch(package: str, stages: Mapping[str, str], argv: list[str]) -> None:
+    """Run `argv[0]` of `package` with the rest of `argv`; print the list of stages without one."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: {package} STAGE [--help] ...\n")
+        print("\n".join(f"  {name:<10} {doc}" for name, doc in stages.items()))
+        sys.exit(0 if argv else 2)
+    if argv[0] not in stages:
+        near = difflib.get_close_matches(argv[0], stages, 1, 0)[0]
+        print(f"error: {package} has no stage {argv[0]!r}; nearest: {near!r}", file=sys.stderr)
+        sys.exit(2)
+    importlib.import_module(f"{package}.{argv[0]}").main(argv[1:])

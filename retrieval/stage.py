@@ -1,0 +1,177 @@
+"""What every stage shares: settings, one summary line, exit codes.
+
+A stage is `python -m package.name --config JSON --out …`. Its settings are one section of
+`params.yaml`, checked against `workflow/schemas/params.schema.yaml`: the only list of keys, types and ranges.
+"""
+
+import argparse
+import ctypes
+import difflib
+import json
+import logging
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jsonschema
+import yaml
+
+SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "params.schema.yaml"
+log = logging.getLogger("igpo")
+
+
+class UserError(Exception):
+    """Something the user can mend: printed as one line, exit code 2."""
+
+
+def numbers(value: Any) -> Any:
+    """Turn text such as `1e-6` into a float: PyYAML reads it as text, and `dvc exp run -S` writes it so."""
+    if isinstance(value, Mapping):
+        return {key: numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [numbers(item) for item in value]
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", value, re.IGNORECASE):
+        return float(value)
+    return value
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay the nested mapping `over` on `base`; lists and scalars replace, mappings merge."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def check(params: Mapping[str, Any], section: str | None = None) -> None:
+    """Check parameters (or one section of them) against the schema.
+
+    Raises UserError that names the first wrong key, its nearest valid name or the allowed values.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    if section:
+        schema = schema["properties"][section]
+    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(params), key=str)
+    if not errors:
+        return
+    error = errors[0]
+    where = ".".join([*([section] if section else []), *map(str, error.absolute_path)]) or "top level"
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        wrong = sorted(map(str, set(error.instance) - set(known)))[0]
+        near = difflib.get_close_matches(wrong, known, 1, 0) or known
+        raise UserError(f"params: unknown key {wrong!r} in {where}; nearest valid key: {near[0]!r}")
+    raise UserError(f"params: {where}: {error.message}")
+
+
+def read_params(paths: list[Path]) -> dict[str, Any]:
+    """Read parameter files, later ones over earlier ones; not yet checked."""
+    params: dict[str, Any] = {}
+    for path in paths:
+        try:
+            layer = yaml.safe_load(path.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; run in the repository, or give --params FILE") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(layer, dict):
+            raise UserError(f"{path}: expected sections with keys, found {type(layer).__name__}")
+        params = merge(params, numbers(layer))
+    return params
+
+
+def apply_arm(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
+    """Lay the entry `arm` of section `arms` over the stage sections."""
+    if arm is None:
+        return dict(params)
+    arms = params.get("arms", {})
+    if arm not in arms:
+        near = difflib.get_close_matches(arm, arms, 1, 0)
+        raise UserError(f"params: no arm {arm!r} in arms; nearest: {near[0] if near else 'none'!r}")
+    return merge(params, arms[arm] or {})
+
+
+def overrides(items: list[str]) -> dict[str, Any]:
+    """Parse `section.key=value` items (value as YAML) to nested settings."""
+    nested: dict[str, Any] = {}
+    for item in items:
+        path, found, value = item.partition("=")
+        section, dot, key = path.partition(".")
+        if not (found and dot and section and key):
+            raise UserError(f"--set {item}: expected section.key=value")
+        nested = merge(nested, {section: {key: numbers(yaml.safe_load(value))}})
+    return nested
+
+
+def settings(args: argparse.Namespace, section: str) -> SimpleNamespace:
+    """The checked settings of one section from --config, or from --params, --arm and --set."""
+    if args.config is not None:
+        try:
+            values = numbers(json.loads(args.config))
+        except ValueError as error:
+            raise UserError(f"--config: not JSON: {error}") from None
+    else:
+        params = apply_arm(read_params(args.params or [Path("params.yaml")]), args.arm)
+        if section not in params:
+            raise UserError(f"params: section {section!r} is missing")
+        values = params[section]
+    chosen = overrides(args.set)
+    if set(chosen) - {section}:
+        raise UserError(f"--set: this command reads section {section!r} only")
+    values = merge(values, chosen.get(section, {}))
+    check(values, section)
+    return SimpleNamespace(**values)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent dies, so that a killed run leaves none behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def command(
+    section: str | None,
+    arguments: Callable[[argparse.ArgumentParser], None],
+    run: Callable[..., str],
+    doc: str | None,
+) -> Callable[[list[str] | None], None]:
+    """Make a stage's `main(argv)`.
+
+    `arguments` adds the stage's files to the parser; `run(args, settings)` (`run(args)` without a
+    section) does the work and returns the summary line. Exit code 2 with one line on UserError.
+    """
+
+    def main(argv: list[str] | None = None) -> None:
+        name = sys.modules[run.__module__].__spec__.name  # not __main__ under `python -m`
+        parser = argparse.ArgumentParser(
+            prog=name.replace(".", " "), description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        arguments(parser)
+        if section:
+            group = parser.add_argument_group("settings", f"section {section!r} of params.yaml")
+            group.add_argument("--params", type=Path, action="append", metavar="FILE", help="repeatable")
+            group.add_argument("--config", metavar="JSON", help="the section itself, as the rules pass it")
+            group.add_argument("--arm", metavar="NAME", help="apply this entry of `arms:`")
+            group.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+        args = parser.parse_args(argv)
+        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        log.setLevel(logging.INFO)
+        die_with_parent()
+        start = time.monotonic()
+        try:
+            summary = run(args, settings(args, section)) if section else run(args)
+        except UserError as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            sys.exit(2)
+        except BrokenPipeError:
+            sys.exit(0)
+        if summary:
+            print(f"{name}: {summary} ({time.monotonic() - start:.1f} s)")
+
+    return main
