@@ -140,7 +140,7 @@ def command(
     arguments: Callable[[argparse.ArgumentParser], None],
     run: Callable[..., str],
     doc: str | None,
-) -> Callable[[list[str] | None], None]:
+) -> Callable[..., None]:
     """Make a stage's `main(argv)`.
 
     `arguments` adds the stage's files to the parser; `run(args, settings)` (`run(args)` without a
@@ -148,7 +148,8 @@ def command(
     """
 
     def main(argv: list[str] | None = None) -> None:
-        name = sys.modules[run.__module__].__spec__.name  # not __main__ under `python -m`
+        spec = sys.modules[run.__module__].__spec__
+        name = spec.name if spec else run.__module__  # not __main__ under `python -m`
         parser = argparse.ArgumentParser(
             prog=name.replace(".", " "), description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
         )

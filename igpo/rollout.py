@@ -1,0 +1,86 @@
+"""Rollouts: `policy, questions, indexes -> rollouts.parquet`, one row per turn.
+
+Iteration k takes the k-th slice of the seeded shuffle of the questions, so that iterations don't overlap
+before all questions were seen.
+"""
+
+import argparse
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from igpo import agent, protocol, schema
+from igpo.engine import open_engine
+from igpo.model import load_tokenizer, weights_sha256
+from retrieval import stage, tables
+from retrieval.stage import UserError
+
+
+def choose_questions(
+    questions: list[dict[str, Any]], params: SimpleNamespace, seed: int, iteration: int
+) -> list[dict[str, Any]]:
+    """The questions of one iteration, in the order of their ids."""
+    known = {question["benchmark"] for question in questions}
+    for name in params.benchmarks:
+        if name not in known:
+            raise UserError(f"rollout.benchmarks: no questions of {name!r}; the file has {sorted(known)}")
+    pool = [q for q in questions if not params.benchmarks or q["benchmark"] in params.benchmarks]
+    if not pool:
+        raise UserError("the questions file holds no question")
+    pool.sort(key=lambda question: question["question_id"])
+    random.Random(seed).shuffle(pool)
+    number = min(params.questions or len(pool), len(pool))
+    start = (iteration - 1) * number
+    chosen = [pool[i % len(pool)] for i in range(start, start + number)]
+    return sorted(chosen, key=lambda question: question["question_id"])
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    parser.add_argument("--policy", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--questions", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--index", type=Path, action="append", default=[], metavar="DIR")
+    parser.add_argument("--search", metavar="URL", help="a /retrieve server instead of --index")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of questions and the sampling")
+    parser.add_argument("--iteration", type=int, default=1, metavar="K", help="which slice of the questions")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+
+def _open_search(args: argparse.Namespace, params: SimpleNamespace) -> Any:
+    from retrieval.client import open_search
+
+    if params.protocol == "closed_book":
+        return None
+    if bool(args.index) == bool(args.search):
+        raise UserError("give either --index DIR (once or more) or --search URL")
+    return open_search(args.index, args.search)
+
+
+def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+    """Roll out and write the table."""
+    questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
+    chosen = choose_questions(questions, params, args.seed, args.iteration)
+    searcher = _open_search(args, params)
+    renderer = protocol.Renderer(load_tokenizer(args.policy))
+    trajectories = [agent.Trajectory(question, s) for question in chosen for s in range(params.samples)]
+    engine = open_engine(args.policy, params)
+    play = agent.run_agent if params.protocol == "igpo" else agent.run_few_shot
+    play(trajectories, engine, searcher, renderer, params, (args.seed, args.iteration))
+    rows = [row for trajectory in trajectories for row in trajectory.rows]
+    meta = {
+        "policy": weights_sha256(args.policy),
+        "questions": tables.sha256(args.questions),
+        "retriever": searcher.identity if searcher else "none",
+        "decoding": "greedy" if params.temperature == 0 else f"temperature {params.temperature}",
+        "protocol": params.protocol,
+    }
+    tables.write(rows, schema.ROLLOUTS, args.out, schema.TURN_KEY, meta)
+    answered = sum(row["stop"] == "answered" for row in rows)
+    return f"{len(trajectories)} trajectories, {len(rows) - len(trajectories)} turns, {answered} answered"
+
+
+main = stage.command("rollout", arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

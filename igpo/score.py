@@ -1,0 +1,204 @@
+"""Scores: `policy, reference, rollouts, questions -> scores.parquet`.
+
+s_t = mean log-probability per token of the gold answer, forced after turn t's observation (paper Eq. 3);
+information gain r_t = s_t - s_{t-1} (paper Eq. 4) or exp(s_t) - exp(s_{t-1}) (first version). The gold
+answers of all turns, and the log-probabilities that training needs, come from one pass per model over each
+group. Unlike the released code, s is computed from the sampled token ids, with true positions, at temperature 1.
+"""
+
+import argparse
+import itertools
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from igpo import reward, schema
+from igpo.model import load, load_tokenizer, weights_sha256
+from igpo.packing import Segment, batches, check_model, logprobs, pack
+from igpo.protocol import Renderer
+from retrieval import stage, tables
+from retrieval.stage import UserError
+
+log = logging.getLogger("igpo")
+Rows = list[dict[str, Any]]
+
+
+@dataclass
+class Scored:
+    """One trajectory's segments in its group's tree: its tokens, and a forced answer after turns 0…T-1."""
+
+    rows: Rows
+    trunk: Segment
+    branches: list[Segment]
+
+
+def trajectories(rows: Rows) -> list[Rows]:
+    """Cut sorted rollout rows into trajectories of turns 0…T.
+
+    Raises UserError when a turn is missing or the last one has no `stop`.
+    """
+    result = []
+    for key, turns in itertools.groupby(rows, key=lambda row: (row["question_id"], row["sample"])):
+        listed = list(turns)
+        if [row["turn"] for row in listed] != list(range(len(listed))) or len(listed) < 2:
+            raise UserError(f"rollouts: trajectory {key} has turns {[row['turn'] for row in listed]}")
+        if listed[-1]["stop"] is None:
+            raise UserError(f"rollouts: trajectory {key} has no stop in its last turn; roll out again")
+        result.append(listed)
+    return result
+
+
+def group_tree(group: list[Rows], forced: tuple[list[int], list[int]] | None) -> list[Scored]:
+    """Segments of trajectories that share a prompt; `forced` is the gold answer's scaffold, if asked for."""
+    prompt = Segment(group[0][0]["observation_ids"])
+    scored = []
+    for rows in group:
+        ids: list[int] = []
+        wanted: list[int] = []
+        ends = [0]
+        for row in rows[1:]:
+            wanted += range(len(ids), len(ids) + len(row["policy_ids"]))
+            ids += row["policy_ids"] + row["observation_ids"]
+            ends.append(len(ids))
+        trunk = Segment(ids, prompt, len(prompt.ids), wanted)
+        answer = forced or ([], [])
+        branches = [Segment(answer[0], trunk, end, answer[1]) for end in ends[:-1]] if forced else []
+        scored.append(Scored(rows, trunk, branches))
+    return scored
+
+
+def group_trees(
+    rows: Rows, forced: dict[str, tuple[list[int], list[int]]] | None
+) -> Iterator[tuple[list[Scored], list[Segment]]]:
+    """(trajectories, segments) per group: trajectories of one question with one prompt."""
+    for question_id, listed in itertools.groupby(trajectories(rows), key=lambda t: t[0]["question_id"]):
+        group = list(listed)
+        if any(t[0]["observation_ids"] != group[0][0]["observation_ids"] for t in group):
+            raise UserError(f"rollouts: the samples of question {question_id!r} have different prompts")
+        scored = group_tree(group, forced[question_id] if forced else None)
+        prompt = scored[0].trunk.parent
+        assert prompt is not None
+        yield scored, [prompt, *(s for t in scored for s in (t.trunk, *t.branches))]
+
+
+@torch.inference_mode()
+def run_model(
+    folder: Path, trees: list[list[Segment]], tokens: int, dtype: torch.dtype
+) -> dict[int, list[float]]:
+    """Log-probabilities of every segment's wanted tokens, by `id(segment)`."""
+    model = load(folder, dtype, "tree").eval()
+    check_model(model, max(_depth(segment) for tree in trees for segment in tree))
+    values: dict[int, list[float]] = {}
+    done, total, start = 0, sum(len(s.ids) for tree in trees for s in tree), time.monotonic()
+    for batch in batches(trees, tokens):
+        packed = pack([segment for tree in batch for segment in tree], model.device)
+        for segment, part in zip(packed.segments, packed.split(logprobs(model, packed)), strict=True):
+            values[id(segment)] = part.tolist()
+        done += len(packed.ids)
+        log.info("scored %d of %d tokens, %.0f tokens/s", done, total, done / (time.monotonic() - start))
+    return values
+
+
+def _depth(segment: Segment) -> int:
+    return len(segment.ids) + sum(visible for _, visible in segment.path())
+
+
+def score_trajectory(
+    scored: Scored,
+    values: dict[int, list[float]],
+    reference: dict[int, list[float]],
+    golds: list[str],
+    params: SimpleNamespace,
+) -> Rows:
+    """The score rows of one trajectory, turns 0…T."""
+    old, ref = values[id(scored.trunk)], reference[id(scored.trunk)]
+    gold = [math.fsum(values[id(b)]) / len(b.wanted) for b in scored.branches]
+    basis = [math.exp(s) for s in gold] if params.info_gain == "prob_diff" else gold
+    last, rows, used = len(scored.rows) - 1, [], 0
+    for turn, row in enumerate(scored.rows):
+        length = len(row["policy_ids"])
+        final = turn == last
+        answer = row["answer"] if final else None
+        rows.append(
+            {
+                **{name: row[name] for name in schema.TURN_KEY},
+                "gold_logprob": None if final else gold[turn],
+                "info_gain": basis[turn] - basis[turn - 1] if 0 < turn < last else None,
+                "outcome": reward.outcome(answer, golds, params.format_penalty) if final else None,
+                "f1": (0.0 if answer is None else reward.f1(answer, golds)) if final else None,
+                "em": (0.0 if answer is None else reward.exact_match(answer, golds)) if final else None,
+                "format_ok": answer is not None if final else None,
+                "old_logprobs": old[used : used + length],
+                "ref_logprobs": ref[used : used + length],
+            }
+        )
+        used += length
+    return rows
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    parser.add_argument("--policy", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--reference", type=Path, metavar="DIR", help="default: the policy itself")
+    parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--questions", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+
+def gold_answers(questions: Path, rows: Rows) -> dict[str, list[str]]:
+    """Gold answers of the questions in `rows`. Raises UserError where one is unknown or has no answer."""
+    known = {
+        row["question_id"]: row["answers"] for row in tables.read(questions, schema.QUESTIONS).to_pylist()
+    }
+    asked = sorted({row["question_id"] for row in rows})
+    for question_id in asked:
+        answers = known.get(question_id)
+        if answers is None:
+            raise UserError(f"{questions}: no question {question_id!r}, which the rollouts hold")
+        if not answers or not answers[0].strip():
+            raise UserError(f"{questions}: question {question_id!r} has no gold answer")
+    return {question_id: known[question_id] for question_id in asked}
+
+
+def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+    """Score every trajectory and write the table."""
+    rows = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
+    if not rows:
+        raise UserError(f"{args.rollouts}: no rows")
+    golds = gold_answers(args.questions, rows)
+    renderer = Renderer(load_tokenizer(args.policy))
+    forced = {question_id: renderer.forced_answer(answers[0]) for question_id, answers in golds.items()}
+    groups = list(group_trees(rows, forced))
+    dtype = getattr(torch, params.dtype)
+    values = run_model(args.policy, [tree for _, tree in groups], params.batch_tokens, dtype)
+    policy, reference = weights_sha256(args.policy), weights_sha256(args.reference or args.policy)
+    others = values
+    if reference != policy:
+        plain = [[s for s in tree if s.parent is None or s.parent.parent is None] for _, tree in groups]
+        others = run_model(args.reference, plain, params.batch_tokens, dtype)
+    scores = [
+        row
+        for scored, _ in groups
+        for trajectory in scored
+        for row in score_trajectory(
+            trajectory, values, others, golds[trajectory.rows[0]["question_id"]], params
+        )
+    ]
+    meta = {"policy": policy, "reference": reference, "rollouts": tables.sha256(args.rollouts)}
+    tables.write(scores, schema.SCORES, args.out, schema.TURN_KEY, meta)
+    gains = [row["info_gain"] for row in scores if row["info_gain"] is not None]
+    mean = f"{math.fsum(gains) / len(gains):+.3f}" if gains else "none"
+    return f"{len(scores)} turns, mean information gain {mean}"
+
+
+main = stage.command("score", arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Supervised warm-up: `policy, train questions, indexes -> policy folder` that speaks the protocol.
+
+A small model doesn't write the protocol by itself (the paper's experiment has no such step). Traces are built by
+rule from questions whose supporting passages are known: search every hop's title, quote the evidence that was
+found, answer. A question whose search doesn't show its evidence is left out. Loss on the policy's tokens only.
+"""
+
+import argparse
+import logging
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from igpo import agent, protocol, schema
+from igpo.engine import Generation
+from igpo.model import load, load_tokenizer, save, weights_sha256
+from igpo.packing import Segment, logprobs, pack
+from igpo.score import group_tree
+from retrieval import stage, tables
+from retrieval.stage import UserError
+
+log = logging.getLogger("igpo")
+QUOTED = 60  # characters of context before the quoted fact
+
+
+def quote(passage: str, fact: str) -> str | None:
+    """The words of a passage up to the fact and including it, at most `QUOTED` characters before it."""
+    at = passage.rfind(": ", 0, 80) + 2 if ": " in passage[:80] else 0
+    found = passage.find(fact, at)
+    if found < 0:
+        return None
+    start = max(passage.rfind(". ", at, found) + 2, at)
+    if found - start > QUOTED:
+        start = passage.find(" ", found - QUOTED) + 1
+    return passage[start : found + len(fact)]
+
+
+def trace(
+    question: dict[str, Any], hops: list[tuple[str, list[Any]]], renderer: protocol.Renderer
+) -> agent.Trajectory | None:
+    """A finished trajectory; `hops` holds each hop's title and its search's (id, passage) hits.
+
+    None where a search doesn't show what the next turn needs.
+    """
+    made = agent.Trajectory(question, 0)
+    made.add(None, "", renderer.prompt(question["question"]))
+    thought = f"I need to look up {hops[0][0]}."
+    for number, (title, hits) in enumerate(hops):
+        shown = [text for _, text in hits]
+        supporting = dict(hits).get(question["supporting_ids"][number])
+        last = number == len(hops) - 1
+        fact = question["answers"][0] if last else hops[number + 1][0]
+        evidence = quote(supporting, fact) if supporting else None
+        if evidence is None:
+            return None
+        _add(made, f"\n{thought}\n</think>\n{protocol.call_text([title])}", renderer, shown)
+        thought = evidence if last else f"{evidence}. I need to look up {fact}."
+    _add(made, f"\n{thought}\n</think>\n<answer>\n{question['answers'][0]}\n</answer>", renderer)
+    return made
+
+
+def _add(made: agent.Trajectory, text: str, renderer: protocol.Renderer, shown: list[str] | None = None) -> None:
+    ids = renderer.turn(text)
+    observation = [] if shown is None else renderer.observation("\n".join(shown))
+    made.add(Generation(ids, [0.0] * len(ids), True), text, observation)
+
+
+def build_traces(
+    questions: list[dict[str, Any]], searcher: Any, renderer: protocol.Renderer, params: SimpleNamespace
+) -> list[agent.Trajectory]:
+    """At most `params.traces` traces, in a seeded order."""
+    pool = sorted((q for q in questions if q["supporting_ids"]), key=lambda q: q["question_id"])
+    pool = [q for q in pool if not params.benchmarks or q["benchmark"] in params.benchmarks]
+    random.Random(params.seed).shuffle(pool)
+    pool = pool[: 2 * params.traces]
+    titles = [[searcher.get(passage)["title"] for passage in q["supporting_ids"]] for q in pool]
+    flat = [title for listed in titles for title in listed]
+    hits = dict(zip(flat, agent.search_passages(searcher, flat, params), strict=True))
+    built = [
+        trace(question, [(title, hits[title]) for title in listed], renderer)
+        for question, listed in zip(pool, titles, strict=True)
+    ]
+    traces = [made for made in built if made is not None]
+    log.info("%d traces of %d questions show their evidence", len(traces), len(pool))
+    if len(traces) < params.traces:
+        raise UserError(
+            f"warmup.traces is {params.traces}, but only {len(traces)} questions with supporting_ids "
+            f"and a shown answer were found for benchmarks {params.benchmarks}"
+        )
+    return traces[: params.traces]
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Rises over the first tenth of the steps, then falls linearly to a fifth of the peak."""
+    rise = max(1, steps // 10)
+    return peak * min((step + 1) / rise, 1.0) * (1 - 0.8 * step / max(1, steps - 1))
+
+
+def learn(model: Any, traces: list[agent.Trajectory], params: SimpleNamespace) -> list[float]:
+    """Maximise the traces' policy tokens; returns the mean loss per token of every update."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.0, fused=True)
+    steps = [
+        traces[low : low + params.batch]
+        for _ in range(params.epochs)
+        for low in range(0, len(traces), params.batch)
+    ]
+    losses = []
+    for number, batch in enumerate(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(number, len(steps), params.lr)
+        trunks = [group_tree([made.rows], None)[0].trunk for made in batch]
+        segments: list[Segment] = [s for trunk in trunks for s in (trunk.parent, trunk) if s is not None]
+        with torch.autocast(model.device.type, torch.bfloat16):
+            loss = -logprobs(model, pack(segments, model.device)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        losses.append(loss.item())
+        log.info("update %d of %d: loss %.3f", number + 1, len(steps), losses[-1])
+    return losses
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    parser.add_argument("--policy", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--questions", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--index", type=Path, action="append", required=True, metavar="DIR")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+    """Build traces, learn them, write the policy."""
+    from retrieval.search import open_searcher
+
+    questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
+    tokenizer = load_tokenizer(args.policy)
+    traces = build_traces(questions, open_searcher(args.index), protocol.Renderer(tokenizer), params)
+    torch.manual_seed(params.seed)
+    model = load(args.policy, torch.float32, "tree").train()
+    losses = learn(model, traces, params)
+    final = sum(losses[-5:]) / len(losses[-5:])
+    manifest = {
+        "source": f"warm-up of {weights_sha256(args.policy)[:12]}",
+        "iteration": 0,
+        "parents": [weights_sha256(args.policy)],
+        "inputs": {"questions": tables.sha256(args.questions)},
+        "metrics": {"traces": len(traces), "loss": final},
+    }
+    save(model.bfloat16(), tokenizer, args.out, manifest)
+    return f"{len(traces)} traces, {len(losses)} updates, loss {losses[0]:.3f} -> {final:.3f}"
+
+
+main = stage.command("warmup", arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""A packed tree gives what one pass per path gives."""
+
+import pytest
+import torch
+
+from igpo.packing import Segment, batches, check_model, logprobs, pack
+from retrieval.stage import UserError
+
+
+def path_ids(segment: Segment) -> list[int]:
+    """All tokens of a segment's path, root first."""
+    parts = [list(segment.ids)] + [list(ancestor.ids[:visible]) for ancestor, visible in segment.path()]
+    return [token for part in reversed(parts) for token in part]
+
+
+def plain_logprobs(model, segment: Segment) -> torch.Tensor:
+    """One ordinary forward pass over the path: the slow reference."""
+    ids = path_ids(segment)
+    model.set_attn_implementation("eager")
+    logits = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+    model.set_attn_implementation("tree")
+    first = len(ids) - len(segment.ids)
+    return torch.stack([logits[first + i - 1, segment.ids[i]] for i in segment.wanted])
+
+
+def random_tree(seed: int, prompt: int, trunks: list[int], branch: int) -> list[Segment]:
+    """A prompt, trajectories of the given lengths, and branches after every ~third of each."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(count: int) -> list[int]:
+        return torch.randint(0, 320, (count,), generator=generator).tolist()
+
+    root = Segment(draw(prompt), wanted=range(1, prompt))
+    segments = [root]
+    for length in trunks:
+        trunk = Segment(draw(length), root, prompt, range(length))
+        ends = sorted({0, length // 3, 2 * length // 3, length})
+        answer = draw(branch)
+        segments += [trunk, *(Segment(answer, trunk, end, [branch - 2, branch - 1]) for end in ends)]
+    return segments
+
+
+@pytest.mark.parametrize("trunks", [[5], [140, 300], [3, 4, 5], [257]])
+def test_tree_equals_one_pass_per_path(tiny_model, trunks):
+    segments = random_tree(1, 20, trunks, 9)
+    with torch.inference_mode():
+        packed = pack(segments)
+        found = packed.split(logprobs(tiny_model, packed))
+        for segment, values in zip(segments, found, strict=True):
+            torch.testing.assert_close(values, plain_logprobs(tiny_model, segment), rtol=0, atol=1e-5)
+
+
+def test_other_trees_in_the_pack_change_nothing(tiny_model):
+    first, second = random_tree(1, 20, [50, 60], 7), random_tree(2, 31, [150], 8)
+    with torch.inference_mode():
+        alone = logprobs(tiny_model, pack(first))
+        together = logprobs(tiny_model, pack(second + first))[-len(alone) :]
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_dropping_a_trajectory_changes_no_other(tiny_model):
+    tree = random_tree(3, 25, [40, 90, 60], 6)
+    last = tree[-5:]
+    with torch.inference_mode():
+        whole = pack(tree)
+        alone = pack([tree[0], *last])
+        kept = whole.split(logprobs(tiny_model, whole))[-5:]
+        found = alone.split(logprobs(tiny_model, alone))[1:]
+    for left, right in zip(kept, found, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-5)
+
+
+def test_gradient_equals_separate_passes(tiny_model):
+    segments = random_tree(4, 20, [60, 45], 7)
+    model = tiny_model.train()
+    logprobs(model, pack(segments)).sum().backward()
+    packed = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.zero_grad()
+    for segment in segments:
+        plain_logprobs(model, segment).sum().backward()
+    for name, weight in model.named_parameters():
+        scale = weight.grad.abs().max()
+        assert (packed[name] - weight.grad).abs().max() <= 2e-6 * scale, name
+
+
+def test_batches_keep_the_budget_and_the_order():
+    trees = [[Segment([0] * size)] for size in (5, 4, 3, 20, 1)]
+    sizes = [[len(tree[0].ids) for tree in batch] for batch in batches(trees, 9)]
+    assert sizes == [[5, 4], [3], [20], [1]]
+
+
+def test_the_first_token_of_a_tree_has_no_logprob():
+    with pytest.raises(ValueError, match="first token"):
+        pack([Segment([1, 2], wanted=[0])])
+
+
+def test_a_model_with_sliding_windows_is_refused(tiny_model):
+    tiny_model.config.layer_types = ["full_attention", "sliding_attention"]
+    with pytest.raises(UserError, match="sliding_attention"):
+        check_model(tiny_model, 10)
+
+
+def test_a_trajectory_beyond_the_context_is_refused(tiny_model):
+    with pytest.raises(UserError, match="2049 tokens exceeds"):
+        check_model(tiny_model, 2049)

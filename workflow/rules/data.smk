@@ -1,0 +1,116 @@
+# What every arm and seed share: corpus, indexes, questions, base model, warm start.
+INDEXES = expand("results/index/{kind}/manifest.json", kind=KINDS)
+INDEX_OPTIONS = " ".join(f"--index results/index/{kind}" for kind in KINDS)
+
+
+rule corpus:
+    input:
+        source_file("corpus"),
+    output:
+        "results/corpus.parquet",
+    log:
+        "logs/corpus.log",
+    params:
+        code=code("retrieval.corpus"),
+        config=section("corpus"),
+    shell:
+        "exec python -m retrieval.corpus --config {params.config:q} --out {output} > {log} 2>&1"
+
+
+rule index:
+    input:
+        "results/corpus.parquet",
+    output:
+        "results/index/{kind}/manifest.json",
+    log:
+        "logs/index_{kind}.log",
+    benchmark:
+        "logs/benchmark/index_{kind}.tsv"
+    threads: MODEL_THREADS
+    resources:
+        gpu=lambda wildcards: int(wildcards.kind == "dense"),
+    params:
+        code=code("retrieval.index"),
+        config=section("index"),
+    shell:
+        "exec python -m retrieval.index --config {params.config:q} --corpus {input} --kind {wildcards.kind}"
+        " --out results/index/{wildcards.kind} > {log} 2>&1"
+
+
+rule indexes:
+    input:
+        INDEXES,
+    output:
+        "results/index.sha256",
+    shell:
+        "sha256sum {input} > {output}"
+
+
+rule model:
+    input:
+        source_file("model"),
+    output:
+        "results/models/base/policy.json",
+    log:
+        "logs/model.log",
+    threads: MODEL_THREADS
+    params:
+        code=code("igpo.model"),
+        config=section("model"),
+    shell:
+        "exec python -m igpo.model --config {params.config:q} --out results/models/base > {log} 2>&1"
+
+
+rule questions:
+    input:
+        source_file("questions"),
+        corpus="results/corpus.parquet",
+    output:
+        expand("results/questions/{split}.parquet", split=["train", "dev", "test"]),
+    log:
+        "logs/questions.log",
+    params:
+        code=code("igpo.questions"),
+        config=section("questions"),
+    shell:
+        "exec python -m igpo.questions --config {params.config:q} --corpus {input.corpus}"
+        " --out results/questions > {log} 2>&1"
+
+
+rule coverage:
+    input:
+        INDEXES,
+        questions="results/questions/test.parquet",
+    output:
+        "results/coverage.json",
+    log:
+        "logs/coverage.log",
+    params:
+        code=code("retrieval.coverage"),
+        indexes=INDEX_OPTIONS,
+    shell:
+        "exec python -m retrieval.coverage {params.indexes} --questions {input.questions}"
+        " --out {output} > {log} 2>&1"
+
+
+rule warmup:
+    input:
+        INDEXES,
+        policy="results/models/base/policy.json",
+        questions="results/questions/train.parquet",
+    output:
+        "results/warmup/policy.json",
+    log:
+        "logs/warmup.log",
+    benchmark:
+        "logs/benchmark/warmup.tsv"
+    threads: MODEL_THREADS
+    resources:
+        gpu=1,
+    params:
+        code=code("igpo.warmup"),
+        config=section("warmup"),
+        indexes=INDEX_OPTIONS,
+    shell:
+        "exec python -m igpo.warmup --config {params.config:q} --policy results/models/base"
+        " --questions {input.questions} {params.indexes} --out results/warmup > {log} 2>&1"

@@ -1,0 +1,151 @@
+# One iteration of one arm and seed: rollout -> score -> advantage -> train; every arrow is a file.
+FOLDER = "results/runs/{arm}/s{seed}/{k}"
+TRAIN_QUESTIONS = "results/questions/train.parquet"
+ROLLOUT = (
+    "exec python -m igpo.rollout --config {params.config:q} --arm {params.arm} --policy {params.policy}"
+    " --questions {input.questions} {params.indexes} --seed {params.seed} --iteration {params.iteration}"
+    " --out {output} > {log} 2>&1"
+)
+
+
+def previous_folder(wildcards):
+    """Folder of the policy that acts in iteration k: that of k-1, or the warm start."""
+    k = int(wildcards.k)
+    return (
+        FOLDER.format(arm=wildcards.arm, seed=wildcards.seed, k=f"{k - 1:03d}")
+        if k > 1
+        else "results/warmup"
+    )
+
+
+def previous_policy(wildcards):
+    """The manifest of that policy."""
+    return f"{previous_folder(wildcards)}/policy.json"
+
+
+def previous_state(wildcards):
+    """The optimiser's state after iteration k-1; the first iteration starts without one."""
+    return (
+        f"{previous_folder(wildcards)}/training_state.safetensors"
+        if int(wildcards.k) > 1
+        else []
+    )
+
+
+def kept(path):
+    """`path`, removed once nothing needs it any more unless `run.keep_training_state`."""
+    return path if RUN["keep_training_state"] else temp(path)
+
+
+rule rollout:
+    input:
+        INDEXES,
+        policy=previous_policy,
+        questions=TRAIN_QUESTIONS,
+    output:
+        f"{FOLDER}/rollouts.parquet",
+    log:
+        "logs/runs/{arm}/s{seed}/{k}/rollout.log",
+    benchmark:
+        "logs/benchmark/runs/{arm}/s{seed}/{k}/rollout.tsv"
+    threads: MODEL_THREADS
+    resources:
+        gpu=1,
+    params:
+        code=code("igpo.rollout"),
+        config=arm_section("rollout"),
+        policy=previous_folder,
+        indexes=INDEX_OPTIONS,
+        arm=lambda wildcards: wildcards.arm,
+        seed=lambda wildcards: wildcards.seed,
+        iteration=lambda wildcards: int(wildcards.k),
+    shell:
+        ROLLOUT
+
+
+rule score:
+    input:
+        policy=previous_policy,
+        reference="results/warmup/policy.json",
+        rollouts=f"{FOLDER}/rollouts.parquet",
+        questions=TRAIN_QUESTIONS,
+    output:
+        f"{FOLDER}/scores.parquet",
+    log:
+        "logs/runs/{arm}/s{seed}/{k}/score.log",
+    benchmark:
+        "logs/benchmark/runs/{arm}/s{seed}/{k}/score.tsv"
+    threads: MODEL_THREADS
+    resources:
+        gpu=1,
+    params:
+        code=code("igpo.score"),
+        config=arm_section("score"),
+        policy=previous_folder,
+    shell:
+        "exec python -m igpo.score --config {params.config:q} --policy {params.policy}"
+        " --reference results/warmup --rollouts {input.rollouts} --questions {input.questions}"
+        " --out {output} > {log} 2>&1"
+
+
+rule advantage:
+    input:
+        rollouts=f"{FOLDER}/rollouts.parquet",
+        scores=f"{FOLDER}/scores.parquet",
+    output:
+        f"{FOLDER}/advantages.parquet",
+    log:
+        "logs/runs/{arm}/s{seed}/{k}/advantage.log",
+    params:
+        code=code("igpo.advantage"),
+        config=arm_section("advantage"),
+    shell:
+        "exec python -m igpo.advantage --config {params.config:q} --rollouts {input.rollouts}"
+        " --scores {input.scores} --out {output} > {log} 2>&1"
+
+
+rule train:
+    input:
+        previous_state,
+        policy=previous_policy,
+        rollouts=f"{FOLDER}/rollouts.parquet",
+        scores=f"{FOLDER}/scores.parquet",
+        advantages=f"{FOLDER}/advantages.parquet",
+    output:
+        policy=f"{FOLDER}/policy.json",
+        state=kept(f"{FOLDER}/training_state.safetensors"),
+    log:
+        "logs/runs/{arm}/s{seed}/{k}/train.log",
+    benchmark:
+        "logs/benchmark/runs/{arm}/s{seed}/{k}/train.tsv"
+    threads: MODEL_THREADS
+    resources:
+        gpu=1,
+    params:
+        code=code("igpo.train"),
+        config=arm_section("train"),
+        policy=previous_folder,
+        out=subpath(output.policy, parent=True),
+    shell:
+        "exec python -m igpo.train --config {params.config:q} --policy {params.policy}"
+        " --rollouts {input.rollouts} --scores {input.scores} --advantages {input.advantages}"
+        " --out {params.out} > {log} 2>&1"
+
+
+def final_policies():
+    """Manifests of the last policy of every trained arm and seed."""
+    return expand(
+        FOLDER + "/policy.json",
+        arm=RUN["arms"],
+        seed=RUN["seeds"],
+        k=f"{RUN['iterations']:03d}",
+    )
+
+
+rule policies:
+    input:
+        final_policies() if RUN["iterations"] else "results/warmup/policy.json",
+    output:
+        "results/policies.sha256",
+    shell:
+        "sha256sum {input} > {output}"
