@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from igpo.model import compute_dtype, load, load_tokenizer
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
@@ -34,7 +35,7 @@ class Request(NamedTuple):
 
 
 class VllmEngine:
-    """vLLM over a model folder; weights in bf16."""
+    """vLLM over a model folder."""
 
     def __init__(self, policy: Path, max_tokens: int):
         """Start vLLM in this process, for sequences of at most `max_tokens` tokens."""
@@ -56,7 +57,7 @@ class VllmEngine:
         )
         self.llm = LLM(
             model=str(policy),
-            dtype="bfloat16",
+            dtype="bfloat16" if compute_dtype() is torch.bfloat16 else "float32",
             max_model_len=max_tokens,
             enable_prefix_caching=True,
             disable_log_stats=True,
@@ -97,10 +98,8 @@ class TransformersEngine:
     """Plain transformers: slower on every machine, but runs wherever torch does."""
 
     def __init__(self, policy: Path, max_tokens: int):
-        """Load the model folder in bf16."""
-        from igpo.model import load, load_tokenizer
-
-        self.model = load(policy, torch.bfloat16, "sdpa").eval()
+        """Load the model folder."""
+        self.model = load(policy, compute_dtype(), "sdpa").eval()
         self.tokenizer = load_tokenizer(policy)
         self.eos = self.tokenizer.eos_token_id
 

@@ -36,7 +36,9 @@ PER_QUESTION = pa.schema(
 )
 
 
-def trajectory_metrics(rows: list[dict[str, Any]], question: Mapping[str, Any], penalty: float) -> dict[str, Any]:
+def trajectory_metrics(
+    rows: list[dict[str, Any]], question: Mapping[str, Any], penalty: float
+) -> dict[str, Any]:
     """The metrics of one trajectory."""
     last = rows[-1]
     answer, golds = last["answer"], question["answers"]
@@ -56,7 +58,10 @@ def trajectory_metrics(rows: list[dict[str, Any]], question: Mapping[str, Any], 
 
 
 def question_metrics(
-    rows: list[dict[str, Any]], questions: Mapping[str, Mapping[str, Any]], penalty: float, uncovered: set[str] | None
+    rows: list[dict[str, Any]],
+    questions: Mapping[str, Mapping[str, Any]],
+    penalty: float,
+    uncovered: set[str] | None,
 ) -> list[dict[str, Any]]:
     """One row per question: means over its samples. Raises UserError for an unknown question."""
     result = []

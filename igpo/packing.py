@@ -70,13 +70,13 @@ class Pack:
 def pack(segments: list[Segment], device: torch.device | str = "cpu") -> Pack:
     """Lay segments end to end; a parent stands before the segments that continue it."""
     start: dict[int, int] = {}
-    depth: dict[int, int] = {}
+    before: dict[int, int] = {}  # tokens of a segment's path ahead of it
     total = 0
     for segment in segments:
         start[id(segment)] = total
-        depth[id(segment)] = depth[id(segment.parent)] + segment.after if segment.parent else 0
+        before[id(segment)] = before[id(segment.parent)] + segment.after if segment.parent else 0
         total += len(segment.ids)
-    positions = [depth[id(s)] + i for s in segments for i in range(len(s.ids))]
+    positions = [before[id(s)] + i for s in segments for i in range(len(s.ids))]
     rows, targets = [], []
     for segment in segments:
         for i in segment.wanted:
@@ -213,6 +213,23 @@ def logprobs(model: Any, packed: Pack) -> torch.Tensor:
         again = torch.is_grad_enabled()
         parts.append(checkpoint(_head, *piece, use_reentrant=False) if again else _head(*piece))
     return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+
+
+def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """Number of leading tokens that all sequences share, short of any whole sequence."""
+    low, high = min(map(tuple, sequences)), max(map(tuple, sequences))
+    shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    return min(shared, min(map(len, sequences)) - 1)
+
+
+def depth(segment: Segment) -> int:
+    """Tokens of a segment's whole path."""
+    return len(segment.ids) + sum(visible for _, visible in segment.path())
+
+
+def flatten(trees: Sequence[Sequence[Segment]]) -> list[Segment]:
+    """The segments of several trees, those that they share once."""
+    return list(dict.fromkeys(segment for tree in trees for segment in tree))
 
 
 def batches(trees: list[list[Segment]], tokens: int) -> Iterator[list[list[Segment]]]:

@@ -2,8 +2,9 @@
 
 s_t = mean log-probability per token of the gold answer, forced after turn t's observation (paper Eq. 3);
 information gain r_t = s_t - s_{t-1} (paper Eq. 4) or exp(s_t) - exp(s_{t-1}) (first version). The gold
-answers of all turns, and the log-probabilities that training needs, come from one pass per model over each
-group. Unlike the released code, s is computed from the sampled token ids, with true positions, at temperature 1.
+answers of all turns, and the log-probabilities that training needs, come from one pass per model over
+each group. Unlike the released code, s is computed from the sampled token ids, with true positions, at
+temperature 1.
 """
 
 import argparse
@@ -11,7 +12,6 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from igpo import reward, schema
-from igpo.model import load, load_tokenizer, weights_sha256
-from igpo.packing import Segment, batches, check_model, logprobs, pack
+from igpo.model import compute_dtype, load, load_tokenizer, weights_sha256
+from igpo.packing import Segment, batches, check_model, common_prefix, depth, flatten, logprobs, pack
 from igpo.protocol import Renderer
 from retrieval import stage, tables
 from retrieval.stage import UserError
@@ -55,9 +55,11 @@ def trajectories(rows: Rows) -> list[Rows]:
     return result
 
 
-def group_tree(group: list[Rows], forced: tuple[list[int], list[int]] | None) -> list[Scored]:
-    """Segments of trajectories that share a prompt; `forced` is the gold answer's scaffold, if asked for."""
-    prompt = Segment(group[0][0]["observation_ids"])
+def group_tree(
+    group: list[Rows], root: Segment, forced: tuple[list[int], list[int]] | None = None
+) -> list[Scored]:
+    """Segments of trajectories with one prompt that continues `root`; `forced`: a gold answer scaffold."""
+    prompt = Segment(group[0][0]["observation_ids"][len(root.ids) :], root, len(root.ids))
     scored = []
     for rows in group:
         ids: list[int] = []
@@ -68,24 +70,32 @@ def group_tree(group: list[Rows], forced: tuple[list[int], list[int]] | None) ->
             ids += row["policy_ids"] + row["observation_ids"]
             ends.append(len(ids))
         trunk = Segment(ids, prompt, len(prompt.ids), wanted)
-        answer = forced or ([], [])
-        branches = [Segment(answer[0], trunk, end, answer[1]) for end in ends[:-1]] if forced else []
+        branches = [Segment(forced[0], trunk, end, forced[1]) for end in ends[:-1]] if forced else []
         scored.append(Scored(rows, trunk, branches))
     return scored
 
 
-def group_trees(
-    rows: Rows, forced: dict[str, tuple[list[int], list[int]]] | None
-) -> Iterator[tuple[list[Scored], list[Segment]]]:
-    """(trajectories, segments) per group: trajectories of one question with one prompt."""
-    for question_id, listed in itertools.groupby(trajectories(rows), key=lambda t: t[0]["question_id"]):
-        group = list(listed)
+def tree(group: list[Scored], branches: bool = True) -> list[Segment]:
+    """A group's segments in packing order: what all prompts share, its prompt, its trajectories."""
+    ancestors = [segment for segment, _ in group[0].trunk.path()]
+    return [*ancestors[::-1], *(s for t in group for s in (t.trunk, *(t.branches if branches else [])))]
+
+
+def groups(rows: Rows, forced: dict[str, tuple[list[int], list[int]]] | None = None) -> list[list[Scored]]:
+    """The trajectories of every question, as segments that share prompts and the prompts' common beginning.
+
+    Raises UserError when the samples of a question have different prompts.
+    """
+    listed = trajectories(rows)
+    prompts = [rows[0]["observation_ids"] for rows in listed]
+    root = Segment(prompts[0][: common_prefix(prompts)])
+    result = []
+    for question_id, members in itertools.groupby(listed, key=lambda rows: rows[0]["question_id"]):
+        group = list(members)
         if any(t[0]["observation_ids"] != group[0][0]["observation_ids"] for t in group):
             raise UserError(f"rollouts: the samples of question {question_id!r} have different prompts")
-        scored = group_tree(group, forced[question_id] if forced else None)
-        prompt = scored[0].trunk.parent
-        assert prompt is not None
-        yield scored, [prompt, *(s for t in scored for s in (t.trunk, *t.branches))]
+        result.append(group_tree(group, root, forced[question_id] if forced else None))
+    return result
 
 
 @torch.inference_mode()
@@ -94,20 +104,16 @@ def run_model(
 ) -> dict[int, list[float]]:
     """Log-probabilities of every segment's wanted tokens, by `id(segment)`."""
     model = load(folder, dtype, "tree").eval()
-    check_model(model, max(_depth(segment) for tree in trees for segment in tree))
+    check_model(model, max(depth(segment) for segment in flatten(trees)))
     values: dict[int, list[float]] = {}
-    done, total, start = 0, sum(len(s.ids) for tree in trees for s in tree), time.monotonic()
+    done, total, start = 0, sum(len(s.ids) for s in flatten(trees)), time.monotonic()
     for batch in batches(trees, tokens):
-        packed = pack([segment for tree in batch for segment in tree], model.device)
+        packed = pack(flatten(batch), model.device)
         for segment, part in zip(packed.segments, packed.split(logprobs(model, packed)), strict=True):
             values[id(segment)] = part.tolist()
         done += len(packed.ids)
         log.info("scored %d of %d tokens, %.0f tokens/s", done, total, done / (time.monotonic() - start))
     return values
-
-
-def _depth(segment: Segment) -> int:
-    return len(segment.ids) + sum(visible for _, visible in segment.path())
 
 
 def score_trajectory(
@@ -175,18 +181,18 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     golds = gold_answers(args.questions, rows)
     renderer = Renderer(load_tokenizer(args.policy))
     forced = {question_id: renderer.forced_answer(answers[0]) for question_id, answers in golds.items()}
-    groups = list(group_trees(rows, forced))
-    dtype = getattr(torch, params.dtype)
-    values = run_model(args.policy, [tree for _, tree in groups], params.batch_tokens, dtype)
+    scored = groups(rows, forced)
+    dtype = compute_dtype() if params.dtype == "auto" else getattr(torch, params.dtype)
+    values = run_model(args.policy, [tree(group) for group in scored], params.batch_tokens, dtype)
     policy, reference = weights_sha256(args.policy), weights_sha256(args.reference or args.policy)
     others = values
     if reference != policy:
-        plain = [[s for s in tree if s.parent is None or s.parent.parent is None] for _, tree in groups]
+        plain = [tree(group, branches=False) for group in scored]
         others = run_model(args.reference, plain, params.batch_tokens, dtype)
     scores = [
         row
-        for scored, _ in groups
-        for trajectory in scored
+        for group in scored
+        for trajectory in group
         for row in score_trajectory(
             trajectory, values, others, golds[trajectory.rows[0]["question_id"]], params
         )

@@ -1,8 +1,9 @@
 """One policy update: `policy, rollouts, scores, advantages -> policy folder`.
 
-Weights and AdamW's state live in fp32, the passes run in bf16. The folder holds the bf16 policy, and in
-`training_state.safetensors` what bf16 drops of every weight and the optimiser's moments (in bf16), from which
-the next update goes on. Groups are packed without padding and share their prompt; only policy tokens have a loss.
+Weights and AdamW's state live in fp32; the passes run in bf16 where the machine is fast at it. The folder
+holds the bf16 policy, and in `training_state.safetensors` what bf16 drops of every weight and the optimiser's
+moments (in bf16), from which the next update goes on. Groups are packed without padding and share their
+prompt; only policy tokens have a loss.
 """
 
 import argparse
@@ -19,9 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from igpo import schema
 from igpo.loss import Terms, policy_loss, token_weights
-from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
-from igpo.packing import Segment, batches, check_model, logprobs, pack
-from igpo.score import group_trees, trajectories
+from igpo.model import STATE, compute_dtype, load, load_tokenizer, save, weights_sha256
+from igpo.packing import Segment, batches, check_model, depth, flatten, logprobs, pack
+from igpo.score import groups, trajectories, tree
 from retrieval import stage, tables
 from retrieval.stage import UserError
 
@@ -45,6 +46,11 @@ def open_training(folder: Path, params: SimpleNamespace) -> tuple[Any, torch.opt
                 "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(weight),
             }
     return model, optimiser
+
+
+def autocast(device: str) -> torch.autocast:
+    """bf16 passes over fp32 weights, where the machine is fast at it."""
+    return torch.autocast(device, torch.bfloat16, enabled=compute_dtype() is torch.bfloat16)
 
 
 def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path) -> None:
@@ -72,9 +78,9 @@ def training_trees(
     advantage = {tuple(row[name] for name in schema.TURN_KEY): row["advantage"] for row in credits}
     score = {tuple(row[name] for name in schema.TURN_KEY): row for row in scores}
     trees = []
-    for scored, segments in group_trees(rollouts, None):
+    for group in groups(rollouts):
         columns: list[list[float]] = [[], [], [], []]
-        for trajectory in scored:
+        for trajectory in group:
             weight = next(weights)
             for row in trajectory.rows[1:]:
                 key, length = tuple(row[name] for name in schema.TURN_KEY), len(row["policy_ids"])
@@ -84,7 +90,7 @@ def training_trees(
                 columns[1] += score[key]["ref_logprobs"]
                 columns[2] += [advantage[key]] * length
                 columns[3] += [weight] * length
-        trees.append((segments, torch.tensor(columns)))
+        trees.append((tree(group), torch.tensor(columns)))
     return trees
 
 
@@ -93,11 +99,12 @@ def accumulate(
 ) -> tuple[float, list[Terms]]:
     """Add the gradient of the batch's loss to the weights, a token budget at a time; returns loss, terms."""
     loss, terms, rest = 0.0, [], iter(trees)
-    total, done, start = sum(len(s.ids) for tree, _ in trees for s in tree), 0, time.monotonic()
-    for batch in batches([tree for tree, _ in trees], params.batch_tokens):
+    forest = [segments for segments, _ in trees]
+    total, done, start = sum(len(s.ids) for s in flatten(forest)), 0, time.monotonic()
+    for batch in batches(forest, params.batch_tokens):
         columns = torch.cat([values for _, values in itertools.islice(rest, len(batch))], 1).to(model.device)
-        packed = pack([segment for tree in batch for segment in tree], model.device)
-        with torch.autocast(model.device.type, torch.bfloat16):
+        packed = pack(flatten(batch), model.device)
+        with autocast(model.device.type):
             chosen = logprobs(model, packed)
         old, reference, advantage, weight = columns
         term = policy_loss(chosen, old, reference, advantage, (params.clip_low, params.clip_high), params.kl)
@@ -147,7 +154,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     trees = training_trees(rollouts, scores, credits, params.aggregation)
     torch.manual_seed(0)
     model, optimiser = open_training(args.policy, params)
-    check_model(model, max(len(s.ids) + s.after for tree, _ in trees for s in tree))
+    check_model(model, max(depth(segment) for segments, _ in trees for segment in segments))
     metrics = [update(model, optimiser, trees, params) for _ in range(params.updates)][-1]
     args.out.mkdir(parents=True, exist_ok=True)
     save_state(model, optimiser, args.out / STATE)

@@ -1,8 +1,9 @@
 """Supervised warm-up: `policy, train questions, indexes -> policy folder` that speaks the protocol.
 
-A small model doesn't write the protocol by itself (the paper's experiment has no such step). Traces are built by
-rule from questions whose supporting passages are known: search every hop's title, quote the evidence that was
-found, answer. A question whose search doesn't show its evidence is left out. Loss on the policy's tokens only.
+A small model doesn't write the protocol by itself (the paper's experiment has no such step). Traces are
+built by rule from questions whose supporting passages are known: search every hop's title, quote the evidence
+that was found, answer. A question whose search doesn't show its evidence is left out. Loss on the policy's
+tokens only.
 """
 
 import argparse
@@ -17,8 +18,9 @@ import torch
 from igpo import agent, protocol, schema
 from igpo.engine import Generation
 from igpo.model import load, load_tokenizer, save, weights_sha256
-from igpo.packing import Segment, logprobs, pack
-from igpo.score import group_tree
+from igpo.packing import flatten, logprobs, pack
+from igpo.score import groups, tree
+from igpo.train import autocast
 from retrieval import stage, tables
 from retrieval.stage import UserError
 
@@ -62,7 +64,9 @@ def trace(
     return made
 
 
-def _add(made: agent.Trajectory, text: str, renderer: protocol.Renderer, shown: list[str] | None = None) -> None:
+def _add(
+    made: agent.Trajectory, text: str, renderer: protocol.Renderer, shown: list[str] | None = None
+) -> None:
     ids = renderer.turn(text)
     observation = [] if shown is None else renderer.observation("\n".join(shown))
     made.add(Generation(ids, [0.0] * len(ids), True), text, observation)
@@ -111,10 +115,12 @@ def learn(model: Any, traces: list[agent.Trajectory], params: SimpleNamespace) -
     for number, batch in enumerate(steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(number, len(steps), params.lr)
-        trunks = [group_tree([made.rows], None)[0].trunk for made in batch]
-        segments: list[Segment] = [s for trunk in trunks for s in (trunk.parent, trunk) if s is not None]
-        with torch.autocast(model.device.type, torch.bfloat16):
-            loss = -logprobs(model, pack(segments, model.device)).mean()
+        rows = [
+            row for made in sorted(batch, key=lambda made: made.question["question_id"]) for row in made.rows
+        ]
+        packed = pack(flatten([tree(group) for group in groups(rows)]), model.device)
+        with autocast(model.device.type):
+            loss = -logprobs(model, packed).mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,5 +1,6 @@
 # What every rule uses: the checked parameters, a stage's section of them, a digest of its code, paths.
 import ast
+import functools
 import hashlib
 import json
 
@@ -9,25 +10,14 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
+from igpo import experiment
 from retrieval.stage import UserError, apply_arm, merge, numbers, read_params
-from retrieval.stage import check as check_params
-
-
-def checked(params):
-    """`params`, once every section and arm is right and `run` names known arms.
-
-    An arm's keys obey the schema of the section that it is laid over, so the merged sections do too.
-    """
-    check_params(params)
-    for name in params["run"]["arms"] + params["run"]["baselines"]:
-        apply_arm(params, name)
-    return params
-
 
 # `config` holds what --configfile and --config gave. One line and exit code 2 for what a user can mend;
 # os._exit, since Snakemake would wrap SystemExit of an included file in a traceback.
 try:
-    config.update(checked(merge(read_params([ROOT / "params.yaml"]), numbers(config))))
+    config.update(merge(read_params([ROOT / "params.yaml"]), numbers(config)))
+    experiment.check(config)
 except UserError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     os._exit(2)
@@ -37,10 +27,7 @@ RUN = config["run"]
 KINDS = config["index"]["kinds"]
 # Snakemake sets OMP_NUM_THREADS to a rule's threads: a model stage takes its GPU's share of the cores.
 # Without --cores (on a cluster) set-threads in the profile says how many.
-LIMITS = {
-    name: getattr(workflow.global_resources.get(name), "value", None)
-    for name in ("_cores", "gpu")
-}
+LIMITS = {name: getattr(workflow.global_resources.get(name), "value", None) for name in ("_cores", "gpu")}
 MODEL_THREADS = max(1, (LIMITS["_cores"] or 1) // (LIMITS["gpu"] or 1))
 
 
@@ -58,60 +45,42 @@ def arm_section(name):
 def source_file(name):
     """The file or the files of a folder that a section's `source` names; none for an embedded source."""
     path = Path(config[name]["source"])
-    return (
-        sorted(map(str, path.iterdir()))
-        if path.is_dir()
-        else [str(path)] if path.exists() else []
-    )
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [str(file) for file in files if file.is_file()]
 
 
 def module_path(name):
     """The file of module or package `name` in this repository, or None."""
     path = ROOT.joinpath(*name.split("."))
-    return next(
-        (
-            file
-            for file in (path.with_suffix(".py"), path / "__init__.py")
-            if file.exists()
-        ),
-        None,
-    )
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
 
 
-def imports(tree):
-    """Names of the modules that a syntax tree imports, packages of theirs included."""
+@functools.cache
+def parsed(path):
+    """(text of the syntax tree less docstrings, names of the modules it imports) of a source file."""
+    tree, imported = ast.parse(path.read_text()), []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def without_docstrings(tree):
-    """The syntax tree less what only a reader sees."""
-    for node in ast.walk(tree):
-        if isinstance(
-            node, (ast.Module, ast.ClassDef, ast.FunctionDef)
-        ) and ast.get_docstring(node):
+            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
             node.body = node.body[1:]
-    return tree
+    return ast.dump(tree), imported
 
 
-def code(module):
+def code(name):
     """Digest of a stage module and of its local imports; comments, docstrings and layout don't count."""
-    todo, trees = [module], {}
+    todo, dumps = [name], {}
     while todo:
         path = module_path(todo.pop())
-        if path and path not in trees:
-            trees[path] = without_docstrings(ast.parse(path.read_text()))
-            todo += imports(trees[path])
-    if not trees:
-        raise ValueError(f"no module {module} under {ROOT}")
-    dumps = (
-        f"{path.relative_to(ROOT)}{ast.dump(trees[path])}" for path in sorted(trees)
-    )
-    return hashlib.sha256("".join(dumps).encode()).hexdigest()[:12]
+        if path and path not in dumps:
+            dumps[path], imported = parsed(path)
+            todo += imported
+    if not dumps:
+        raise ValueError(f"no module {name} under {ROOT}")
+    text = "".join(f"{path.relative_to(ROOT)}{dumps[path]}" for path in sorted(dumps))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 wildcard_constraints:

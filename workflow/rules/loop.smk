@@ -10,12 +10,7 @@ ROLLOUT = (
 
 def previous_folder(wildcards):
     """Folder of the policy that acts in iteration k: that of k-1, or the warm start."""
-    k = int(wildcards.k)
-    return (
-        FOLDER.format(arm=wildcards.arm, seed=wildcards.seed, k=f"{k - 1:03d}")
-        if k > 1
-        else "results/warmup"
-    )
+    return experiment.folder(wildcards.arm, wildcards.seed, int(wildcards.k) - 1)
 
 
 def previous_policy(wildcards):
@@ -25,16 +20,20 @@ def previous_policy(wildcards):
 
 def previous_state(wildcards):
     """The optimiser's state after iteration k-1; the first iteration starts without one."""
-    return (
-        f"{previous_folder(wildcards)}/training_state.safetensors"
-        if int(wildcards.k) > 1
-        else []
-    )
+    return f"{previous_folder(wildcards)}/training_state.safetensors" if int(wildcards.k) > 1 else []
 
 
 def kept(path):
     """`path`, removed once nothing needs it any more unless `run.keep_training_state`."""
     return path if RUN["keep_training_state"] else temp(path)
+
+
+def depth(step):
+    """Priority of a step (0 to 3) of iteration k: a run that has begun goes on before another one begins.
+
+    So that on one GPU the training state of one run at a time lies on the disk.
+    """
+    return lambda wildcards: 4 * int(wildcards.k) + step
 
 
 rule rollout:
@@ -48,6 +47,7 @@ rule rollout:
         "logs/runs/{arm}/s{seed}/{k}/rollout.log",
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/rollout.tsv"
+    priority: depth(0)
     threads: MODEL_THREADS
     resources:
         gpu=1,
@@ -75,6 +75,7 @@ rule score:
         "logs/runs/{arm}/s{seed}/{k}/score.log",
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/score.tsv"
+    priority: depth(1)
     threads: MODEL_THREADS
     resources:
         gpu=1,
@@ -96,6 +97,7 @@ rule advantage:
         f"{FOLDER}/advantages.parquet",
     log:
         "logs/runs/{arm}/s{seed}/{k}/advantage.log",
+    priority: depth(2)
     params:
         code=code("igpo.advantage"),
         config=arm_section("advantage"),
@@ -118,6 +120,7 @@ rule train:
         "logs/runs/{arm}/s{seed}/{k}/train.log",
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/train.tsv"
+    priority: depth(3)
     threads: MODEL_THREADS
     resources:
         gpu=1,
@@ -132,19 +135,12 @@ rule train:
         " --out {params.out} > {log} 2>&1"
 
 
-def final_policies():
-    """Manifests of the last policy of every trained arm and seed."""
-    return expand(
-        FOLDER + "/policy.json",
-        arm=RUN["arms"],
-        seed=RUN["seeds"],
-        k=f"{RUN['iterations']:03d}",
-    )
-
-
 rule policies:
     input:
-        final_policies() if RUN["iterations"] else "results/warmup/policy.json",
+        [
+            f"{folder}/policy.json"
+            for folder in (experiment.final_policies(RUN) or {"": "results/warmup"}).values()
+        ],
     output:
         "results/policies.sha256",
     shell:

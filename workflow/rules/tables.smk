@@ -1,31 +1,18 @@
 # From policies to the reader: evaluation rollouts, metrics, tables, page, MLflow.
-ITERATIONS = [f"{k:03d}" for k in range(1, RUN["iterations"] + 1)]
-RUN_FOLDERS = expand(FOLDER, arm=RUN["arms"], seed=RUN["seeds"], k=ITERATIONS)
-
-
-def evaluations():
-    """What is evaluated: name -> (arm or None, folder of the policy), in the order of the table."""
-    found = {name: (name, "results/models/base") for name in RUN["baselines"]}
-    found["warmup"] = (None, "results/warmup")
-    for arm in RUN["arms"] if ITERATIONS else []:
-        for seed in RUN["seeds"]:
-            found[f"{arm}_s{seed}"] = (
-                arm,
-                FOLDER.format(arm=arm, seed=seed, k=ITERATIONS[-1]),
-            )
-    return found
-
-
-EVALUATIONS = evaluations()
-EVALUATED = expand("results/evaluations/{name}", name=EVALUATIONS)
+EVALUATIONS = experiment.evaluations(RUN)
+RUN_FOLDERS = experiment.iterations(RUN)
+METRICS = expand("results/evaluations/{name}/metrics.json", name=EVALUATIONS)
+CURVES = expand(
+    "{folder}/{file}",
+    folder=RUN_FOLDERS,
+    file=["metrics.json", "policy.json", "scores.parquet"],
+)
 
 
 def evaluation_section(wildcards):
     """The arm's `rollout` section with `evaluate.rollout` laid over it."""
     arm = EVALUATIONS[wildcards.name][0]
-    return section(
-        "rollout", arm, **(ARMS[arm] if arm else config)["evaluate"]["rollout"]
-    )
+    return section("rollout", arm, **(ARMS[arm] if arm else config)["evaluate"]["rollout"])
 
 
 rule evaluation_rollout:
@@ -62,10 +49,43 @@ def evaluated_questions(wildcards):
     return f"results/questions/{split}.parquet"
 
 
+def acting_policy(folder):
+    """(arm, seed, iteration) of the policy that acts in an evaluation or an iteration; None: has none."""
+    parts = folder.split("/")
+    if parts[0] == "runs":
+        return parts[1], int(parts[2][1:]), int(parts[3]) - 1
+    arm, policy = EVALUATIONS[parts[1]]
+    trained = policy.split("/")[3:]
+    return (
+        (arm, int(trained[0][1:]), int(trained[1]))
+        if trained[1:]
+        else (arm, None, 0 if arm is None else None)
+    )
+
+
+def provenance(wildcards):
+    """Where an evaluation's or an iteration's numbers come from, as JSON; code as digests of stages."""
+    arm, seed, iteration = acting_policy(wildcards.folder)
+    stages = ["rollout", "evaluate"]
+    stages += [] if iteration is None else ["warmup"]
+    stages += ["score", "advantage", "train"] if iteration else []
+    return json.dumps(
+        {
+            "arm": arm or "warmup",
+            "seed": seed,
+            "iteration": iteration,
+            "corpus": config["corpus"]["source"],
+            "model": config["model"]["source"],
+            "code": {name: code(f"igpo.{name}") for name in stages},
+        }
+    )
+
+
 rule evaluate:
     input:
         rollouts="results/{folder}/rollouts.parquet",
         questions=evaluated_questions,
+        coverage=lambda wildcards: ([] if wildcards.folder.startswith("runs/") else "results/coverage.json"),
     output:
         metrics="results/{folder}/metrics.json",
         questions="results/{folder}/questions.parquet",
@@ -75,21 +95,20 @@ rule evaluate:
         folder=r"runs/\w+/s\d+/\d{3}|evaluations/\w+",
     params:
         code=code("igpo.evaluate"),
-        config=section("evaluate"),
+        config=lambda wildcards: section("evaluate", acting_policy(wildcards.folder)[0]),
+        coverage=lambda wildcards, input: (f"--coverage {input.coverage}" if input.coverage else ""),
+        provenance=provenance,
     shell:
         "exec python -m igpo.evaluate --config {params.config:q} --rollouts {input.rollouts}"
-        " --questions {input.questions} --out {output.metrics} > {log} 2>&1"
+        " --questions {input.questions} {params.coverage} --provenance {params.provenance:q}"
+        " --out {output.metrics} > {log} 2>&1"
 
 
 rule tables:
     input:
-        metrics=expand("{folder}/metrics.json", folder=EVALUATED),
-        iterations=expand(
-            "{folder}/{file}",
-            folder=RUN_FOLDERS,
-            file=["metrics.json", "policy.json", "scores.parquet"],
-        ),
-        published=f"{ROOT}/igpo/published.csv",
+        CURVES,
+        f"{ROOT}/igpo/published.csv",
+        metrics=METRICS,
     output:
         expand(
             "results/tables/{file}",
@@ -104,3 +123,43 @@ rule tables:
     shell:
         "exec python -m igpo.tables --config {params.config:q} --metrics {input.metrics}"
         " --iterations {params.iterations} --out results/tables > {log} 2>&1"
+
+
+rule report:
+    input:
+        CURVES,
+        coverage="results/coverage.json",
+        metrics=METRICS,
+        rollouts=expand("{folder}/rollouts.parquet", folder=RUN_FOLDERS),
+        questions=TRAIN_QUESTIONS,
+        tables="results/tables/main.md",
+    output:
+        "results/report.html",
+    log:
+        "logs/report.log",
+    params:
+        code=code("igpo.report"),
+        config=json.dumps(config, sort_keys=True),
+        iterations=RUN_FOLDERS,
+    shell:
+        "exec python -m igpo.report --config {params.config:q} --metrics {input.metrics}"
+        " --iterations {params.iterations} --coverage {input.coverage} --questions {input.questions}"
+        " --out {output} > {log} 2>&1"
+
+
+rule track:
+    input:
+        CURVES,
+        metrics=METRICS,
+        tables="results/tables/main.md",
+    output:
+        "results/track.json",
+    log:
+        "logs/track.log",
+    params:
+        code=code("igpo.track"),
+        config=json.dumps(config, sort_keys=True),
+        iterations=RUN_FOLDERS,
+    shell:
+        "exec python -m igpo.track --config {params.config:q} --metrics {input.metrics}"
+        " --iterations {params.iterations} --tables results/tables --out {output} > {log} 2>&1"

@@ -1,0 +1,149 @@
+"""Parameters: the files in the repository are valid, and what is wrong ends in one line with exit code 2."""
+
+import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from igpo import experiment, plan, status
+from retrieval import stage
+from retrieval.stage import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def params() -> dict:
+    return stage.read_params([ROOT / "params.yaml"])
+
+
+@pytest.mark.parametrize("overlay", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_is_valid_and_adds_no_key(overlay, params):
+    merged = stage.read_params([ROOT / "params.yaml", overlay])
+    experiment.check(merged)
+    for name, section in params.items():
+        if name not in ("arms", "evaluate"):
+            assert set(merged[name]) == set(section)
+
+
+def test_every_parameter_is_explained():
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    for section in ("run", "warmup", "rollout", "score", "advantage"):
+        start = lines.index(f"{section}:")
+        keys = [line for line in lines[start + 1 : lines.index("", start)] if re.match(r"  \w+:", line)]
+        assert keys
+        bare = [line for line in keys if "#" not in line]
+        assert len(bare) <= 2, bare
+
+
+def wrong(params: dict, path: str, value: object) -> dict:
+    """A copy of `params` with `value` at `a.b.c`; None removes the key."""
+    changed = copy.deepcopy(params)
+    *parents, last = path.split(".")
+    place = changed
+    for name in parents:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("advantage.gama", 0.9, "unknown key 'gama' in advantage; nearest valid key: 'gamma'"),
+        ("rolout", {}, "unknown key 'rolout' in top level; nearest valid key: 'rollout'"),
+        ("rollout.samples", -1, "rollout.samples: -1 is less than the minimum"),
+        ("rollout.engine", "vlm", "rollout.engine: 'vlm' is not one of ['vllm', 'transformers']"),
+        ("advantage.gamma", "much", "advantage.gamma: 'much' is not of type 'number'"),
+        ("train.lr", None, "'lr' is a required property"),
+        (
+            "evaluate.rollout.sampels",
+            1,
+            "unknown key 'sampels' in evaluate.rollout; nearest valid key: 'samples'",
+        ),
+        (
+            "arms.grpo.advantage.metod",
+            "x",
+            "unknown key 'metod' in arms.grpo.advantage; nearest valid key: 'method'",
+        ),
+        ("arms.grpo.corpus", {}, "unknown key 'corpus' in arms.grpo"),
+        ("arms.warmup", {}, "arms: 'warmup' does not match"),
+        ("run.arms", ["igop"], "no arm 'igop' in arms; nearest: 'igpo'"),
+        ("tables.baseline", "nothing", "tables.baseline: 'nothing' is not a row"),
+    ],
+)
+def test_what_is_wrong_is_named(params, path, value, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        experiment.check(wrong(params, path, value))
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(params):
+    changed = stage.numbers(wrong(params, "train.lr", "2e-06"))
+    experiment.check(changed)
+    assert changed["train"]["lr"] == 2e-6
+
+
+def snakemake(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "-n",
+        "--quiet",
+        "all",
+    ]
+    command += ["--directory", str(folder), *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_snakemake_ends_with_one_line_and_exit_code_2(tmp_path):
+    (tmp_path / "mine.yaml").write_text("rollout: {sampels: 4}\n")
+    done = snakemake(tmp_path, "--configfile", str(tmp_path / "mine.yaml"))
+    errors = [line for line in done.stderr.splitlines() if "profile" not in line]
+    assert errors == ["error: params: unknown key 'sampels' in rollout; nearest valid key: 'samples'"]
+    assert done.returncode == 2
+    assert not (tmp_path / "results").exists()
+
+
+def test_runs_and_evaluations_follow_the_parameters(params):
+    run = {"arms": ["a", "b"], "baselines": ["rag"], "seeds": [1, 5], "iterations": 3}
+    assert experiment.iterations(run)[3:5] == ["results/runs/a/s5/001", "results/runs/a/s5/002"]
+    found = experiment.evaluations(run)
+    assert list(found) == ["rag", "warmup", "a_s1", "a_s5", "b_s1", "b_s5"]
+    assert found["b_s5"] == ("b", "results/runs/b/s5/003")
+    assert list(experiment.evaluations({**run, "iterations": 0})) == ["rag", "warmup"]
+
+
+def test_plan_multiplies_and_status_counts(params, tmp_path, capsys):
+    run = {
+        "arms": ["igpo"],
+        "baselines": ["rag"],
+        "seeds": [1, 2],
+        "iterations": 3,
+        "keep_training_state": False,
+    }
+    params["run"] = run
+    params["rollout"] |= {"questions": 5, "samples": 4, "max_tokens": 100}
+    params["evaluate"]["rollout"] = {"questions": None, "samples": 1}
+    numbers = plan.volume(params, {"test": 7})
+    assert numbers["training trajectories"] == 2 * 3 * 5 * 4
+    assert numbers["training tokens at most"] == 12_000
+    assert numbers["evaluation trajectories"] == 4 * 7
+    assert plan.disk_bytes(numbers, 1000, keep_states=False) == 1000 * (2 * 8 + 12 * 2)
+    with pytest.raises(UserError, match="give --questions test=N"):
+        plan.volume(params, {})
+    (tmp_path / "results/runs/igpo/s1/001").mkdir(parents=True)
+    (tmp_path / "results/runs/igpo/s1/001/rollouts.parquet").touch()
+    found = {
+        name: (done, wanted, following) for name, done, wanted, following in status.steps(params, tmp_path)
+    }
+    assert found["igpo s1"] == (1, 12, "001/scores.parquet")
+    assert found["igpo s2"] == (0, 12, "001/rollouts.parquet")

@@ -1,0 +1,157 @@
+"""Tables, page and trajectory printer: numbers in their cells, ours and published apart, equal bytes."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import results_tree
+import yaml
+
+from igpo import report, show, tables, tables_text
+from retrieval.stage import UserError
+
+CONFIG = results_tree.config(baseline="closed_book")
+
+
+@pytest.fixture
+def made(tmp_path):
+    return results_tree.write_results(tmp_path / "results")
+
+
+def make_tables(made, out):
+    tables.main(results_tree.command(*made, config=CONFIG, out=out))
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_seeds_become_mean_std_and_mean_bounds(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    rows = {row["method"]: row for row in read_csv(tmp_path / "out/main.csv") if row["source"] == "ours"}
+    assert list(rows) == ["closed_book", "warmup", "igpo"]
+    igpo = rows["igpo"]
+    assert (igpo["seeds"], igpo["n"]) == ("2", "4")
+    assert [float(igpo[f"f1{end}"]) for end in ("", "_low", "_high")] == pytest.approx([0.6, 0.5, 0.7])
+    assert float(igpo["f1_std"]) == pytest.approx(0.141421)  # of 0.5 and 0.7, n - 1 = 1
+    assert float(igpo["f1_difference"]) == pytest.approx(0.5)
+    assert rows["warmup"]["f1_std"] == ""
+
+
+def test_two_runs_give_equal_bytes(made, tmp_path):
+    assert make_tables(made, tmp_path / "one") == make_tables(made, tmp_path / "two")
+
+
+def test_published_rows_are_told_apart_and_keep_the_papers_average():
+    rows = [row for row in tables.published_rows() if row["method"] == "IGPO"]
+    assert {row["source"] for row in rows} == {"published"}
+    cells = [row["f1"] for row in rows if row["benchmark"] != "avg"]
+    average = next(row["f1"] for row in rows if row["benchmark"] == "avg")
+    assert len(cells) == 7
+    assert sum(cells) / 7 == pytest.approx(average, abs=0.0005)
+
+
+def test_markdown_has_both_tables_and_says_what_vitalqa_is(made, tmp_path):
+    text = make_tables(made, tmp_path / "out")["main.md"].decode()
+    ours, published = text.split("## Published by the paper")
+    assert "60.0 ± 14.1 | [50.0, 70.0]" in re.sub(" +", " ", ours)
+    assert "this project's own question set" in ours
+    assert "closed book" in ours and "closed book" not in published
+    assert "StepSearch-base | – |" in re.sub(" +", " ", published)  # the paper's dashes stay dashes
+    assert "arXiv:2510.14967v2" in published
+
+
+def test_latex_is_balanced_and_escaped(made, tmp_path):
+    text = make_tables(made, tmp_path / "out")["main.tex"].decode()
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+    assert not re.search(r"(?<!\\)[%_]", text.replace(r"\begin{", "").replace(r"\end{", ""))
+
+
+def test_curves_hold_reward_information_gain_and_training_metrics(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    rows = read_csv(tmp_path / "out/curves.csv")
+    assert [(row["arm"], row["seed"], row["iteration"]) for row in rows] == [
+        ("igpo", seed, k) for seed in "12" for k in "12"
+    ]
+    assert float(rows[1]["reward"]) == pytest.approx(0.5)
+    assert float(rows[1]["info_gain"]) == pytest.approx(0.5)
+    assert float(rows[1]["kl"]) == pytest.approx(0.002)
+
+
+def test_flat_metrics_for_dvc(made, tmp_path):
+    metrics = json.loads(make_tables(made, tmp_path / "out")["metrics.json"])
+    assert metrics["igpo"]["vitalqa"]["f1"] == pytest.approx(0.6)
+
+
+def test_several_benchmarks_get_an_overall_row(tmp_path):
+    both = {"a": results_tree.block(0.2), "b": results_tree.block(0.4)}
+    path = results_tree.write_evaluation(tmp_path, "closed_book", both)
+    rows = tables.table_rows([tables.read_evaluation(path)], "closed_book")
+    assert [row["benchmark"] for row in rows] == ["a", "b", "overall"]
+
+
+def test_other_questions_are_refused(tmp_path):
+    one = results_tree.write_evaluation(tmp_path, "closed_book", {"vitalqa": results_tree.block(0.1)})
+    two = results_tree.write_evaluation(tmp_path, "warmup", {"vitalqa": results_tree.block(0.1, n=5)})
+    with pytest.raises(UserError, match="different questions"):
+        tables.table_rows([tables.read_evaluation(path) for path in (one, two)], "closed_book")
+
+
+def test_a_file_that_is_no_metrics_file_ends_in_one_line(tmp_path, capsys):
+    path = tmp_path / "x" / "metrics.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    with pytest.raises(SystemExit) as end:
+        tables.main(results_tree.command([path], [], config=CONFIG, out=tmp_path / "out"))
+    assert end.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_not_measured_is_a_dash():
+    assert tables_text.percent(None) == "–"
+
+
+def test_show_prints_a_trajectory_with_its_scores(made, capsys):
+    folder = made[1][0]
+    show.main(["--rollouts", f"{folder}/rollouts.parquet", "--scores", f"{folder}/scores.parquet"])
+    text = capsys.readouterr().out
+    assert "q1, sample 0: answered" in text
+    assert "information gain +0.500" in text
+    assert text.rstrip().endswith("answer: Rome")
+
+
+def test_show_names_a_missing_question(made, capsys):
+    with pytest.raises(SystemExit) as end:
+        show.main(["--rollouts", f"{made[1][0]}/rollouts.parquet", "--question", "q9"])
+    assert end.value.code == 2
+    assert "'q9'; it has q1" in capsys.readouterr().err
+
+
+@pytest.fixture
+def params():
+    values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+    values["run"] |= {"arms": ["igpo"], "baselines": ["closed_book"], "seeds": [1, 2]}
+    return values
+
+
+def test_report_is_one_page_without_anything_from_elsewhere(made, params, tmp_path):
+    coverage = {"n": 4, "answer_in_corpus": 1.0, "answer_at": {"1": 0.5}, "gold_at": {"1": 0.5}}
+    coverage |= {"all_gold_at": {"1": 0.5}, "chance_answer_at": {"1": 0.0}}
+    (tmp_path / "coverage.json").write_text(json.dumps({"benchmarks": {"vitalqa": coverage}}))
+    question = {"question_id": "q1", "benchmark": "vitalqa", "question": "Which <city>?", "answers": ["Rome"]}
+    question |= {"supporting_ids": [], "hops": 1, "split": "train", "type": "capital"}
+    report.tables.write([question], report.schema.QUESTIONS, tmp_path / "train.parquet", ("question_id",))
+    options = {"config": json.dumps(params), "coverage": tmp_path / "coverage.json"}
+    options |= {"questions": tmp_path / "train.parquet", "out": tmp_path / "report.html"}
+    report.main(results_tree.command(*made, **options))
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("<svg") == 2
+    assert "Which &lt;city&gt;?" in text
+    assert not re.search(r"(?:src|href)=[\"'](?!#)|@import|<script|<link", text.replace("xlink:href", "href"))
+    report.main(results_tree.command(*made, **options | {"out": tmp_path / "again.html"}))
+    assert (tmp_path / "again.html").read_text() == text
