@@ -11,7 +11,9 @@ export PATH := $(BIN):$(PATH)
 tables: run
 	@cat results/tables/main.md
 
+# a killed run leaves Snakemake's lock; it goes when no other run holds .snakemake/alive (workflow/rules/common.smk)
 run: env
+	@! ls .snakemake/locks/* >/dev/null 2>&1 || flock --nonblock .snakemake/alive snakemake --unlock
 	snakemake $(if $(CONFIG),--configfile $(CONFIG))
 
 env: $(STAMP)
@@ -32,4 +34,4 @@ check: env
 	ruff check .
 	ruff format --check .
 	mypy
-	snakefmt --check Snakefile workflow
+	snakefmt --check --line-length 110 Snakefile workflow

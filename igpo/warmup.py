@@ -18,7 +18,7 @@ import torch
 from igpo import agent, protocol, schema
 from igpo.engine import Generation
 from igpo.model import load, load_tokenizer, save, weights_sha256
-from igpo.packing import flatten, logprobs, pack
+from igpo.packing import batches, flatten, logprobs, pack
 from igpo.score import groups, tree
 from igpo.train import autocast
 from retrieval import stage, tables
@@ -69,7 +69,8 @@ def _add(
 ) -> None:
     ids = renderer.turn(text)
     observation = [] if shown is None else renderer.observation("\n".join(shown))
-    made.add(Generation(ids, [0.0] * len(ids), True), text, observation)
+    stop = "answered" if shown is None else None
+    made.add(Generation(ids, [0.0] * len(ids), True), text, observation, stop=stop)
 
 
 def build_traces(
@@ -80,7 +81,7 @@ def build_traces(
     pool = [q for q in pool if not params.benchmarks or q["benchmark"] in params.benchmarks]
     random.Random(params.seed).shuffle(pool)
     pool = pool[: 2 * params.traces]
-    titles = [[searcher.get(passage)["title"] for passage in q["supporting_ids"]] for q in pool]
+    titles = [[searcher.get(passage).title for passage in q["supporting_ids"]] for q in pool]
     flat = [title for listed in titles for title in listed]
     hits = dict(zip(flat, agent.search_passages(searcher, flat, params), strict=True))
     built = [
@@ -103,6 +104,21 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * min((step + 1) / rise, 1.0) * (1 - 0.8 * step / max(1, steps - 1))
 
 
+def _accumulate(model: Any, batch: list[agent.Trajectory], tokens: int) -> float:
+    """Add the gradient of the batch's mean loss per policy token to the weights; returns the loss."""
+    ordered = sorted(batch, key=lambda made: made.question["question_id"])
+    rows = [row for made in ordered for row in made.rows]
+    total = sum(len(row["policy_ids"]) for row in rows)
+    result = 0.0
+    for trees in batches([tree(group) for group in groups(rows)], tokens):
+        packed = pack(flatten(trees), model.device)
+        with autocast(model.device.type):
+            loss = -logprobs(model, packed).sum() / total
+        loss.backward()
+        result += loss.item()
+    return result
+
+
 def learn(model: Any, traces: list[agent.Trajectory], params: SimpleNamespace) -> list[float]:
     """Maximise the traces' policy tokens; returns the mean loss per token of every update."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.0, fused=True)
@@ -115,17 +131,10 @@ def learn(model: Any, traces: list[agent.Trajectory], params: SimpleNamespace) -
     for number, batch in enumerate(steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(number, len(steps), params.lr)
-        rows = [
-            row for made in sorted(batch, key=lambda made: made.question["question_id"]) for row in made.rows
-        ]
-        packed = pack(flatten([tree(group) for group in groups(rows)]), model.device)
-        with autocast(model.device.type):
-            loss = -logprobs(model, packed).mean()
         optimiser.zero_grad()
-        loss.backward()
+        losses.append(_accumulate(model, batch, params.batch_tokens))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        losses.append(loss.item())
         log.info("update %d of %d: loss %.3f", number + 1, len(steps), losses[-1])
     return losses
 

@@ -9,6 +9,7 @@ import ctypes
 import difflib
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -130,8 +131,8 @@ def settings(args: argparse.Namespace, section: str) -> SimpleNamespace:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent dies, so that a killed run leaves none behind."""
-    if sys.platform == "linux":
+    """Ask the kernel to end a rule's stage when Snakemake dies, so that a killed run leaves none behind."""
+    if sys.platform == "linux" and "IGPO_DIE_WITH_PARENT" in os.environ:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 

@@ -30,7 +30,9 @@ def test_kl_enters_with_its_weight():
 def test_on_policy_gradient_is_minus_the_advantage():
     logprobs = torch.tensor([-1.0, -2.0], requires_grad=True)
     advantage = torch.tensor([0.7, -0.3])
-    policy_loss(logprobs, logprobs.detach(), logprobs.detach(), advantage, (0.2, 0.2), 1.0).loss.sum().backward()
+    policy_loss(
+        logprobs, logprobs.detach(), logprobs.detach(), advantage, (0.2, 0.2), 1.0
+    ).loss.sum().backward()
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == pytest.approx([-0.7, 0.3])
 

@@ -1,5 +1,7 @@
 # What every rule uses: the checked parameters, a stage's section of them, a digest of its code, paths.
 import ast
+import contextlib
+import fcntl
 import functools
 import hashlib
 import json
@@ -8,7 +10,15 @@ ROOT = Path(workflow.basedir)
 # Stages run as modules with this interpreter, whatever --directory or an inactive environment says.
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)
+os.environ["IGPO_DIE_WITH_PARENT"] = "1"
+os.environ["TQDM_DISABLE"] = "1"  # logs are read as files
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+# Held while this process lives, so that `make` clears a killed run's lock and no other.
+Path(".snakemake").mkdir(exist_ok=True)
+ALIVE = open(".snakemake/alive", "w")
+with contextlib.suppress(BlockingIOError):
+    fcntl.flock(ALIVE, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 from igpo import experiment
 from retrieval.stage import UserError, apply_arm, merge, numbers, read_params

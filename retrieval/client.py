@@ -1,0 +1,123 @@
+"""A search server's URL behind `search(queries, k)`: ours, Search-R1's, whatever speaks /retrieve.
+
+A document may be an object or a text, wrapped in {"document", "score"} or bare; the score may be missing.
+"""
+
+import hashlib
+import http.client
+import ipaddress
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from retrieval.corpus import split_contents
+from retrieval.search import Hit, Search, open_searcher
+from retrieval.stage import UserError
+
+TIMEOUT_S = 60
+DELAYS_S = (0.5, 1.0, 2.0)  # before each further try
+RETRIED = (500, 502, 503, 504)
+IDENTITY_HEADER = "X-Index-Identity"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def to_hit(item: Any) -> Hit:
+    """One entry of an answer, in any known form; ValueError where it has no text.
+
+    A document without id gets a hash of its content as its id.
+    """
+    document, score = item, 0.0
+    if isinstance(item, dict) and "document" in item:
+        document, score = item["document"], item.get("score") or 0.0
+    if isinstance(document, str):
+        document = {"contents": document}
+    if not isinstance(document, dict):
+        raise ValueError(f"a document is {type(document).__name__}")
+    if isinstance(document.get("contents"), str):
+        title, text = split_contents(document["contents"])
+    elif isinstance(document.get("text"), str):
+        title, text = document.get("title") or "", document["text"]
+    else:
+        raise ValueError(f"a document has neither contents nor text: {sorted(document)}")
+    name = document.get("id")
+    if name is None:
+        name = "sha256:" + hashlib.sha256(f"{title}\n{text}".encode("utf-8", "replace")).hexdigest()[:16]
+    return Hit(str(name), str(title), text, float(score))
+
+
+class HttpSearcher:
+    """The searcher behind a URL. `identity`: of the index in the last answer; None where it told none."""
+
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"{url}: not a search URL; expected such as http://127.0.0.1:8000")
+        self.url = url if parts.path.strip("/") else url.rstrip("/") + "/retrieve"
+        self.timeout_s = timeout_s
+        self.identity: str | None = None
+        # A proxy from the environment must not see what stays on this machine.
+        handlers = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
+        self.opener = urllib.request.build_opener(*handlers)
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """At most `k` hits for each query, in one request.
+
+        Raises UserError where the server does not answer, refuses, or answers something else.
+        """
+        if not queries or k < 1:
+            return [[] for _ in queries]
+        answer = self._ask({"queries": list(queries), "topk": k, "return_scores": True})
+        try:
+            lists = answer["result"]
+            if not isinstance(lists, list) or len(lists) != len(queries):
+                raise ValueError(f"expected {len(queries)} lists of hits")
+            return [[to_hit(item) for item in items][:k] for items in lists]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.url}: unexpected answer: {error!r}") from None
+
+    def _ask(self, body: dict[str, Any]) -> Any:
+        """POST and decode; tries again where a server is busy or does not answer."""
+        for delay in (*DELAYS_S, None):
+            try:
+                return self._post(body)
+            except urllib.error.HTTPError as error:
+                said = error.read(500).decode(errors="replace")
+                if error.code not in RETRIED or delay is None:
+                    raise UserError(f"{self.url}: HTTP {error.code}: {said}") from None
+                wait = error.headers.get("Retry-After") or ""
+                delay = max(delay, min(float(wait), 30.0)) if wait.isdecimal() else delay
+            except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
+                if delay is None:
+                    reason = getattr(error, "reason", error)
+                    raise UserError(f"{self.url}: the search server does not answer: {reason}") from None
+            except ValueError as error:
+                raise UserError(f"{self.url}: the answer is not JSON: {error}") from None
+            time.sleep(delay)
+        raise AssertionError("unreachable")
+
+    def _post(self, body: dict[str, Any]) -> Any:
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(self.url, data, {"Content-Type": "application/json"})
+        with self.opener.open(request, timeout=self.timeout_s) as answer:
+            self.identity = answer.headers.get(IDENTITY_HEADER)
+            return json.load(answer)
+
+
+def open_search(index_dirs: Sequence[Path] | None, url: str | None) -> Search:
+    """The searcher of a stage that takes --index DIR … or --search URL; exactly one of them is given."""
+    if bool(index_dirs) == bool(url):
+        raise UserError("give either --index DIR or --search URL")
+    return HttpSearcher(url) if url else open_searcher(index_dirs or [])

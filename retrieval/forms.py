@@ -1,0 +1,200 @@
+"""Corpus file, of any form that published corpora use -> raw rows, streamed, each with its place in the file.
+
+JSON lines, one JSON list, one JSON object by title, tab-separated with a header, parquet; plain or compressed
+(gzip, bzip2, xz, zstandard). The form is found by looking at the first bytes, not at the name, except that a
+name with `.jsonl` promises lines. At most one passage and one read buffer are in memory.
+"""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval.stage import UserError
+
+FIRST_LINE_BYTES = 1 << 20  # a longer first line is taken for one big JSON value
+CHUNK_CHARS = 1 << 20
+VALUE_CHARS = 1 << 26  # a JSON value that does not end within this is malformed
+TEXT_KEYS = ("contents", "text", "extract", "paragraph_text")
+Row = tuple[int, Any]  # line (or parquet row) number counted from 1, raw row
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open a file for reading, through the decompressor that its first bytes ask for."""
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic[:2] == b"\x1f\x8b":
+        return cast(BinaryIO, gzip.open(path))
+    if magic[:3] == b"BZh":
+        return cast(BinaryIO, bz2.open(path))
+    if magic == b"\xfd7zXZ\x00":
+        return cast(BinaryIO, lzma.open(path))
+    if magic[:4] == b"\x28\xb5\x2f\xfd":
+        return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
+    return path.open("rb")
+
+
+def is_passage(value: dict[str, Any]) -> bool:
+    """Tell one passage from an object of passages by title."""
+    return any(isinstance(value.get(key), str) for key in TEXT_KEYS) or isinstance(value.get("id"), str | int)
+
+
+def form(path: Path) -> str:
+    """`parquet`, `tsv`, `json` (one value) or `lines`; UserError for an empty file."""
+    with path.open("rb") as file:
+        if file.read(4) == b"PAR1":
+            return "parquet"
+    with opened(path) as stream:
+        first = stream.readline(FIRST_LINE_BYTES)
+        more = bool(stream.read(1))
+    if not first:
+        raise UserError(f"{path}: line 1: the file is empty")
+    if b"\t" in first and b"text" in first.strip().split(b"\t"):
+        return "tsv"
+    if ".jsonl" in path.suffixes or first.lstrip()[:1] not in (b"{", b"["):
+        return "lines"
+    try:
+        value = json.loads(first)
+    except ValueError:
+        return "json"
+    return "lines" if isinstance(value, dict) and (more or is_passage(value)) else "json"
+
+
+def lines(stream: BinaryIO) -> Iterator[Row]:
+    """Rows of JSON lines; ValueError `line N: …` where a line is empty or not JSON."""
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            raise ValueError(f"line {number}: empty line")
+        try:
+            yield number, json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: not JSON: {error}") from None
+
+
+class Scanner:
+    """Read JSON values one after another out of a text stream."""
+
+    def __init__(self, stream: BinaryIO):
+        self.text = io.TextIOWrapper(stream, encoding="utf-8-sig")
+        self.buffer, self.at, self.line = "", 0, 1
+        self.decoder = json.JSONDecoder()
+
+    def more(self) -> bool:
+        """Read another chunk; False at the end of the file."""
+        chunk = self.text.read(CHUNK_CHARS)
+        self.buffer, self.at = self.buffer[self.at :] + chunk, 0
+        return bool(chunk)
+
+    def move(self, to: int) -> None:
+        """Go on to position `to` of the buffer, counting lines."""
+        self.line += self.buffer.count("\n", self.at, to)
+        self.at = to
+
+    def peek(self) -> str:
+        """The next character that is not white space; "" at the end of the file."""
+        while True:
+            rest = self.buffer[self.at :].lstrip()
+            self.move(len(self.buffer) - len(rest))
+            if rest or not self.more():
+                return rest[:1]
+
+    def expect(self, allowed: str) -> str:
+        """Consume one of the `allowed` characters; ValueError otherwise."""
+        found = self.peek()
+        if not found or found not in allowed:
+            raise ValueError(f"line {self.line}: not JSON: expected one of {allowed}, found {found!r}")
+        self.at += 1
+        return found
+
+    def value(self) -> Any:
+        """Consume one value; ValueError where it is malformed."""
+        self.peek()
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.buffer, self.at)
+                if end < len(self.buffer) or not self.more():  # a number may go on in the next chunk
+                    self.move(min(end, len(self.buffer)))
+                    return value
+            except json.JSONDecodeError as error:
+                place = self.line + self.buffer.count("\n", self.at, error.pos)
+                if len(self.buffer) - self.at > VALUE_CHARS or not self.more():
+                    raise ValueError(f"line {place}: not JSON: {error.msg}") from None
+
+
+def values(stream: BinaryIO) -> Iterator[Row]:
+    """Rows of one JSON list, or of one JSON object by title."""
+    scanner = Scanner(stream)
+    opening = scanner.expect("[{")
+    closing = {"[": "]", "{": "}"}[opening]
+    separator = opening if scanner.peek() != closing else scanner.expect(closing)
+    while separator != closing:
+        scanner.peek()
+        number, value = scanner.line, scanner.value()
+        if opening == "{":
+            scanner.expect(":")
+            value = entry(value, scanner.value())
+        yield number, value
+        separator = scanner.expect("," + closing)
+    if scanner.peek():
+        raise ValueError(f"line {scanner.line}: not JSON: text after the end of the value")
+
+
+def entry(title: str, value: Any) -> dict[str, Any]:
+    """A row out of one item of an object by title: list of sentences, object, or text."""
+    if isinstance(value, dict):
+        return {"title": title, **value}
+    return {"title": title, "sentences" if isinstance(value, list) else "text": value}
+
+
+def separated(stream: BinaryIO) -> Iterator[Row]:
+    """Rows of a tab-separated file with a header line."""
+    csv.field_size_limit(VALUE_CHARS)
+    reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter="\t")
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from None
+
+
+def records(path: Path) -> Iterator[Row]:
+    """Rows of a parquet file, batch by batch."""
+    with pq.ParquetFile(path) as file:
+        number = 0
+        for batch in file.iter_batches(4096):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """Stream the raw rows of a corpus file.
+
+    Raises UserError naming file and line for a file that is missing, empty, truncated or malformed.
+    """
+    number = 0
+    try:
+        kind = form(path)
+        if kind == "parquet":
+            yield from records(path)
+            return
+        with opened(path) as stream:
+            for number, row in {"lines": lines, "json": values, "tsv": separated}[kind](stream):
+                yield number, row
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{path}: line {number + 1}: truncated or unreadable file: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: line {number + 1}: not UTF-8: {error.reason}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None

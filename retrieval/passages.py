@@ -1,0 +1,107 @@
+"""The corpus inside an index folder: passages by row or id, memory-mapped, nothing held in memory.
+
+`passages.arrow` has the corpus rows in order; `order.npy` has the row numbers sorted by id.
+"""
+
+import bisect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from retrieval import tables
+from retrieval.corpus import Fingerprint, Passage
+from retrieval.stage import UserError
+
+BATCH_ROWS = 8192
+
+
+def batches(corpus: Path) -> Iterator[pa.RecordBatch]:
+    """Stream a corpus table; UserError when it is missing, unreadable or lacks a column."""
+    try:
+        with pq.ParquetFile(corpus) as file:
+            found = file.schema_arrow
+            for field in tables.CORPUS:
+                if field.name not in found.names or found.field(field.name).type != field.type:
+                    raise UserError(f"{corpus}: column {field.name!r} of type {field.type} is missing")
+            yield from file.iter_batches(BATCH_ROWS, columns=tables.CORPUS.names)
+    except FileNotFoundError:
+        raise UserError(f"{corpus}: no such file") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{corpus}: not a readable parquet table: {error}") from None
+
+
+def store(corpus: Path, folder: Path) -> tuple[int, str]:
+    """Copy a corpus table into an index folder; returns its number of rows and its SHA-256.
+
+    Raises UserError for an empty table, and where an id is missing or repeated.
+    """
+    fingerprint, count = Fingerprint(), 0
+    with pa.ipc.new_file(folder / "passages.arrow", tables.CORPUS) as writer:
+        for batch in batches(corpus):
+            writer.write_batch(pa.record_batch(batch.columns, schema=tables.CORPUS))
+            count += batch.num_rows
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                if None in row:
+                    raise UserError(f"{corpus}: row {row[0]!r} has a null; make it with `retrieval corpus`")
+                fingerprint.add(row)
+    if not count:
+        raise UserError(f"{corpus}: no passages in this table")
+    with pa.memory_map(str(folder / "passages.arrow")) as source:
+        ids = pa.ipc.open_file(source).read_all().column("id")
+        order = pc.sort_indices(ids)
+        ordered = ids.take(order)
+        repeated = ordered[1:].filter(pc.equal(ordered[1:], ordered[:-1]))
+        if len(repeated):
+            raise UserError(
+                f"{corpus}: id {repeated[0].as_py()!r} is repeated; make it with `retrieval corpus`"
+            )
+        np.save(folder / "order.npy", order.to_numpy().astype(np.int64))
+    return count, fingerprint.hexdigest()
+
+
+class Passages:
+    """The passages of an index folder."""
+
+    def __init__(self, folder: Path):
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(folder / "passages.arrow")))
+            self.order = np.load(folder / "order.npy", mmap_mode="r")
+        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            raise UserError(f"{folder}: unreadable index: {error}; build it again") from None
+        self.columns = [reader.get_batch(i).columns for i in range(reader.num_record_batches)]
+        self.starts = [0]
+        for ids, *_ in self.columns:
+            self.starts.append(self.starts[-1] + len(ids))
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def row(self, number: int) -> Passage:
+        """Id, title and text of a row."""
+        columns, at = self._place(number)
+        return columns[0][at].as_py(), columns[1][at].as_py(), columns[2][at].as_py()
+
+    def id(self, number: int) -> str:
+        """The id of a row."""
+        columns, at = self._place(number)
+        return columns[0][at].as_py()
+
+    def find(self, name: str) -> int | None:
+        """The row of an id; None when there is no such passage."""
+        at = bisect.bisect_left(self.order, name, key=lambda number: self.id(int(number)))
+        if at == len(self.order) or self.id(int(self.order[at])) != name:
+            return None
+        return int(self.order[at])
+
+    def __iter__(self) -> Iterator[Passage]:
+        for ids, titles, texts in self.columns:
+            yield from zip(ids.to_pylist(), titles.to_pylist(), texts.to_pylist(), strict=True)
+
+    def _place(self, number: int) -> tuple[list[Any], int]:
+        part = bisect.bisect_right(self.starts, number) - 1
+        return self.columns[part], number - self.starts[part]

@@ -1,0 +1,170 @@
+"""Index folders + queries -> hits. Two or more indexes are fused by reciprocal rank.
+
+    score(passage) = sum over indexes of 1 / (60 + rank)
+
+Ranks count from 1 in each index's best `DEPTH`. That depth does not depend on `k`, so that the best 3 are
+always the first 3 of the best 10. Equal scores are ordered by id.
+"""
+
+import math
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from retrieval import stage, tables
+from retrieval.bm25 import Bm25, Ranking
+from retrieval.index import digest
+from retrieval.passages import Passages
+from retrieval.stage import UserError
+
+RRF_CONSTANT = 60
+DEPTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One passage found. `score` is higher for better hits and comparable within one query only."""
+
+    id: str
+    title: str
+    text: str
+    score: float
+
+
+class Search(Protocol):
+    """Whatever answers queries: a Searcher, an HttpSearcher, a mode."""
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """At most `k` hits for each query, best first."""
+
+
+def fuse(rankings: Sequence[Sequence[str]]) -> Ranking:
+    """Reciprocal-rank fusion of id lists, each best first."""
+    parts: dict[str, list[float]] = {}
+    for ranking in rankings:
+        for rank, name in enumerate(ranking, 1):
+            parts.setdefault(name, []).append(1 / (RRF_CONSTANT + rank))
+    # fsum: the order of the indexes must not show in the last bit
+    return sorted(
+        ((name, math.fsum(part)) for name, part in parts.items()), key=lambda hit: (-hit[1], hit[0])
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an index folder; UserError when a file is missing or has another size than noted."""
+    if not (folder / "manifest.json").is_file():
+        raise UserError(f"{folder}: not an index folder: manifest.json is missing; run `retrieval index`")
+    manifest = tables.read_json(folder / "manifest.json")
+    if not isinstance(manifest, dict) or manifest.get("version") != tables.VERSION:
+        raise UserError(f"{folder}: the index is of another version; build it again")
+    for name, size in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{folder}: the index lacks {name}; build it again")
+        if path.stat().st_size != size:
+            raise UserError(
+                f"{folder}: {name} has {path.stat().st_size} bytes, expected {size}; build it again"
+            )
+    return manifest
+
+
+class Searcher:
+    """Opened indexes over one corpus. `identity` tells which, whatever machine built them."""
+
+    def __init__(self, folders: Sequence[Path], manifests: Sequence[dict[str, Any]]):
+        self.corpus_sha256: str = manifests[0]["corpus_sha256"]
+        self.identity: str = digest(sorted(manifest["identity"] for manifest in manifests))
+        self.passages = Passages(folders[0])
+        self.indexes: list[Any] = []
+        for folder, manifest in zip(folders, manifests, strict=True):
+            self.indexes.append(open_index(folder, manifest, self.passages))
+            if len(self.indexes[-1]) != manifest["rows"]:
+                raise UserError(
+                    f"{folder}: {len(self.indexes[-1])} of {manifest['rows']} passages; build it again"
+                )
+
+    def __len__(self) -> int:
+        return len(self.passages)
+
+    def get(self, name: str) -> Hit | None:
+        """The passage of an id, with score 0; None when there is none."""
+        row = self.passages.find(name)
+        return None if row is None else Hit(*self.passages.row(row), 0.0)
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """At most `k` hits for each query, best first, ties by id; none for a blank query or `k` 0."""
+        asked = sorted({query for query in queries if query.strip()}) if k > 0 else []
+        found = dict(zip(asked, self._rankings(asked, min(k, len(self))), strict=True)) if asked else {}
+        return [[self._hit(*hit) for hit in found.get(query, [])] for query in queries]
+
+    def _rankings(self, queries: list[str], k: int) -> list[Ranking]:
+        if len(self.indexes) == 1:
+            return self.indexes[0].search(queries, k)
+        depth = min(DEPTH, len(self))
+        lists = zip(*(index.search(queries, depth) for index in self.indexes), strict=True)
+        return [fuse([[name for name, _ in ranking] for ranking in rankings])[:k] for rankings in lists]
+
+    def _hit(self, name: str, score: float) -> Hit:
+        row = self.passages.find(name)
+        if row is None:
+            raise UserError(f"the index holds id {name!r}, its passages do not; build it again")
+        return Hit(*self.passages.row(row), score)
+
+
+def open_index(folder: Path, manifest: dict[str, Any], passages: Passages) -> Any:
+    """Open the index of one folder; only a dense one imports torch."""
+    if manifest["kind"] == "bm25":
+        return Bm25(folder, manifest["settings"]["k1"], manifest["settings"]["b"])
+    from retrieval.dense import Dense
+
+    return Dense(folder, passages, manifest)
+
+
+def open_searcher(index_dirs: Sequence[Path]) -> Searcher:
+    """Open index folders for searching.
+
+    Raises UserError where one is no index, incomplete, or built from another corpus than the first.
+    """
+    folders = [Path(folder) for folder in index_dirs]
+    if not folders:
+        raise UserError("no index: give --index DIR")
+    manifests = [read_manifest(folder) for folder in folders]
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if manifest["corpus_sha256"] != manifests[0]["corpus_sha256"]:
+            raise UserError(
+                f"{folder} and {folders[0]} are indexes of different corpora; build both from one"
+            )
+    return Searcher(folders, manifests)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Indexes and queries."""
+    parser.add_argument(
+        "--index", type=Path, action="append", required=True, metavar="DIR", help="repeatable"
+    )
+    parser.add_argument("-k", type=int, default=3, help="hits per query (default 3)")
+    parser.add_argument("query", nargs="+")
+
+
+def run(args: Namespace) -> str:
+    """Print the hits of each query."""
+    if args.k < 1:
+        raise UserError(f"-k {args.k}: expected 1 or more")
+    searcher = open_searcher(args.index)
+    for query, hits in zip(args.query, searcher.search(args.query, args.k), strict=True):
+        print(f"{query}")
+        for rank, hit in enumerate(hits, 1):
+            print(
+                f"  {rank}. {hit.title or '(no title)'}  [{hit.id}]  {hit.score:.4f}\n     {hit.text[:200]}"
+            )
+        if not hits:
+            print("  no hits")
+    return f"{len(args.query)} queries over {len(searcher)} passages"
+
+
+main = stage.command(None, arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Index folders -> HTTP server that stands in for Search-R1's, verl's and SearchAgentReview's.
+
+    POST /retrieve {"queries": [...], "topk": 3, "return_scores": true}   also `query_list`, `k`
+    POST /search   the same by SearchAgentReview's rules
+    GET  /document/{id}   /health   /metrics
+
+A document is {"id", "title", "text", "contents"}; contents = the quoted title, a line end, the text. Every
+answer names the index in `X-Index-Identity`. Too much at once: 503 with Retry-After. Too long, too many: 4xx.
+"""
+
+import signal
+import socket
+from argparse import ArgumentParser, Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from retrieval import stage
+from retrieval.batching import Batcher, Busy
+from retrieval.search import DEPTH, Hit, Searcher, open_searcher
+from retrieval.stage import UserError, log
+from retrieval.telemetry import Observed, Telemetry
+from retrieval.wire import Limits, Retrieve, Search, check, depths, document, read, shown
+
+
+def create_app(searcher: Searcher, topk: int = 3, limits: Limits | None = None) -> FastAPI:
+    """The server's application over an opened searcher."""
+    limits = limits or Limits()
+    telemetry = Telemetry(lambda: batcher.waiting)
+    batcher = Batcher(searcher, limits.waiting, limits.batch, telemetry.batch)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        yield
+        await batcher.close()
+
+    # No documentation pages: they would load scripts from the network.
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Observed, telemetry=telemetry, identity=searcher.identity)
+
+    async def find(queries: list[str], k: int) -> list[list[Hit]]:
+        check(queries, k, limits)
+        try:
+            return await batcher.search(queries, k)
+        except Busy:
+            detail = f"busy: {batcher.waiting} queries are waiting"
+            raise HTTPException(503, detail, {"Retry-After": "1"}) from None
+
+    @app.post("/retrieve")
+    async def retrieve(request: Request) -> JSONResponse:
+        asked = await read(request, Retrieve, limits.body_bytes)
+        found = await find(asked.queries, asked.topk or topk)
+        return JSONResponse({"result": [shown(hits, asked.return_scores) for hits in found]})
+
+    @app.post("/search")
+    async def search(request: Request) -> JSONResponse:
+        asked = await read(request, Search, limits.body_bytes)
+        wanted = depths(asked, topk)
+        found = await find([query for query in asked.queries if query.strip()], max(wanted))
+        cut = [hits[:k] for hits, k in zip(found, wanted, strict=True)]
+        return JSONResponse({"result": [shown(hits, asked.return_scores) for hits in cut]})
+
+    @app.get("/document/{name:path}")
+    async def get_document(name: str) -> JSONResponse:
+        hit = searcher.get(name)
+        if hit is None:
+            raise HTTPException(404, f"no passage with id {name!r}")
+        return JSONResponse(document(hit))
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        told = {"identity": searcher.identity, "corpus_sha256": searcher.corpus_sha256, "rows": len(searcher)}
+        return JSONResponse({"status": "ok", **told})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind a listening socket; UserError where the port is taken or the host is not ours."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"cannot listen on {host}:{port}: {error}") from None
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Indexes and address."""
+    parser.add_argument("--index", type=Path, nargs="+", action="extend", required=True, metavar="DIR")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--topk", type=int, default=3, help="hits per query where a request names no number")
+
+
+def run(args: Namespace) -> str:
+    """Serve until SIGINT or SIGTERM; answers what was already asked."""
+    if not 1 <= args.topk <= DEPTH:
+        raise UserError(f"--topk {args.topk}: expected 1 to {DEPTH}")
+    with listen(args.host, args.port) as bound:
+        searcher = open_searcher(args.index)
+        app = create_app(searcher, args.topk)
+        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its shutdown
+            signal.signal(number, lambda *_: None)
+        log.info("serving %d passages on http://%s:%d", len(searcher), args.host, bound.getsockname()[1])
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=30)
+        uvicorn.Server(config).run(sockets=[bound])
+    return "stopped"
+
+
+main = stage.command(None, arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

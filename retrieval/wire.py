@@ -1,0 +1,89 @@
+"""The server's requests and answers: forms, synonyms, limits. No index is opened here."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
+
+from retrieval.search import DEPTH, Hit
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes on."""
+
+    queries: int = 4096  # per request
+    chars: int = 8192  # per query
+    k: int = DEPTH
+    body_bytes: int = 16 << 20
+    waiting: int = 8192  # queries of all requests that are not yet answered
+    batch: int = 64  # queries per call of the searcher
+
+
+class Retrieve(BaseModel):
+    """Search-R1's request, with synonyms."""
+
+    queries: list[str] = Field(validation_alias=AliasChoices("queries", "query_list"))
+    topk: int | None = Field(None, ge=0, validation_alias=AliasChoices("topk", "k"))
+    return_scores: bool | None = False
+
+
+class Search(BaseModel):
+    """SearchAgentReview's request."""
+
+    queries: list[str] = Field([], validation_alias=AliasChoices("query_list", "queries"))
+    k: int | list[int] | None = Field(None, validation_alias=AliasChoices("k", "topk"))
+    return_scores: bool | None = True
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def document(hit: Hit) -> dict[str, str]:
+    """A passage in the union of the forms that clients read."""
+    return {"id": hit.id, "title": hit.title, "text": hit.text, "contents": f'"{hit.title}"\n{hit.text}'}
+
+
+def shown(hits: list[Hit], scores: bool | None) -> list[dict[str, Any]]:
+    """Hits with their scores, or bare documents."""
+    return [{"document": document(hit), "score": hit.score} if scores else document(hit) for hit in hits]
+
+
+async def read(request: Request, model: type[Body], limit: int) -> Body:
+    """Read and check a request's body; 413 beyond `limit` bytes, 422 in FastAPI's form where it misfits."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HTTPException(413, f"the request has more than {limit} bytes")
+    try:
+        return model.model_validate_json(bytes(body))
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in errors]) from None
+
+
+def check(queries: list[str], k: int, limits: Limits) -> None:
+    """Refuse what is over the limits."""
+    if len(queries) > limits.queries:
+        raise HTTPException(413, f"{len(queries)} queries, at most {limits.queries} in one request")
+    if any(len(query) > limits.chars for query in queries):
+        raise HTTPException(413, f"a query has more than {limits.chars} characters")
+    if k > limits.k:
+        raise HTTPException(422, f"topk {k}, at most {limits.k}")
+
+
+def depths(request: Search, topk: int) -> list[int]:
+    """How many hits each query of a /search request wants; 400 in SearchAgentReview's words."""
+    if not any(query.strip() for query in request.queries):
+        raise HTTPException(400, "query_list is empty")
+    wanted = request.k if isinstance(request.k, list) else [topk if request.k is None else request.k]
+    if not isinstance(request.k, list):
+        wanted = wanted * len(request.queries)
+    if len(wanted) != len(request.queries):
+        raise HTTPException(400, "k length mismatch with query_list")
+    if min(wanted) < 1:
+        raise HTTPException(400, "k must be positive")
+    return [k for query, k in zip(request.queries, wanted, strict=True) if query.strip()]

@@ -1,0 +1,156 @@
+"""Corpus files: every published form, ids, errors with line numbers."""
+
+import bz2
+import gzip
+import json
+import lzma
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from small_index import ROWS, call, refusal, write_corpus
+
+from retrieval import corpus, forms, tables
+
+CONFIG = ("--config", '{"source": "vital"}')
+
+
+def load(tmp_path, name: str, content: str | bytes) -> list[tuple[str, str, str]]:
+    """Write a file, run the stage on it, return (id, title, text) rows."""
+    source = tmp_path / name
+    source.write_bytes(content.encode() if isinstance(content, str) else content)
+    call(corpus.main, *CONFIG, "--source", source, "--out", tmp_path / "out.parquet")
+    table = tables.read(tmp_path / "out.parquet", tables.CORPUS)
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def jsonl(*rows: object) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+PASSAGE = {"id": "a", "title": "T", "text": "x y"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("wiki18.jsonl", jsonl({"id": "0", "contents": '"Evan Morris"\nEvan Morris was\nborn'}),
+         [("0", "Evan Morris", "Evan Morris was\nborn")]),
+        ("flashrag.jsonl", jsonl({"id": 7, "contents": "Plain\ntext", "x": 1}, {"id": "8", "text": "only"}),
+         [("7", "Plain", "text"), ("8", "", "only")]),
+        ("one_line.jsonl", jsonl({"id": "x", "contents": "no title here"}), [("x", "", "no title here")]),
+        ("beir.jsonl", jsonl({"_id": "d1", "title": "T", "text": "x", "metadata": {}}), [("d1", "T", "x")]),
+        ("flashrag.json", jsonl(PASSAGE, {**PASSAGE, "id": "b"}), [("a", "T", "x y"), ("b", "T", "x y")]),
+        ("hippo.json", json.dumps([{"title": "A", "text": "one"}, {"title": "B", "text": "two"}], indent=1),
+         [("0", "A", "one"), ("1", "B", "two")]),
+        ("hotpot.json", json.dumps({"A": ["One.", " Two."], "B": ["One.", "Two."]}),
+         [("0", "A", "One. Two."), ("1", "B", "One. Two.")]),
+        ("vital.json",
+         json.dumps({"A": {"title": "A", "extract": "It\xa0is\n a.", "description": "Letter (1–2)"},
+                     "B": {"title": "B", "extract": "It is b.", "description": ""}}, indent=2),
+         [("0", "A", "Letter (1–2). It is a."), ("1", "B", "It is b.")]),
+        ("psgs.tsv", 'id\ttext\ttitle\n1\t"He said ""yes""\nand left"\tTitle one\n2\tplain\tTitle two\n',
+         [("1", "Title one", 'He said "yes"\nand left'), ("2", "Title two", "plain")]),
+        ("musique.jsonl", jsonl({"idx": 0, "title": "T", "paragraph_text": "p"}), [("0", "T", "p")]),
+        ("quoted.jsonl", jsonl({"contents": '"Weird Al" Yankovic\nt'}), [("0", '"Weird Al" Yankovic', "t")]),
+    ],
+)  # fmt: skip
+def test_every_published_form_is_read(tmp_path, name, content, expected):
+    assert load(tmp_path, name, content) == expected
+
+
+@pytest.mark.parametrize(
+    "compress",
+    [gzip.compress, bz2.compress, lzma.compress, lambda data: pa.compress(data, "zstd", asbytes=True)],
+)
+def test_compressed_files_give_the_same_corpus(tmp_path, compress):
+    content = jsonl(*({"id": str(n), "title": f"t{n}", "text": "word " * n} for n in range(1, 50)))
+    plain = load(tmp_path, "c.jsonl", content)
+    bytes_before = (tmp_path / "out.parquet").read_bytes()
+    assert load(tmp_path, "c.packed", compress(content.encode())) == plain
+    assert (tmp_path / "out.parquet").read_bytes() == bytes_before
+
+
+def test_parquet_with_contents_is_read(tmp_path):
+    table = pa.table({"id": [3, 4], "contents": ["A\none", "B\ntwo"]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    assert load(tmp_path, "in2", (tmp_path / "in.parquet").read_bytes()) == [
+        ("3", "A", "one"),
+        ("4", "B", "two"),
+    ]
+
+
+def test_a_json_value_may_cross_read_buffers(tmp_path, monkeypatch):
+    rows = [{"title": f"Title {n}", "text": 'A "text" with ] and } and \\n' * n} for n in range(1, 20)]
+    whole = load(tmp_path, "a.json", json.dumps(rows))
+    monkeypatch.setattr(forms, "CHUNK_CHARS", 7)
+    assert load(tmp_path, "b.json", json.dumps(rows, indent=2)) == whole
+    assert len(whole) == 19
+
+
+def test_missing_and_repeated_ids_become_row_numbers(tmp_path, caplog):
+    rows = [{"id": name, "text": "x"} for name in ("a", None, "a", "", "4", "3", "6", "7", 7)]
+    ids = [row[0] for row in load(tmp_path, "c.jsonl", jsonl(*rows))]
+    assert ids == ["a", "1", "2", "3", "4", "5", "6", "7", "8"]
+    assert "3 repeated ids" in caplog.text
+
+
+def test_an_id_that_is_a_later_rows_number_stays_unique(tmp_path):
+    ids = [row[0] for row in load(tmp_path, "c.jsonl", jsonl({"id": "1", "text": "x"}, {"text": "y"}))]
+    assert ids == ["1", "row-1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("c.jsonl", "", "line 1: the file is empty"),
+        ("c.jsonl", jsonl(PASSAGE) + "\n" + jsonl(PASSAGE), "line 2: empty line"),
+        ("c.jsonl", jsonl(PASSAGE) + '{"id": 1, "text": \n', "line 2: not JSON"),
+        ("c.jsonl", '{"id": \n', "line 1: not JSON"),
+        ("c.jsonl", jsonl(PASSAGE, {"id": "b", "title": "T"}), "line 2: no text"),
+        ("c.jsonl", jsonl(PASSAGE, ["x"]), "line 2: not an object"),
+        ("c.jsonl", jsonl(PASSAGE, {"id": "b", "text": " "}), "line 2: empty passage"),
+        ("c.jsonl", jsonl(PASSAGE, {"id": [1], "text": "x"}), "line 2: id is list"),
+        ("c.jsonl", jsonl(PASSAGE, {"id": "b", "text": "\ud800"}), "line 2: "),
+        ("c.jsonl", jsonl(PASSAGE).encode() + b'{"text": "\xff"}\n', "line 2: "),
+        ("c.txt", "just words\n", "line 1: not JSON"),
+        ("c.json", '[\n{"text": "x"},\n{"text": }\n]', "line 3: not JSON"),
+        ("c.json", '[{"text": "x"}\n{"text": "y"}]', "line 2: not JSON"),
+        ("c.json", '[{"text": "x"}', "line 1: not JSON"),
+        ("c.json", "[]", "no passages"),
+        ("c.tsv", "id\ttext\ttitle\n1\tx\tT\n2\n", "line 3: no text"),
+        ("c.jsonl.gz", gzip.compress(jsonl(*[PASSAGE] * 50).encode())[:-20], "truncated"),
+        ("c.jsonl.bz2", bz2.compress(jsonl(*[PASSAGE] * 50).encode())[:-20], "truncated"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, name, content, place):
+    source = tmp_path / name
+    source.write_bytes(content.encode() if isinstance(content, str) else content)
+    said = refusal(capsys, corpus.main, *CONFIG, "--source", source, "--out", tmp_path / "out.parquet")
+    assert str(source) in said
+    assert place in said
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_missing_file_is_named(tmp_path, capsys):
+    said = refusal(capsys, corpus.main, *CONFIG, "--source", tmp_path / "none", "--out", tmp_path / "o")
+    assert "none: no such file" in said
+
+
+def test_the_hash_depends_on_rows_alone(tmp_path):
+    first = write_corpus(tmp_path, ROWS, "first")
+    again = write_corpus(tmp_path, ROWS, "again")
+    other = write_corpus(tmp_path, ROWS[:-1], "other")
+    hashes = [pq.read_metadata(path).metadata[b"corpus_sha256"] for path in (first, again, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert first.read_bytes() == again.read_bytes()
+
+
+def test_the_embedded_corpus_has_life_dates_and_plain_spaces(tmp_path):
+    call(corpus.main, *CONFIG, "--out", tmp_path / "c.parquet")
+    rows = tables.read(tmp_path / "c.parquet", tables.CORPUS).to_pylist()
+    assert len(rows) == 10_033
+    assert [row["id"] for row in rows] == [str(number) for number in range(10_033)]
+    assert all(row["text"] == " ".join(row["text"].split()) for row in rows)
+    melville = next(row for row in rows if row["title"] == "Herman Melville")
+    assert melville["text"].startswith("American writer (1819–1891). Herman Melville was an American writer")

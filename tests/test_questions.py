@@ -1,0 +1,262 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from igpo import questions
+from igpo.schema import QUESTIONS
+from retrieval import tables
+from retrieval.stage import UserError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+PARAMS = {
+    "source": "vitalqa",
+    "seed": 1,
+    "dev_share": 0.1,
+    "test_share": 0.15,
+    "passage_chars": 320,
+    "headline_types": ["birth_year"],
+}
+SEARCH_R1 = (
+    "Answer the given question. You must reason inside <think> first. Question: is in <question>. "
+    "Question: who wrote hamlet?\n"
+)
+
+IGPO = {
+    "data_source": "Bamboogle",
+    "prompt": [{"content": "Who wrote Hamlet?", "role": "user"}],
+    "ability": "search & question answering",
+    "reward_model": {"ground_truth": "Shakespeare<|answer_split|>the Bard", "style": "unknown"},
+    "extra_info": {"index": "bamboogle_7", "split": "dev"},
+}
+SEARCH_R1_ROW = {
+    "data_source": "nq",
+    "prompt": [{"content": SEARCH_R1, "role": "user"}],
+    "ability": "fact-reasoning",
+    "reward_model": {"style": "rule", "ground_truth": {"target": ["Shakespeare", "the Bard"]}},
+    "extra_info": {"split": "train", "index": 7},
+}
+VERL = {
+    **SEARCH_R1_ROW,
+    "data_source": "searchR1_nq",
+    "prompt": [
+        {"content": "You search.", "role": "system"},
+        {"content": "who wrote hamlet?", "role": "user"},
+    ],
+}
+FLASHRAG = {
+    "id": "test_7",
+    "question": "Who wrote Hamlet?",
+    "golden_answers": ["Shakespeare", "the Bard"],
+    "metadata": {"a": 1},
+}
+REVIEW = {
+    "id": "q7",
+    "question": "Who wrote Hamlet?",
+    "answer": "Shakespeare",
+    "positive_doc_ids": [12, "d3"],
+    "dataset": "hotpotqa",
+    "split": "train",
+}
+HOTPOT = {
+    "_id": "5a7",
+    "question": "Who wrote Hamlet?",
+    "answer": "Shakespeare",
+    "type": "bridge",
+    "level": "hard",
+    "supporting_facts": [["Hamlet", 0], ["Hamlet", 1], ["Bard", 0]],
+    "context": [["Hamlet", ["A play."]]],
+}
+HUB = {
+    **HOTPOT,
+    "supporting_facts": {"title": ["Hamlet", "Bard"], "sent_id": [0, 1]},
+    "context": {"title": ["Hamlet"], "sentences": [["A play."]]},
+}
+TWO_WIKI = {**HOTPOT, "type": "comparison", "evidences": [["a", "b", "c"]], "answer_id": "Q692"}
+MUSIQUE = {
+    "id": "3hop1__1_2_3",
+    "question": "Who wrote Hamlet?",
+    "answer": "Shakespeare",
+    "answer_aliases": ["the Bard"],
+    "answerable": True,
+    "paragraphs": [{"idx": 0, "title": "Hamlet", "paragraph_text": "A play.", "is_supporting": True}],
+}
+POPQA = {
+    "id": 7,
+    "subj": "Hamlet",
+    "prop": "author",
+    "obj": "Shakespeare",
+    "s_aliases": '["Prince"]',
+    "possible_answers": '["Shakespeare", "the Bard"]',
+    "question": "Who wrote Hamlet?",
+    "paragraphs": [{"title": "Hamlet", "text": "A play.", "is_supporting": True}],
+}
+NQ_OPEN = {"question": "who wrote hamlet", "answer": ["Shakespeare", "the Bard"]}
+BOTH, ONE = ["Shakespeare", "the Bard"], ["Shakespeare"]
+
+
+@pytest.mark.parametrize(
+    ("row", "question_id", "benchmark", "answers", "hops", "type_"),
+    [
+        (IGPO, "bamboogle_7", "bamboogle", BOTH, 0, ""),
+        (SEARCH_R1_ROW, "nq_7", "nq", BOTH, 0, ""),
+        (VERL, "nq_7", "nq", BOTH, 0, ""),
+        (FLASHRAG, "file_test_7", "file", BOTH, 0, ""),
+        (REVIEW, "hotpotqa_q7", "hotpotqa", ONE, 0, ""),
+        (HOTPOT, "file_5a7", "file", ONE, 2, "bridge"),
+        (HUB, "file_5a7", "file", ONE, 2, "bridge"),
+        (TWO_WIKI, "file_5a7", "file", ONE, 2, "comparison"),
+        (MUSIQUE, "file_3hop1__1_2_3", "file", BOTH, 3, ""),
+        (POPQA, "file_7", "file", BOTH, 1, "author"),
+        (NQ_OPEN, "file_0", "file", BOTH, 0, ""),
+    ],
+)
+@pytest.mark.parametrize("form", ["list.json", "lines.json", "lines.jsonl", "parquet"])
+def test_every_published_form_is_read(tmp_path, form, row, question_id, benchmark, answers, hops, type_):
+    path = tmp_path / f"file.{form.rpartition('.')[2]}"
+    if form == "parquet":
+        if row in (HOTPOT, TWO_WIKI):
+            pytest.skip("lists of mixed types exist in JSON only")
+        row = {**row, "positive_doc_ids": ["12", "d3"]} if row is REVIEW else row
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    elif form == "list.json":
+        path.write_text(json.dumps([row], indent=1))
+    else:
+        path.write_text(json.dumps(row) + "\n\n")
+    (read,) = questions.load(path)
+    assert read.keys() == set(QUESTIONS.names)
+    assert read["question_id"] == question_id
+    assert read["benchmark"] == benchmark
+    assert read["question"].rstrip("?").casefold() == "who wrote hamlet"
+    assert read["answers"] == answers
+    assert read["hops"] == hops
+    assert read["type"] == type_
+    assert read["supporting_ids"] == (["12", "d3"] if row.get("dataset") == "hotpotqa" else [])
+    assert read["split"] == "test"  # whatever the row says of its original data set
+
+
+def test_a_question_in_plain_text_stays_as_it_is(tmp_path):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps({"question": "Question: what is it?", "answer": "x"}))
+    assert questions.load(path)[0]["question"] == "Question: what is it?"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("[sic] no list", ["[sic] no list"]), (1969, ["1969"]), (["a", "a", " "], ["a"]), ("no", ["no"])],
+)
+def test_answers_of_odd_types(tmp_path, answer, expected):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps({"question": "q", "answer": answer}))
+    assert questions.load(path)[0]["answers"] == expected
+
+
+def test_ids_that_repeat_get_their_row_number(tmp_path):
+    path = tmp_path / "file.jsonl"
+    row = {"id": "7", "question": "q", "answer": "a"}
+    path.write_text("\n".join(json.dumps(r) for r in (row, row, {**row, "id": "8"})))
+    assert [r["question_id"] for r in questions.load(path)] == ["file_7_0", "file_7_1", "file_8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"question": "a", "answer": "b"}\n{"question": "q"}', r"row 1: no answers; add `golden_answers`"),
+        ('{"question": "q", "answer": []}', r"row 0: no answers"),
+        ('{"question": "q", "reward_model": {"ground_truth": ""}}', r"row 0: no answers"),
+        ('{"answer": "a"}', r"row 0: no question; add `question`"),
+        ('{"question": ', r"neither parquet, nor JSON lines"),
+        ("[1]", r"row 0: expected an object"),
+        ("", r"no rows"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_row_and_a_remedy(tmp_path, text, message):
+    path = tmp_path / "file.jsonl"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        questions.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_and_a_false_parquet_file_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        questions.load(tmp_path / "none.parquet")
+    (tmp_path / "false.parquet").write_text("text")
+    with pytest.raises(UserError, match="neither parquet"):
+        questions.load(tmp_path / "false.parquet")
+
+
+def run(*arguments):
+    questions.main(["--config", json.dumps(PARAMS), *map(str, arguments)])
+
+
+def stage_corpus(folder):
+    people = [
+        {
+            "id": f"{i:02}",
+            "title": f"Jane {chr(65 + i)}vers",
+            "text": f"English writer ({1700 + i}–{1780 + i}). She.",
+        }
+        for i in range(26)
+    ]
+    tables.write(people, tables.CORPUS, folder / "corpus.parquet", ("id",))
+    return folder / "corpus.parquet"
+
+
+def test_the_stage_writes_three_tables_that_it_can_read_again(tmp_path, capsys):
+    run("--source", "vitalqa", "--corpus", stage_corpus(tmp_path), "--out", tmp_path / "a")
+    assert "vitalqa train" in capsys.readouterr().out
+    rows = []
+    for split in questions.SPLITS:
+        path = tmp_path / "a" / f"{split}.parquet"
+        table = tables.read(path, QUESTIONS).to_pylist()
+        assert {row["split"] for row in table} <= {split}
+        if table:
+            assert questions.load(path) == table
+        rows += table
+    assert len([row for row in rows if row["type"] == "birth_year"]) == 26
+    run("--source", "vitalqa", "--corpus", tmp_path / "corpus.parquet", "--out", tmp_path / "b")
+    for split in questions.SPLITS:
+        first, second = (tmp_path / name / f"{split}.parquet" for name in "ab")
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_foreign_file_becomes_test_questions_and_empty_train_and_dev(tmp_path):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps(REVIEW))
+    run("--source", path, "--out", tmp_path / "out")
+    sizes = [tables.read(tmp_path / "out" / f"{s}.parquet", QUESTIONS).num_rows for s in questions.SPLITS]
+    assert sizes == [0, 0, 1]
+
+
+def test_our_own_columns_keep_their_split(tmp_path):
+    row = {"question_id": "a", "benchmark": "b", "question": "q", "answers": ["x"], "split": "dev"}
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(row))
+    (read,) = questions.load(path)
+    assert read == {**row, "supporting_ids": [], "hops": 0, "type": ""}
+    path.write_text(json.dumps({**row, "split": "validation"}))
+    with pytest.raises(UserError, match="row 0: split 'validation'; expected one of train"):
+        questions.load(path)
+
+
+def test_the_stage_ends_in_one_line_where_the_user_can_mend_it(tmp_path, capsys):
+    (tmp_path / "file.jsonl").write_text('{"question": "q"}')
+    for arguments in (["--source", tmp_path / "file.jsonl"], ["--source", "vitalqa"]):
+        with pytest.raises(SystemExit) as stop:
+            run(*arguments, "--out", tmp_path / "out")
+        assert stop.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the project's shared data are not beside the repository")
+def test_real_benchmark_files_are_read_whole():
+    for path in sorted(SHARED.glob("*.parquet")):
+        rows = questions.load(path)
+        assert len(rows) == pq.read_metadata(path).num_rows
+        assert len({row["question_id"] for row in rows}) == len(rows)
+        assert all(row["question"] and all(row["answers"]) for row in rows)
+        assert all(row["supporting_ids"] and row["hops"] for row in rows) == ("closed" in path.name)

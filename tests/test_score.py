@@ -1,0 +1,136 @@
+"""Scores against a slow reference that runs one forward pass per turn."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from igpo import schema, score
+from igpo.model import load, load_tokenizer
+from igpo.packing import depth
+from igpo.protocol import Renderer
+from retrieval.stage import UserError
+
+PARAMS = SimpleNamespace(info_gain="log_prob_diff", format_penalty=-2.0)
+
+
+def rollout(question: str, sample: int, prompt: list[int], turns: list[tuple[list[int], list[int]]], answer):
+    """Rollout rows from (policy_ids, observation_ids) of every turn."""
+    rows = []
+    for number, (policy, observation) in enumerate([([], prompt), *turns]):
+        row = dict.fromkeys(schema.ROLLOUTS.names)
+        last = number == len(turns)
+        row |= {"question_id": question, "sample": sample, "turn": number, "hit_ids": [], "queries": []}
+        row |= {"policy_ids": policy, "observation_ids": observation, "policy_logprobs": [0.0] * len(policy)}
+        rows.append(row | {"answer": answer if last else None, "stop": "answered" if last else None})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def renderer(base_model):
+    return Renderer(load_tokenizer(base_model))
+
+
+@pytest.fixture(scope="module")
+def rows(renderer):
+    """Two questions; the first with two samples, of three turns and of one."""
+    turn, seen = renderer.turn, renderer.observation
+    first, second = renderer.prompt("When was Melville born?"), renderer.prompt("Who wrote Emma?")
+    search = turn("\nI look.\n</think>\n<tool_call>{}</tool_call>")
+    turns = [
+        (search, seen("Melville: American writer (1819–1891)")),
+        (search, seen("Nothing")),
+        (turn("1819"), []),
+    ]
+    return [
+        *rollout("q1", 0, first, turns, "1819"),
+        *rollout("q1", 1, first, [(turn("\nNo"), [])], None),
+        *rollout("q2", 0, second, [(search, seen("Emma: novel by Jane Austen")), (turn("x"), [])], "x"),
+    ]
+
+
+GOLDS = {"q1": ["1819"], "q2": ["Jane Austen", "Austen"]}
+
+
+def naive_gold(model, renderer, rows, turn, gold):
+    """Mean gold log-probability after a turn by one plain forward pass."""
+    context = [token for row in rows[: turn + 1] for token in row["policy_ids"] + row["observation_ids"]]
+    ids, chosen = renderer.forced_answer(gold)
+    logits = model(torch.tensor([context + ids])).logits[0].log_softmax(-1)
+    return sum(float(logits[len(context) + i - 1, ids[i]]) for i in chosen) / len(chosen)
+
+
+@pytest.fixture(scope="module")
+def scored(base_model, renderer, rows):
+    forced = {question: renderer.forced_answer(golds[0]) for question, golds in GOLDS.items()}
+    groups = score.groups(rows, forced)
+    values = score.run_model(base_model, [score.tree(group) for group in groups], 4096, torch.float32)
+    return [
+        row
+        for group in groups
+        for t in group
+        for row in score.score_trajectory(t, values, values, GOLDS[t.rows[0]["question_id"]], PARAMS)
+    ]
+
+
+def test_scores_equal_one_pass_per_turn(base_model, renderer, rows, scored):
+    model = load(base_model, torch.float32, "eager").eval()
+    with torch.inference_mode():
+        for trajectory in score.trajectories(rows):
+            key = (trajectory[0]["question_id"], trajectory[0]["sample"])
+            mine = [row for row in scored if (row["question_id"], row["sample"]) == key]
+            gold = [
+                naive_gold(model, renderer, trajectory, turn, GOLDS[key[0]][0])
+                for turn in range(len(trajectory) - 1)
+            ]
+            assert [row["gold_logprob"] for row in mine[:-1]] == pytest.approx(gold, abs=1e-4)
+            gains = [row["info_gain"] for row in mine if row["info_gain"] is not None]
+            assert gains == pytest.approx([b - a for a, b in zip(gold, gold[1:], strict=False)], abs=2e-4)
+
+
+def test_old_logprobs_equal_a_plain_pass(base_model, rows, scored):
+    model = load(base_model, torch.float32, "eager").eval()
+    trajectory = score.trajectories(rows)[0]
+    ids = [token for row in trajectory for token in row["policy_ids"] + row["observation_ids"]]
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    at = 0
+    for row, mine in zip(trajectory, scored, strict=False):
+        expected = [float(logits[at + i - 1, token]) for i, token in enumerate(row["policy_ids"])]
+        assert mine["old_logprobs"] == pytest.approx(expected, abs=2e-4)
+        at += len(row["policy_ids"]) + len(row["observation_ids"])
+
+
+def test_information_gain_telescopes_and_reading_the_fact_raises_it(scored):
+    turns = [row for row in scored if (row["question_id"], row["sample"]) == ("q1", 0)]
+    gains = [row["info_gain"] for row in turns[1:-1]]
+    assert sum(gains) == pytest.approx(turns[-2]["gold_logprob"] - turns[0]["gold_logprob"], abs=1e-9)
+    assert gains[0] > 0.5
+
+
+def test_the_last_turn_alone_has_an_outcome(scored):
+    outcomes = [
+        (row["question_id"], row["sample"], row["outcome"]) for row in scored if row["outcome"] is not None
+    ]
+    assert outcomes == [("q1", 0, 1.0), ("q1", 1, -2.0), ("q2", 0, 0.0)]
+    assert all((row["outcome"] is None) == (row["f1"] is None) for row in scored)
+
+
+def test_prob_diff_is_the_difference_of_probabilities(base_model, renderer, rows):
+    forced = {question: renderer.forced_answer(golds[0]) for question, golds in GOLDS.items()}
+    group = score.groups(rows, forced)[0]
+    values = score.run_model(base_model, [score.tree(group)], 4096, torch.float32)
+    params = SimpleNamespace(info_gain="prob_diff", format_penalty=-2.0)
+    mine = score.score_trajectory(group[0], values, values, GOLDS["q1"], params)
+    probability = [torch.tensor(row["gold_logprob"]).exp().item() for row in mine[:-1]]
+    assert mine[1]["info_gain"] == pytest.approx(probability[1] - probability[0], abs=1e-6)
+
+
+def test_a_missing_turn_is_an_error(rows):
+    with pytest.raises(UserError, match=r"trajectory \('q1', 0\) has turns \[0, 2, 3\]"):
+        score.trajectories([rows[0], *rows[2:]])
+
+
+def test_depth_counts_the_whole_path(renderer, rows):
+    trunk = score.groups(rows)[0][0].trunk
+    assert depth(trunk) == sum(len(row["policy_ids"]) + len(row["observation_ids"]) for row in rows[:4])

