@@ -1,14 +1,13 @@
 """A sentence-transformers style folder -> unit vectors of texts, read with transformers.
 
 Pooling, normalisation, prompts, length and lower-casing come from the folder's own files. Passages go in
-batches of similar length, in bf16 where the processor has it. On a CPU the batches are small, so that they stay
-in the cache, and each runs in a single-threaded worker: the number of cores does not show in the vectors. A
-query is encoded alone in fp32, so that its vector does not depend on what else is asked.
+batches of similar length, in bf16 where the processor has it. On a CPU the batches are small, to stay in the
+cache, and each runs in a single-threaded worker: the number of cores does not show in the vectors. A query is
+encoded alone in fp32, so that its vector does not depend on what else is asked.
 """
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -131,7 +130,7 @@ class Encoder:
         longest = getattr(self.model.config, "max_position_embeddings", max_tokens)
         self.max_tokens = min(max_tokens, settings.get("max_seq_length") or max_tokens, longest)
         self.query = lru_cache(CACHED_QUERIES)(self._query)
-        self.pool = workers(1 if self.device.type == "cuda" else os.cpu_count() or 1)
+        self.pool = workers(1 if self.device.type == "cuda" else torch.get_num_threads())
 
     def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Token ids of each text, cut to `max_tokens`."""

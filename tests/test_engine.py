@@ -1,0 +1,55 @@
+"""Both engines: tokens depend on prompt and seed alone, log-probabilities are the model's."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from igpo.engine import Request, TransformersEngine, VllmEngine, open_engine
+from igpo.model import compute_dtype, load, load_tokenizer
+from retrieval.stage import UserError
+
+TEXTS = ["The capital of France is", "Herman Melville wrote", "1, 2, 3, 4,", "Water is made of"]
+
+
+@pytest.fixture(scope="module")
+def prompts(base_model):
+    tokenizer = load_tokenizer(base_model)
+    return [tokenizer(text)["input_ids"] for text in TEXTS]
+
+
+@pytest.fixture(scope="module", params=[VllmEngine, TransformersEngine])
+def engine(request, base_model):
+    return request.param(base_model, 256)
+
+
+def test_a_sequence_does_not_depend_on_its_batch(engine, prompts):
+    requests = [Request(prompt, seed) for seed, prompt in enumerate(prompts)]
+    together = engine.generate(requests, 12, 1.0)
+    alone = [engine.generate([request], 12, 1.0)[0] for request in requests]
+    assert [one.ids for one in alone] == [one.ids for one in together]
+    assert engine.generate([Request(prompts[0], 9)], 12, 1.0)[0].ids != together[0].ids
+
+
+def test_logprobs_are_the_models(engine, prompts, base_model):
+    found = engine.generate([Request(prompts[0], 1)], 8, 1.0)[0]
+    model = load(base_model, compute_dtype(), "eager").eval()
+    with torch.inference_mode():
+        logits = model(torch.tensor([prompts[0] + found.ids])).logits[0].float().log_softmax(-1)
+    first = len(prompts[0]) - 1
+    expected = [float(logits[first + i, token]) for i, token in enumerate(found.ids)]
+    assert found.logprobs == pytest.approx(expected, abs=0.1 if compute_dtype() is torch.bfloat16 else 1e-3)
+
+
+def test_it_stops_at_the_text_and_at_the_limit(engine, prompts):
+    stopped = engine.generate([Request(prompts[2], 0)], 20, 0.0, stop=",")[0]
+    cut = engine.generate([Request(prompts[0], 0)], 3, 0.0)[0]
+    assert stopped.stopped
+    assert len(stopped.ids) < 20
+    assert (len(cut.ids), cut.stopped) == (3, False)
+
+
+def test_a_folder_that_is_no_model_is_one_error(tmp_path):
+    params = SimpleNamespace(engine="transformers", max_tokens=64)
+    with pytest.raises(UserError, match="not a model folder"):
+        open_engine(tmp_path, params)

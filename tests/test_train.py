@@ -1,0 +1,136 @@
+"""The update against plain one-by-one passes, and its invariances."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import tiny
+
+from igpo import schema, train
+from igpo.model import STATE
+from retrieval.stage import UserError
+
+PARAMS = SimpleNamespace(
+    lr=1e-3, weight_decay=0.01, clip_low=0.2, clip_high=0.2, kl=0.1, max_grad_norm=1.0, batch_tokens=4096
+)
+
+
+def batch(seed: int = 0):
+    """Rollouts, scores and advantages of two questions with ragged trajectories."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(count: int) -> list[int]:
+        return torch.randint(0, 320, (count,), generator=generator).tolist()
+
+    def floats(count: int) -> list[float]:
+        return (-3 * torch.rand(count, generator=generator)).tolist()
+
+    rollouts, scores, credits = [], [], []
+    for question, turns_of in (("q1", [2, 1, 3]), ("q2", [1, 2])):
+        prompt = [7, 8, 9, *ids(6)]
+        for sample, turns in enumerate(turns_of):
+            for turn in range(turns + 1):
+                key = {"question_id": question, "sample": sample, "turn": turn}
+                policy = ids(4 + turn) if turn else []
+                row = dict.fromkeys(schema.ROLLOUTS.names) | key | {"policy_ids": policy}
+                row["observation_ids"] = ids(11) if 0 < turn < turns else []
+                row["observation_ids"] = prompt if turn == 0 else row["observation_ids"]
+                row["stop"] = "answered" if turn == turns else None
+                rollouts.append(row)
+                logprobs = {"old_logprobs": floats(len(policy)), "ref_logprobs": floats(len(policy))}
+                scores.append(dict.fromkeys(schema.SCORES.names) | key | logprobs)
+                if turn:
+                    credits.append(key | {"reward": 0.0, "normalised": 0.0, "advantage": floats(1)[0] + 1.5})
+    return rollouts, scores, credits
+
+
+def gradient(model, trees, params=PARAMS) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    train.accumulate(model, trees, params)
+    return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+def plain_gradient(model, rollouts, scores, credits) -> dict[str, torch.Tensor]:
+    """Paper Eq. 7 written out: one ordinary pass per trajectory, full logits."""
+    model.zero_grad()
+    model.set_attn_implementation("eager")
+    keys = sorted({(row["question_id"], row["sample"]) for row in rollouts})
+    advantage = {(r["question_id"], r["sample"], r["turn"]): r["advantage"] for r in credits}
+    for key in keys:
+        mine = [row for row in rollouts if (row["question_id"], row["sample"]) == key]
+        noted = [row for row in scores if (row["question_id"], row["sample"]) == key]
+        ids = [token for row in mine for token in row["policy_ids"] + row["observation_ids"]]
+        logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        at, terms = 0, []
+        for row, score in zip(mine, noted, strict=True):
+            for i, token in enumerate(row["policy_ids"]):
+                value, credit = logits[at + i - 1, token], advantage[(*key, row["turn"])]
+                ratio = (value - score["old_logprobs"][i]).exp()
+                d = score["ref_logprobs"][i] - value
+                clipped = ratio.clamp(0.8, 1.2)
+                kl = (d.exp() - d - 1).clamp(-10, 10)
+                terms.append(-torch.min(ratio * credit, clipped * credit) + PARAMS.kl * kl)
+            at += len(row["policy_ids"]) + len(row["observation_ids"])
+        (torch.stack(terms).mean() / len(keys)).backward()
+    model.set_attn_implementation("tree")
+    return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+def close(left, right, tolerance=2e-6):
+    for name, value in left.items():
+        assert (value - right[name]).abs().max() <= tolerance * right[name].abs().max(), name
+
+
+def test_the_gradient_equals_one_pass_per_trajectory(tiny_model):
+    tables = batch()
+    trees = train.training_trees(*tables, "seq-mean-token-mean")
+    close(gradient(tiny_model, trees), plain_gradient(tiny_model, *tables))
+
+
+def test_the_token_budget_changes_nothing(tiny_model):
+    trees = train.training_trees(*batch(), "seq-mean-token-mean")
+    small = SimpleNamespace(**vars(PARAMS) | {"batch_tokens": 30})
+    close(gradient(tiny_model, trees, small), gradient(tiny_model, trees))
+
+
+def test_tool_tokens_have_no_loss():
+    rollouts, scores, credits = batch()
+    trees = train.training_trees(rollouts, scores, credits, "token-mean")
+    assert sum(columns.shape[1] for _, columns in trees) == sum(len(row["policy_ids"]) for row in rollouts)
+    assert torch.cat([columns[3] for _, columns in trees], 0).sum() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_missing_advantage_is_an_error():
+    rollouts, scores, credits = batch()
+    with pytest.raises(UserError, match=r"turn \('q1', 0, 1\)"):
+        train.training_trees(rollouts, scores, credits[1:], "token-mean")
+
+
+def test_an_update_goes_on_from_what_was_saved(tmp_path):
+    """Two updates across files equal two updates in one process, but for what bf16 moments round off."""
+    trees = [train.training_trees(*batch(seed), "seq-mean-token-mean") for seed in (0, 1)]
+    start = tiny("llama")
+    start.bfloat16().save_pretrained(tmp_path / "start")
+    model, optimiser = train.open_training(tmp_path / "start", PARAMS)
+    train.update(model, optimiser, trees[0], PARAMS)
+    (tmp_path / "next").mkdir()
+    train.save_state(model, optimiser, tmp_path / "next" / STATE)
+    copy, _ = train.open_training(tmp_path / "start", PARAMS)
+    copy.load_state_dict(model.state_dict())
+    copy.bfloat16().save_pretrained(tmp_path / "next")
+    resumed, later = train.open_training(tmp_path / "next", PARAMS)
+    for name, weight in resumed.named_parameters():
+        torch.testing.assert_close(weight, model.get_parameter(name), rtol=2**-15, atol=1e-7)
+    train.update(model, optimiser, trees[1], PARAMS)
+    train.update(resumed, later, trees[1], PARAMS)
+    for name, weight in resumed.named_parameters():
+        torch.testing.assert_close(weight, model.get_parameter(name), rtol=1e-3, atol=2e-5)
+
+
+def test_an_update_lowers_its_loss():
+    model, trees = tiny("llama").train(), train.training_trees(*batch(), "seq-mean-token-mean")
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    first = train.update(model, optimiser, trees, PARAMS)
+    second = train.update(model, optimiser, trees, PARAMS)
+    assert second["loss"] < first["loss"]
+    assert 0 <= first["clip_fraction"] <= 1
