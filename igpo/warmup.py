@@ -22,6 +22,7 @@ from igpo.packing import batches, flatten, logprobs, pack
 from igpo.score import groups, tree
 from igpo.train import autocast
 from retrieval import stage, tables
+from retrieval.search import open_searcher
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
@@ -149,15 +150,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Build traces, learn them, write the policy."""
-    from retrieval.search import open_searcher
-
-    questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
     tokenizer = load_tokenizer(args.policy)
-    traces = build_traces(questions, open_searcher(args.index), protocol.Renderer(tokenizer), params)
+    traces: list[agent.Trajectory] = []
+    if params.traces:
+        questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
+        searcher = open_searcher(args.index)
+        traces = build_traces(questions, searcher, protocol.Renderer(tokenizer), params)
     torch.manual_seed(params.seed)
     model = load(args.policy, torch.float32, "tree").train()
     losses = learn(model, traces, params)
-    final = sum(losses[-5:]) / len(losses[-5:])
+    final = sum(losses[-5:]) / len(losses[-5:]) if losses else None
     manifest = {
         "source": f"warm-up of {weights_sha256(args.policy)[:12]}",
         "iteration": 0,
@@ -166,7 +168,9 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         "metrics": {"traces": len(traces), "loss": final},
     }
     save(model.bfloat16(), tokenizer, args.out, manifest)
-    return f"{len(traces)} traces, {len(losses)} updates, loss {losses[0]:.3f} -> {final:.3f}"
+    if not traces:
+        return "no traces: the warm start is the policy itself"
+    return f"{len(traces)} traces, {len(losses)} updates, loss {losses[0]:.3f} -> {losses[-1]:.3f}"
 
 
 main = stage.command("warmup", arguments, run, __doc__)

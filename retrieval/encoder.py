@@ -11,7 +11,6 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +128,7 @@ class Encoder:
         self.dimension = int(self.model.config.hidden_size)
         longest = getattr(self.model.config, "max_position_embeddings", max_tokens)
         self.max_tokens = min(max_tokens, settings.get("max_seq_length") or max_tokens, longest)
-        self.query = lru_cache(CACHED_QUERIES)(self._query)
+        self.cache: dict[str, np.ndarray] = {}
         self.pool = workers(1 if self.device.type == "cuda" else torch.get_num_threads())
 
     def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
@@ -171,7 +170,11 @@ class Encoder:
 
     def queries(self, texts: Sequence[str]) -> np.ndarray:
         """Queries -> (len(texts), dimension) fp32, each encoded alone; repeated ones come from a cache."""
-        return np.stack(list(self.pool.map(self.query, texts)))
-
-    def _query(self, text: str) -> np.ndarray:
-        return self.vectors(self.tokens([text], self.prompts.get("query") or ""))[0]
+        if len(self.cache) + len(texts) > CACHED_QUERIES:
+            self.cache.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self.cache]
+        if new:
+            tokens = self.tokens(new, self.prompts.get("query") or "")  # here: tokenizers are not thread-safe
+            found = self.pool.map(self.vectors, ([row] for row in tokens))
+            self.cache.update(zip(new, (vectors[0] for vectors in found), strict=True))
+        return np.stack([self.cache[text] for text in texts])

@@ -89,7 +89,7 @@ def test_java_threads_do_not_change_a_result(bm25):
 def test_query_vectors_do_not_depend_on_the_batch_or_the_cache(dense):
     encoder = dense.indexes[0].encoder
     together = encoder.queries(QUESTIONS)
-    encoder.query.cache_clear()
+    encoder.cache.clear()
     assert np.array_equal(np.concatenate([encoder.queries([query]) for query in QUESTIONS]), together)
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
 
