@@ -40,6 +40,8 @@ class VllmEngine:
     def __init__(self, policy: Path, max_tokens: int):
         """Start vLLM in this process, for sequences of at most `max_tokens` tokens."""
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        # By default vLLM leaves one core of a CPU to itself and pins its threads to the others.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         from vllm import LLM
 

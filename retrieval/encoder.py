@@ -8,9 +8,9 @@ encoded alone in fp32, so that its vector does not depend on what else is asked.
 
 import hashlib
 import json
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +96,15 @@ def passage_dtype() -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def workers(count: int) -> ThreadPoolExecutor:
-    """Threads that each compute with one core; the caller keeps its own number of threads."""
+@contextmanager
+def one_core_each() -> Iterator[None]:
+    """Around the work of the worker threads: MKL counts threads for the process, not for each of them."""
     own = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, "encoder", torch.set_num_threads, (1,))
-    started = threading.Barrier(count)
-    list(pool.map(lambda _: started.wait(), range(count)))
-    torch.set_num_threads(own)  # also the number that later threads of this process begin with
-    return pool
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 class Encoder:
@@ -129,7 +130,8 @@ class Encoder:
         longest = getattr(self.model.config, "max_position_embeddings", max_tokens)
         self.max_tokens = min(max_tokens, settings.get("max_seq_length") or max_tokens, longest)
         self.cache: dict[str, np.ndarray] = {}
-        self.pool = workers(1 if self.device.type == "cuda" else torch.get_num_threads())
+        count = 1 if self.device.type == "cuda" else torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(count, "encoder", torch.set_num_threads, (1,))
 
     def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
         """Token ids of each text, cut to `max_tokens`."""
@@ -163,9 +165,10 @@ class Encoder:
         parts = [order[start : start + size] for start in range(0, len(order), size)]
         inputs = ([tokens[number] for number in part] for part in parts)
         found = np.empty((len(tokens), self.dimension), np.float32)
-        for part, vectors in zip(parts, self.pool.map(self.vectors, inputs), strict=True):
-            found[part] = vectors
-            tick(len(part))
+        with one_core_each():
+            for part, vectors in zip(parts, self.pool.map(self.vectors, inputs), strict=True):
+                found[part] = vectors
+                tick(len(part))
         return found
 
     def queries(self, texts: Sequence[str]) -> np.ndarray:
@@ -175,6 +178,7 @@ class Encoder:
         new = [text for text in dict.fromkeys(texts) if text not in self.cache]
         if new:
             tokens = self.tokens(new, self.prompts.get("query") or "")  # here: tokenizers are not thread-safe
-            found = self.pool.map(self.vectors, ([row] for row in tokens))
+            with one_core_each():
+                found = list(self.pool.map(self.vectors, ([row] for row in tokens)))
             self.cache.update(zip(new, (vectors[0] for vectors in found), strict=True))
         return np.stack([self.cache[text] for text in texts])

@@ -28,6 +28,26 @@ from retrieval.telemetry import Observed, Telemetry
 from retrieval.wire import Limits, Retrieve, Search, check, depths, document, read, shown
 
 
+def add_reads(app: FastAPI, searcher: Searcher, telemetry: Telemetry) -> None:
+    """Add the routes that look up and tell, and search nothing."""
+
+    @app.get("/document/{name:path}")
+    async def get_document(name: str) -> JSONResponse:
+        hit = searcher.get(name)
+        if hit is None:
+            raise HTTPException(404, f"no passage with id {name!r}")
+        return JSONResponse(document(hit))
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        told = {"identity": searcher.identity, "corpus_sha256": searcher.corpus_sha256, "rows": len(searcher)}
+        return JSONResponse({"status": "ok", **told})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+
+
 def create_app(searcher: Searcher, topk: int = 3, limits: Limits | None = None) -> FastAPI:
     """The server's application over an opened searcher."""
     limits = limits or Limits()
@@ -66,22 +86,7 @@ def create_app(searcher: Searcher, topk: int = 3, limits: Limits | None = None) 
         cut = [hits[:k] for hits, k in zip(found, wanted, strict=True)]
         return JSONResponse({"result": [shown(hits, asked.return_scores) for hits in cut]})
 
-    @app.get("/document/{name:path}")
-    async def get_document(name: str) -> JSONResponse:
-        hit = searcher.get(name)
-        if hit is None:
-            raise HTTPException(404, f"no passage with id {name!r}")
-        return JSONResponse(document(hit))
-
-    @app.get("/health")
-    async def health() -> JSONResponse:
-        told = {"identity": searcher.identity, "corpus_sha256": searcher.corpus_sha256, "rows": len(searcher)}
-        return JSONResponse({"status": "ok", **told})
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(telemetry.registry), media_type=CONTENT_TYPE_LATEST)
-
+    add_reads(app, searcher, telemetry)
     return app
 
 

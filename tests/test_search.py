@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -92,6 +93,21 @@ def test_query_vectors_do_not_depend_on_the_batch_or_the_cache(dense):
     encoder.cache.clear()
     assert np.array_equal(np.concatenate([encoder.queries([query]) for query in QUESTIONS]), together)
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+def test_vectors_do_not_depend_on_the_number_of_workers(dense):
+    import torch
+
+    encoder = dense.indexes[0].encoder
+    texts = [" ".join(row[1:])[: 9 * number] for number, row in enumerate(ROWS * 4, 1)]
+    passages, queries = encoder.passages(texts, 64, lambda _: None), encoder.queries(texts)
+    encoder.cache.clear()
+    own, pool = torch.get_num_threads(), encoder.pool
+    encoder.pool = ThreadPoolExecutor(5, initializer=torch.set_num_threads, initargs=(1,))
+    assert np.array_equal(encoder.passages(texts, 64, lambda _: None), passages)
+    assert np.array_equal(encoder.queries(texts), queries)
+    encoder.pool = pool
+    assert torch.get_num_threads() == own
 
 
 def test_minilm_agrees_with_masked_mean_pooling_by_hand(dense):
