@@ -6,7 +6,7 @@ STAMP := .venv/.made
 CONFIG ?=
 export PATH := $(BIN):$(PATH)
 
-.PHONY: tables run env test check
+.PHONY: tables run env test unit check
 
 tables: run
 	@cat results/tables/main.md
@@ -26,6 +26,10 @@ $(STAMP): requirements/cpu.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@
+
+# without the end-to-end run, which takes minutes
+unit: env
+	pytest --ignore=tests/test_workflow.py
 
 test: env
 	pytest

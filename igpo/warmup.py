@@ -26,19 +26,26 @@ from retrieval.search import open_searcher
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
-QUOTED = 60  # characters of context before the quoted fact
+BEFORE, AFTER = 60, 30  # characters of context around a quoted fact
 
 
 def quote(passage: str, fact: str) -> str | None:
-    """The words of a passage up to the fact and including it, at most `QUOTED` characters before it."""
-    at = passage.rfind(": ", 0, 80) + 2 if ": " in passage[:80] else 0
-    found = passage.find(fact, at)
-    if found < 0:
+    """The clause of a passage around a fact, without the title ahead; None where the fact is missing."""
+    start = passage.find(": ") + 2
+    at = passage.find(fact, start)
+    if at < 0:
         return None
-    start = max(passage.rfind(". ", at, found) + 2, at)
-    if found - start > QUOTED:
-        start = passage.find(" ", found - QUOTED) + 1
-    return passage[start : found + len(fact)]
+    end = at + len(fact)
+    first = max(start, passage.rfind(". ", start, at) + 2)
+    if at - first > BEFORE:
+        first = passage.find(" ", at - BEFORE) + 1
+    stops = [found for mark in ".;" if 0 <= (found := passage.find(mark, end)) <= end + AFTER]
+    return passage[first : min(stops, default=end)]
+
+
+def head(passage: str) -> str:
+    """A passage's first clause after its title: in the embedded corpus, the short description."""
+    return passage[passage.find(": ") + 2 :].partition(". ")[0]
 
 
 def trace(
@@ -46,22 +53,33 @@ def trace(
 ) -> agent.Trajectory | None:
     """A finished trajectory; `hops` holds each hop's title and its search's (id, passage) hits.
 
-    None where a search doesn't show what the next turn needs.
+    After every search the question is said again, then what was found so far, then the next step. None where
+    a title or the answer stands neither in the question nor in what was quoted.
     """
+    asked, answer = question["question"], question["answers"][0]
     made = agent.Trajectory(question, 0)
-    made.add(None, "", renderer.prompt(question["question"]))
-    thought = f"I need to look up {hops[0][0]}."
+    made.add(None, "", renderer.prompt(asked))
+    titles = [title for title, _ in hops]
+    quotes: list[str] = []
     for number, (title, hits) in enumerate(hops):
-        shown = [text for _, text in hits]
-        supporting = dict(hits).get(question["supporting_ids"][number])
-        last = number == len(hops) - 1
-        fact = question["answers"][0] if last else hops[number + 1][0]
-        evidence = quote(supporting, fact) if supporting else None
-        if evidence is None:
+        if title.lower() not in " ".join([asked, *quotes]).lower():
             return None
-        _add(made, f"\n{thought}\n</think>\n{protocol.call_text([title])}", renderer, shown)
-        thought = evidence if last else f"{evidence}. I need to look up {fact}."
-    _add(made, f"\n{thought}\n</think>\n<answer>\n{question['answers'][0]}\n</answer>", renderer)
+        said = " ".join([asked, *(f"{text}." for text in quotes)]) + " " if quotes else ""
+        _add(
+            made,
+            f"\n{said}I need to look up {title}.\n</think>\n{protocol.call_text([title])}",
+            renderer,
+            [text for _, text in hits],
+        )
+        supporting = dict(hits).get(question["supporting_ids"][number])
+        if supporting is None:
+            return None
+        fact = [*titles, answer][number + 1]
+        quotes.append(quote(supporting, fact) or head(supporting))
+    if answer not in " ".join(quotes):
+        return None
+    said = " ".join([asked, *(f"{text}." for text in quotes)])
+    _add(made, f"\n{said}\n</think>\n<answer>\n{answer}\n</answer>", renderer)
     return made
 
 
