@@ -53,8 +53,8 @@ def trace(
 ) -> agent.Trajectory | None:
     """A finished trajectory; `hops` holds each hop's title and its search's (id, passage) hits.
 
-    After every search the question is said again, then what was found so far, then the next step. None where
-    a title or the answer stands neither in the question nor in what was quoted.
+    After every search the policy says what was found so far and the next step; before it answers, the
+    question again. None where a title or the answer stands neither in the question nor in what was quoted.
     """
     asked, answer = question["question"], question["answers"][0]
     made = agent.Trajectory(question, 0)
@@ -64,7 +64,7 @@ def trace(
     for number, (title, hits) in enumerate(hops):
         if title.lower() not in " ".join([asked, *quotes]).lower():
             return None
-        said = " ".join([asked, *(f"{text}." for text in quotes)]) + " " if quotes else ""
+        said = "".join(f"{text}. " for text in quotes)
         _add(
             made,
             f"\n{said}I need to look up {title}.\n</think>\n{protocol.call_text([title])}",
@@ -78,7 +78,8 @@ def trace(
         quotes.append(quote(supporting, fact) or head(supporting))
     if answer not in " ".join(quotes):
         return None
-    said = " ".join([asked, *(f"{text}." for text in quotes)])
+    # The question again right before its answer: the form in which a language model has met both.
+    said = " ".join([*(f"{text}." for text in quotes), asked, answer])
     _add(made, f"\n{said}\n</think>\n<answer>\n{answer}\n</answer>", renderer)
     return made
 
