@@ -54,7 +54,7 @@ def trace(
     """A finished trajectory; `hops` holds each hop's title and its search's (id, passage) hits.
 
     After every search the policy says what was found so far and the next step; before it answers, the
-    question again. None where a title or the answer stands neither in the question nor in what was quoted.
+    question again. None where a later title or the answer stands neither in the question nor in what was quoted.
     """
     asked, answer = question["question"], question["answers"][0]
     made = agent.Trajectory(question, 0)
@@ -62,7 +62,7 @@ def trace(
     titles = [title for title, _ in hops]
     quotes: list[str] = []
     for number, (title, hits) in enumerate(hops):
-        if title.lower() not in " ".join([asked, *quotes]).lower():
+        if number and title.lower() not in " ".join([asked, *quotes]).lower():
             return None
         said = "".join(f"{text}. " for text in quotes)
         _add(
