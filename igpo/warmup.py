@@ -54,7 +54,7 @@ def trace(
     """A finished trajectory; `hops` holds each hop's title and its search's (id, passage) hits.
 
     After every search the policy says what was found so far and the next step; before it answers, the
-    question again. None where a later title or the answer stands neither in the question nor in what was quoted.
+    question again. None where a later title or the answer stands neither in the question nor in the quotes.
     """
     asked, answer = question["question"], question["answers"][0]
     made = agent.Trajectory(question, 0)

@@ -3,7 +3,7 @@
 import pytest
 
 from igpo.model import load_tokenizer
-from igpo.protocol import Renderer, Turn, call_text, few_shot, observation_text, parse, passage_text
+from igpo.protocol import SYSTEM, Renderer, Turn, call_text, few_shot, observation_text, parse, passage_text
 
 CALL = '{"name": "web_search", "arguments": {"query": ["a", "b"]}}'
 
@@ -79,7 +79,7 @@ def test_a_passage_is_one_line_and_cut():
 def test_prompt_and_observation_render_the_chat_template(renderer):
     expected = renderer.tokenizer.apply_chat_template(
         [
-            {"role": "system", "content": __import__("igpo.protocol", fromlist=["SYSTEM"]).SYSTEM},
+            {"role": "system", "content": SYSTEM},
             {"role": "user", "content": "Who?"},
             {"role": "assistant", "content": "<think>\np\n</think>\n" + call_text(["x"])},
             {"role": "user", "content": "<tool_response>\nfound\n</tool_response>"},
