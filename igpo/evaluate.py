@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from igpo import reward, schema
-from igpo.score import trajectories
+from igpo.schema import trajectories
 from retrieval import stage, tables
 from retrieval.stage import UserError
 

@@ -17,7 +17,7 @@ from retrieval import stage, tables
 from retrieval.stage import UserError
 
 PER_TRAJECTORY = ("rollout", "score", "train")
-STATE_BYTES = 12  # per weight: float32 master weight and AdamW's two moments
+STATE_BYTES = 6  # per weight, in bfloat16: what bfloat16 drops of it, AdamW's two moments
 WEIGHT_BYTES = 2  # per weight: bfloat16
 
 

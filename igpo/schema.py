@@ -3,7 +3,14 @@
 Key of the per-turn tables: (question_id, sample, turn). Turn 0 is the prompt, turns 1…T are the model's.
 """
 
+import itertools
+from typing import Any
+
 import pyarrow as pa
+
+from retrieval.stage import UserError
+
+Rows = list[dict[str, Any]]
 
 QUESTIONS = pa.schema(
     [
@@ -64,3 +71,19 @@ ADVANTAGES = pa.schema(
         ("advantage", pa.float32()),
     ]
 )
+
+
+def trajectories(rows: Rows) -> list[Rows]:
+    """Cut sorted rollout rows into trajectories of turns 0…T.
+
+    Raises UserError when a turn is missing or the last one has no `stop`.
+    """
+    result = []
+    for key, turns in itertools.groupby(rows, key=lambda row: (row["question_id"], row["sample"])):
+        listed = list(turns)
+        if [row["turn"] for row in listed] != list(range(len(listed))) or len(listed) < 2:
+            raise UserError(f"rollouts: trajectory {key} has turns {[row['turn'] for row in listed]}")
+        if listed[-1]["stop"] is None:
+            raise UserError(f"rollouts: trajectory {key} has no stop in its last turn; roll out again")
+        result.append(listed)
+    return result

@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 
@@ -23,11 +22,11 @@ from igpo import reward, schema
 from igpo.model import compute_dtype, load, load_tokenizer, weights_sha256
 from igpo.packing import Segment, batches, check_model, common_prefix, depth, flatten, logprobs, pack
 from igpo.protocol import Renderer
+from igpo.schema import Rows, trajectories
 from retrieval import stage, tables
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
-Rows = list[dict[str, Any]]
 
 
 @dataclass
@@ -37,22 +36,6 @@ class Scored:
     rows: Rows
     trunk: Segment
     branches: list[Segment]
-
-
-def trajectories(rows: Rows) -> list[Rows]:
-    """Cut sorted rollout rows into trajectories of turns 0…T.
-
-    Raises UserError when a turn is missing or the last one has no `stop`.
-    """
-    result = []
-    for key, turns in itertools.groupby(rows, key=lambda row: (row["question_id"], row["sample"])):
-        listed = list(turns)
-        if [row["turn"] for row in listed] != list(range(len(listed))) or len(listed) < 2:
-            raise UserError(f"rollouts: trajectory {key} has turns {[row['turn'] for row in listed]}")
-        if listed[-1]["stop"] is None:
-            raise UserError(f"rollouts: trajectory {key} has no stop in its last turn; roll out again")
-        result.append(listed)
-    return result
 
 
 def group_tree(

@@ -22,7 +22,8 @@ from igpo import schema
 from igpo.loss import Terms, policy_loss, token_weights
 from igpo.model import STATE, compute_dtype, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, batches, check_model, depth, flatten, logprobs, pack
-from igpo.score import groups, trajectories, tree
+from igpo.schema import trajectories
+from igpo.score import groups, tree
 from retrieval import stage, tables
 from retrieval.stage import UserError
 

@@ -58,7 +58,10 @@ def check(params: Mapping[str, Any], section: str | None = None) -> None:
     schema = yaml.safe_load(SCHEMA.read_text())
     if section:
         schema = schema["properties"][section]
-    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(params), key=str)
+    errors = sorted(
+        jsonschema.Draft202012Validator(schema).iter_errors(params),
+        key=lambda error: (error.validator != "additionalProperties", str(error)),  # a typo lacks a key too
+    )
     if not errors:
         return
     error = errors[0]

@@ -77,7 +77,7 @@ def scored(base_model, renderer, rows):
 def test_scores_equal_one_pass_per_turn(base_model, renderer, rows, scored):
     model = load(base_model, torch.float32, "eager").eval()
     with torch.inference_mode():
-        for trajectory in score.trajectories(rows):
+        for trajectory in schema.trajectories(rows):
             key = (trajectory[0]["question_id"], trajectory[0]["sample"])
             mine = [row for row in scored if (row["question_id"], row["sample"]) == key]
             gold = [
@@ -91,7 +91,7 @@ def test_scores_equal_one_pass_per_turn(base_model, renderer, rows, scored):
 
 def test_old_logprobs_equal_a_plain_pass(base_model, rows, scored):
     model = load(base_model, torch.float32, "eager").eval()
-    trajectory = score.trajectories(rows)[0]
+    trajectory = schema.trajectories(rows)[0]
     ids = [token for row in trajectory for token in row["policy_ids"] + row["observation_ids"]]
     with torch.inference_mode():
         logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
@@ -129,7 +129,7 @@ def test_prob_diff_is_the_difference_of_probabilities(base_model, renderer, rows
 
 def test_a_missing_turn_is_an_error(rows):
     with pytest.raises(UserError, match=r"trajectory \('q1', 0\) has turns \[0, 2, 3\]"):
-        score.trajectories([rows[0], *rows[2:]])
+        schema.trajectories([rows[0], *rows[2:]])
 
 
 def test_depth_counts_the_whole_path(renderer, rows):
