@@ -93,6 +93,16 @@ def _add(
     made.add(Generation(ids, [0.0] * len(ids), True), text, observation, stop=stop)
 
 
+def _title(searcher: Any, question: dict[str, Any], passage: str) -> str:
+    found = searcher.get(passage)
+    if found is None:
+        raise UserError(
+            f"the index lacks {passage!r}, a supporting passage of question {question['question_id']!r}: "
+            "index the corpus that the questions belong to"
+        )
+    return found.title
+
+
 def build_traces(
     questions: list[dict[str, Any]], searcher: Any, renderer: protocol.Renderer, params: SimpleNamespace
 ) -> list[agent.Trajectory]:
@@ -101,7 +111,7 @@ def build_traces(
     pool = [q for q in pool if not params.benchmarks or q["benchmark"] in params.benchmarks]
     random.Random(params.seed).shuffle(pool)
     pool = pool[: 2 * params.traces]
-    titles = [[searcher.get(passage).title for passage in q["supporting_ids"]] for q in pool]
+    titles = [[_title(searcher, q, passage) for passage in q["supporting_ids"]] for q in pool]
     flat = [title for listed in titles for title in listed]
     hits = dict(zip(flat, agent.search_passages(searcher, flat, params), strict=True))
     built = [

@@ -1,0 +1,73 @@
+"""Traces by rule, from passages written here."""
+
+import pytest
+
+from igpo.model import load_tokenizer
+from igpo.protocol import Renderer, parse
+from igpo.warmup import head, learning_rate, quote, trace
+
+MELVILLE = "Herman Melville: American writer (1819–1891). Herman Melville was an American novelist. His"
+NOVEL = "Moby-Dick: 1851 novel by Herman Melville. Moby-Dick is an epic novel; it is long"
+
+
+@pytest.fixture(scope="module")
+def renderer(base_model):
+    return Renderer(load_tokenizer(base_model))
+
+
+@pytest.mark.parametrize(
+    ("passage", "fact", "expected"),
+    [
+        (MELVILLE, "1891", "American writer (1819–1891)"),
+        (MELVILLE, "novelist", "Herman Melville was an American novelist"),
+        (NOVEL, "Herman Melville", "1851 novel by Herman Melville"),
+        (NOVEL, "1999", None),
+        ("Whale: " + "a long way to go " * 8 + "until 1820 ends. Then", "1820", None),
+    ],
+)
+def test_quote_is_the_clause_around_the_fact(passage, fact, expected):
+    found = quote(passage, fact)
+    if expected is None and fact in passage:
+        assert found is not None
+        assert found.endswith("until 1820 ends")
+        assert len(found) <= 60 + len("1820 ends")
+    else:
+        assert found == expected
+
+
+def test_head_is_the_short_description():
+    assert head(MELVILLE) == "American writer (1819–1891)"
+
+
+def question(text: str, answer: str, supporting: list[str]) -> dict:
+    return {"question_id": "q", "question": text, "answers": [answer], "supporting_ids": supporting}
+
+
+def test_a_bridge_searches_twice_and_every_turn_parses(renderer):
+    asked = question("In which year did the author of the novel Moby-Dick die?", "1891", ["2", "1"])
+    hops = [("Moby-Dick", [("2", NOVEL)]), ("Herman Melville", [("1", MELVILLE), ("2", NOVEL)])]
+    made = trace(asked, hops, renderer)
+    assert made is not None
+    turns = [parse(row["text"].lstrip()) for row in made.rows[1:]]
+    assert [turn.queries for turn in turns] == [["Moby-Dick"], ["Herman Melville"], []]
+    assert turns[-1].answer == "1891"
+    assert made.rows[-1]["stop"] == "answered"
+    assert "1851 novel by Herman Melville. I need to look up Herman Melville." in made.rows[2]["text"]
+    assert made.context == [t for row in made.rows for t in row["policy_ids"] + row["observation_ids"]]
+
+
+def test_a_search_that_misses_gives_no_trace(renderer):
+    asked = question("In which year did Herman Melville die?", "1891", ["1"])
+    assert trace(asked, [("Herman Melville", [("2", NOVEL)])], renderer) is None
+
+
+def test_an_answer_that_was_not_shown_gives_no_trace(renderer):
+    asked = question("Where was Herman Melville born?", "New York", ["1"])
+    assert trace(asked, [("Herman Melville", [("1", MELVILLE)])], renderer) is None
+
+
+def test_learning_rate_rises_and_falls_to_a_fifth():
+    rates = [learning_rate(step, 20, 1.0) for step in range(20)]
+    assert rates[0] == pytest.approx(0.5)
+    assert max(rates) == rates[1]
+    assert rates[-1] == pytest.approx(0.2)
