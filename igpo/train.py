@@ -1,7 +1,7 @@
 """One policy update: `policy, rollouts, scores, advantages -> policy folder`.
 
 Weights and AdamW's state live in fp32; the passes run in bf16 where the machine is fast at it. The folder
-holds the bf16 policy, and in `training_state.safetensors` what bf16 drops of every weight and the optimiser's
+holds the bf16 policy, and in `training_state.st` what bf16 drops of every weight and the optimiser's
 moments (in bf16), from which the next update goes on. Groups are packed without padding and share their
 prompt; only policy tokens have a loss.
 """

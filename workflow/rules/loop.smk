@@ -20,7 +20,7 @@ def previous_policy(wildcards):
 
 def previous_state(wildcards):
     """The optimiser's state after iteration k-1; the first iteration starts without one."""
-    return f"{previous_folder(wildcards)}/training_state.safetensors" if int(wildcards.k) > 1 else []
+    return f"{previous_folder(wildcards)}/training_state.st" if int(wildcards.k) > 1 else []
 
 
 def kept(path):
@@ -115,7 +115,7 @@ rule train:
         advantages=f"{FOLDER}/advantages.parquet",
     output:
         policy=f"{FOLDER}/policy.json",
-        state=kept(f"{FOLDER}/training_state.safetensors"),
+        state=kept(f"{FOLDER}/training_state.st"),
     log:
         "logs/runs/{arm}/s{seed}/{k}/train.log",
     benchmark:
