@@ -118,6 +118,8 @@ def test_an_update_goes_on_from_what_was_saved(tmp_path):
     copy, _ = train.open_training(tmp_path / "start", PARAMS)
     copy.load_state_dict(model.state_dict())
     copy.bfloat16().save_pretrained(tmp_path / "next")
+    # vLLM takes every *.safetensors of a policy folder for weights.
+    assert [path.name for path in (tmp_path / "next").glob("*.safetensors")] == ["model.safetensors"]
     resumed, later = train.open_training(tmp_path / "next", PARAMS)
     for name, weight in resumed.named_parameters():
         torch.testing.assert_close(weight, model.get_parameter(name), rtol=2**-15, atol=1e-7)
