@@ -89,8 +89,9 @@ def run_model(
     model = load(folder, dtype, "tree").eval()
     check_model(model, max(depth(segment) for segment in flatten(trees)))
     values: dict[int, list[float]] = {}
-    done, total, start = 0, sum(len(s.ids) for s in flatten(trees)), time.monotonic()
-    for batch in batches(trees, tokens):
+    planned = list(batches(trees, tokens))
+    total, done, start = sum(len(s.ids) for batch in planned for s in flatten(batch)), 0, time.monotonic()
+    for batch in planned:
         packed = pack(flatten(batch), model.device)
         for segment, part in zip(packed.segments, packed.split(logprobs(model, packed)), strict=True):
             values[id(segment)] = part.tolist()

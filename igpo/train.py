@@ -100,9 +100,9 @@ def accumulate(
 ) -> tuple[float, list[Terms]]:
     """Add the gradient of the batch's loss to the weights, a token budget at a time; returns loss, terms."""
     loss, terms, rest = 0.0, [], iter(trees)
-    forest = [segments for segments, _ in trees]
-    total, done, start = sum(len(s.ids) for s in flatten(forest)), 0, time.monotonic()
-    for batch in batches(forest, params.batch_tokens):
+    planned = list(batches([segments for segments, _ in trees], params.batch_tokens))
+    total, done, start = sum(len(s.ids) for batch in planned for s in flatten(batch)), 0, time.monotonic()
+    for batch in planned:
         columns = torch.cat([values for _, values in itertools.islice(rest, len(batch))], 1).to(model.device)
         packed = pack(flatten(batch), model.device)
         with autocast(model.device.type):
