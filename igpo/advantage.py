@@ -71,8 +71,8 @@ def turn_reward(row: dict[str, Any], last: bool) -> float:
     """Information gain of a turn, or the outcome of the last. Raises UserError where it is missing."""
     value = row["outcome"] if last else row["info_gain"]
     if value is None or not math.isfinite(value):
-        key = tuple(row[name] for name in schema.TURN_KEY)
-        raise UserError(f"scores: {'outcome' if last else 'info_gain'} of {key} is {value}; score again")
+        name = "outcome" if last else "info_gain"
+        raise UserError(f"scores: {name} of {schema.turn_key(row)} is {value}; score again")
     return value
 
 

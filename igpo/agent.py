@@ -84,17 +84,16 @@ def run_agent(
     for trajectory in trajectories:
         trajectory.add(None, "", renderer.prompt(trajectory.question["question"]))
     for number in range(1, params.max_turns + 1):
-        live = [trajectory for trajectory in trajectories if trajectory.live]
-        room = [t for t in live if len(t.context) + params.turn_tokens <= params.max_tokens]
-        for trajectory in live:
-            if trajectory not in room:
+        for trajectory in trajectories:
+            if trajectory.live and len(trajectory.context) + params.turn_tokens > params.max_tokens:
                 trajectory.add(None, "", [], stop="token_limit")
-        if not room:
+        live = [trajectory for trajectory in trajectories if trajectory.live]
+        if not live:
             break
-        log.info("turn %d of %d: %d trajectories", number, params.max_turns, len(room))
-        requests = [Request(t.context, request_seed(*seeding, t)) for t in room]
+        log.info("turn %d of %d: %d trajectories", number, params.max_turns, len(live))
+        requests = [Request(t.context, request_seed(*seeding, t)) for t in live]
         generations = engine.generate(requests, params.turn_tokens, params.temperature)
-        _act(room, generations, searcher, renderer, params, last=number == params.max_turns)
+        _act(live, generations, searcher, renderer, params, last=number == params.max_turns)
 
 
 def _act(

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from igpo.model import compute_dtype, load, load_tokenizer
+from igpo.model import load, load_tokenizer
+from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")

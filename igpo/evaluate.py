@@ -42,13 +42,12 @@ def trajectory_metrics(
     """The metrics of one trajectory."""
     last = rows[-1]
     answer, golds = last["answer"], question["answers"]
-    f1 = 0.0 if answer is None else reward.f1(answer, golds)
     shown = {hit for row in rows for hit in row["hit_ids"]}
     supporting = set(question["supporting_ids"])
     return {
-        "f1": f1,
-        "em": 0.0 if answer is None else reward.exact_match(answer, golds),
-        "f1_format": penalty if answer is None else f1,
+        "f1": reward.f1(answer, golds),
+        "em": reward.exact_match(answer, golds),
+        "f1_format": reward.outcome(answer, golds, penalty),
         "answer_rate": float(answer is not None),
         "format_failure": float(last["stop"] not in ("answered", "turn_limit")),
         "turns": float(last["turn"]),

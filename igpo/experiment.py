@@ -1,7 +1,6 @@
 """The experiment as a whole: its checked parameters, and the folders that its runs and evaluations fill."""
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,10 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def read(args: argparse.Namespace) -> dict[str, Any]:
     """The checked parameters that `arguments` name."""
     if args.config:
-        try:
-            params = stage.numbers(json.loads(args.config))
-        except ValueError as error:
-            raise UserError(f"--config: not JSON: {error}") from None
+        params = stage.parse_config(args.config)
     else:
         params = stage.read_params(args.params or [Path("params.yaml")])
     check(params)

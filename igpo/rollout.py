@@ -14,6 +14,7 @@ from igpo import agent, protocol, schema
 from igpo.engine import open_engine
 from igpo.model import load_tokenizer, weights_sha256
 from retrieval import stage, tables
+from retrieval.client import open_search
 from retrieval.stage import UserError
 
 
@@ -47,21 +48,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
-def _open_search(args: argparse.Namespace, params: SimpleNamespace) -> Any:
-    from retrieval.client import open_search
-
-    if params.protocol == "closed_book":
-        return None
-    if bool(args.index) == bool(args.search):
-        raise UserError("give either --index DIR (once or more) or --search URL")
-    return open_search(args.index, args.search)
-
-
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Roll out and write the table."""
     questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
     chosen = choose_questions(questions, params, args.seed, args.iteration)
-    searcher = _open_search(args, params)
+    searcher: Any = None if params.protocol == "closed_book" else open_search(args.index, args.search)
     renderer = protocol.Renderer(load_tokenizer(args.policy))
     trajectories = [agent.Trajectory(question, s) for question in chosen for s in range(params.samples)]
     engine = open_engine(args.policy, params)

@@ -73,6 +73,11 @@ ADVANTAGES = pa.schema(
 )
 
 
+def turn_key(row: dict[str, Any]) -> tuple[str, int, int]:
+    """(question_id, sample, turn) of a row of any per-turn table."""
+    return row["question_id"], row["sample"], row["turn"]
+
+
 def trajectories(rows: Rows) -> list[Rows]:
     """Cut sorted rollout rows into trajectories of turns 0…T.
 

@@ -19,11 +19,12 @@ from types import SimpleNamespace
 import torch
 
 from igpo import reward, schema
-from igpo.model import compute_dtype, load, load_tokenizer, weights_sha256
+from igpo.model import load, load_tokenizer, weights_sha256
 from igpo.packing import Segment, batches, check_model, common_prefix, depth, flatten, logprobs, pack
 from igpo.protocol import Renderer
 from igpo.schema import Rows, trajectories
 from retrieval import stage, tables
+from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
@@ -122,8 +123,8 @@ def score_trajectory(
                 "gold_logprob": None if final else gold[turn],
                 "info_gain": basis[turn] - basis[turn - 1] if 0 < turn < last else None,
                 "outcome": reward.outcome(answer, golds, params.format_penalty) if final else None,
-                "f1": (0.0 if answer is None else reward.f1(answer, golds)) if final else None,
-                "em": (0.0 if answer is None else reward.exact_match(answer, golds)) if final else None,
+                "f1": reward.f1(answer, golds) if final else None,
+                "em": reward.exact_match(answer, golds) if final else None,
                 "format_ok": answer is not None if final else None,
                 "old_logprobs": old[used : used + length],
                 "ref_logprobs": ref[used : used + length],

@@ -20,11 +20,12 @@ from safetensors.torch import load_file, save_file
 
 from igpo import schema
 from igpo.loss import Terms, policy_loss, token_weights
-from igpo.model import STATE, compute_dtype, load, load_tokenizer, save, weights_sha256
+from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, batches, check_model, depth, flatten, logprobs, pack
-from igpo.schema import trajectories
+from igpo.schema import trajectories, turn_key
 from igpo.score import groups, tree
 from retrieval import stage, tables
+from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
@@ -76,15 +77,15 @@ def training_trees(
     """(segments, columns) per group; columns (4, M): old, reference, advantage, weight per policy token."""
     lengths = [sum(len(row["policy_ids"]) for row in rows) for rows in trajectories(rollouts)]
     weights = iter(token_weights(lengths, aggregation))
-    advantage = {tuple(row[name] for name in schema.TURN_KEY): row["advantage"] for row in credits}
-    score = {tuple(row[name] for name in schema.TURN_KEY): row for row in scores}
+    advantage = {turn_key(row): row["advantage"] for row in credits}
+    score = {turn_key(row): row for row in scores}
     trees = []
     for group in groups(rollouts):
         columns: list[list[float]] = [[], [], [], []]
         for trajectory in group:
             weight = next(weights)
             for row in trajectory.rows[1:]:
-                key, length = tuple(row[name] for name in schema.TURN_KEY), len(row["policy_ids"])
+                key, length = turn_key(row), len(row["policy_ids"])
                 if key not in advantage or len(score[key]["old_logprobs"]) != length:
                     raise UserError(f"advantages, scores: turn {key} of the rollouts is missing or differs")
                 columns[0] += score[key]["old_logprobs"]

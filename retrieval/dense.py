@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from retrieval.bm25 import Ranking
-from retrieval.encoder import Encoder, encoder_folder, fingerprint, passage_dtype
+from retrieval.encoder import Encoder, compute_dtype, encoder_folder, fingerprint
 from retrieval.passages import Passages
 from retrieval.stage import UserError, log
 
@@ -81,7 +81,7 @@ def train(index: faiss.Index, shards: list[Path], rows: int) -> None:
 
 def build(passages: Passages, folder: Path, settings: dict) -> None:
     """Encode the corpus and build `folder`/dense.faiss; `folder`/shards is gone when it is done."""
-    encoder = Encoder(encoder_folder(settings["encoder"]), settings["max_tokens"], passage_dtype())
+    encoder = Encoder(encoder_folder(settings["encoder"]), settings["max_tokens"], compute_dtype())
     index = blank_index(settings["faiss"], encoder.dimension)
     shards = encode_shards(passages, encoder, settings["batch"], folder / "shards")
     if not index.is_trained:

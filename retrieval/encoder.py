@@ -7,7 +7,6 @@ encoded alone in fp32, so that its vector does not depend on what else is asked.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from retrieval import tables
 from retrieval.corpus import package_file
 from retrieval.stage import UserError
 
@@ -52,17 +52,13 @@ def fingerprint(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".json", ".txt", ".safetensors", ".bin", ".model") and path.is_file():
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(tables.sha256(path)))
     return digest.hexdigest()
 
 
 def optional_json(path: Path) -> Any:
     """A JSON file's value; {} where there is no such file; UserError where it is not JSON."""
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
+    return tables.read_json(path) if path.is_file() else {}
 
 
 def layout(folder: Path) -> tuple[str, bool]:
@@ -90,7 +86,7 @@ def layout(folder: Path) -> tuple[str, bool]:
     return pooling, normalise
 
 
-def passage_dtype() -> torch.dtype:
+def compute_dtype() -> torch.dtype:
     """bf16 on a GPU and on processors that compute in it (three times as fast), else fp32."""
     fast = torch.cuda.is_available() or torch.cpu.get_capabilities().get("avx512_bf16", False)
     return torch.bfloat16 if fast else torch.float32
@@ -108,7 +104,7 @@ def one_core_each() -> Iterator[None]:
 
 
 class Encoder:
-    """An encoder folder, loaded. `dtype` fp32 for queries, `passage_dtype()` for passages."""
+    """An encoder folder, loaded. `dtype` fp32 for queries, `compute_dtype()` for passages."""
 
     def __init__(self, folder: Path, max_tokens: int, dtype: torch.dtype = torch.float32):
         from transformers import AutoModel, AutoTokenizer

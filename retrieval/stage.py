@@ -113,13 +113,18 @@ def overrides(items: list[str]) -> dict[str, Any]:
     return nested
 
 
+def parse_config(text: str) -> Any:
+    """The JSON of a --config option; UserError where it is none."""
+    try:
+        return numbers(json.loads(text))
+    except ValueError as error:
+        raise UserError(f"--config: not JSON: {error}") from None
+
+
 def settings(args: argparse.Namespace, section: str) -> SimpleNamespace:
     """The checked settings of one section from --config, or from --params, --arm and --set."""
     if args.config is not None:
-        try:
-            values = numbers(json.loads(args.config))
-        except ValueError as error:
-            raise UserError(f"--config: not JSON: {error}") from None
+        values = parse_config(args.config)
     else:
         params = apply_arm(read_params(args.params or [Path("params.yaml")]), args.arm)
         if section not in params:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from igpo.engine import Request, TransformersEngine, VllmEngine, open_engine
-from igpo.model import compute_dtype, load, load_tokenizer
+from igpo.model import load, load_tokenizer
+from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 TEXTS = ["The capital of France is", "Herman Melville wrote", "1, 2, 3, 4,", "Water is made of"]

@@ -137,7 +137,7 @@ def test_plan_multiplies_and_status_counts(params, tmp_path, capsys):
     assert numbers["training trajectories"] == 2 * 3 * 5 * 4
     assert numbers["training tokens at most"] == 12_000
     assert numbers["evaluation trajectories"] == 4 * 7
-    assert plan.disk_bytes(numbers, 1000, keep_states=False) == 1000 * (2 * 8 + 12 * 2)
+    assert plan.disk_bytes(numbers, 1000, keep_states=False) == 1000 * (2 * 8 + 6 * 2)
     with pytest.raises(UserError, match="give --questions test=N"):
         plan.volume(params, {})
     (tmp_path / "results/runs/igpo/s1/001").mkdir(parents=True)
