@@ -17,7 +17,8 @@ from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
-KV_BYTES = 2 << 30  # vLLM's key-value cache on a CPU
+KV_BYTES = 3 << 30  # vLLM's key-value cache on a CPU
+KV_BLOCK = 32  # tokens: the smallest unit that its prefix cache shares on a CPU (default: 128)
 
 
 class Generation(NamedTuple):
@@ -52,6 +53,7 @@ class VllmEngine:
             {
                 "enforce_eager": True,
                 "kv_cache_memory_bytes": KV_BYTES,
+                "block_size": KV_BLOCK,
                 "enable_chunked_prefill": False,
                 "max_num_batched_tokens": max(max_tokens, 8192),
             }
