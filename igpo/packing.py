@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
@@ -140,6 +139,60 @@ def _blocks(run: list[Segment], start: dict[int, int], device: torch.device | st
         yield Block(slice(first + low, first + high), [*keys, slice(first, first + high)], mask)
 
 
+def _attend(
+    block: Block, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """One block's rows over its keys: (1, H, rows, D), twice (1, H_kv, keys, D) -> (1, H, rows, D)."""
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=block.mask, scale=scaling, enable_gqa=True
+    )
+
+
+def _pieces(block: Block, values: torch.Tensor) -> torch.Tensor:
+    return torch.cat([values[:, :, piece] for piece in block.keys], 2)
+
+
+class _Attention(torch.autograd.Function):
+    """Block after block. The backward pass attends again and adds to the keys' gradients in place.
+
+    So neither a block's copies of keys and values nor a full-size gradient for each of its pieces exist.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        blocks: list[Block],
+    ) -> torch.Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.scaling, ctx.blocks = scaling, blocks
+        parts = [
+            _attend(block, query[:, :, block.rows], _pieces(block, key), _pieces(block, value), scaling)
+            for block in blocks
+        ]
+        return torch.cat(parts, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value = ctx.saved_tensors
+        of_query, of_key, of_value = (torch.zeros_like(tensor) for tensor in (query, key, value))
+        for block in ctx.blocks:
+            inputs = (query[:, :, block.rows], _pieces(block, key), _pieces(block, value))
+            with torch.enable_grad():
+                leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+                output = _attend(block, *leaves, ctx.scaling)
+            of_rows, of_keys, of_values = torch.autograd.grad(output, leaves, gradient[:, :, block.rows])
+            of_query[:, :, block.rows] = of_rows
+            lengths = [piece.stop - piece.start for piece in block.keys]
+            for total, part in ((of_key, of_keys), (of_value, of_values)):
+                for piece, values in zip(block.keys, part.split(lengths, 2), strict=True):
+                    total[:, :, piece] += values
+        return of_query, of_key, of_value, None, None
+
+
 def _attention(
     module: Any,
     query: torch.Tensor,
@@ -158,17 +211,8 @@ def _attention(
         # The backward pass of SDPA in bf16 is slow on a CPU.
         query, key, value = query.float(), key.float(), value.float()
     with torch.autocast(query.device.type, enabled=False):
-        parts = []
-        for block in blocks:
-            keys = torch.cat([key[:, :, piece] for piece in block.keys], 2)
-            values = torch.cat([value[:, :, piece] for piece in block.keys], 2)
-            rows = query[:, :, block.rows]
-            parts.append(
-                functional.scaled_dot_product_attention(
-                    rows, keys, values, attn_mask=block.mask, scale=scaling, enable_gqa=True
-                )
-            )
-    return torch.cat(parts, 2).transpose(1, 2).to(dtype), None
+        mixed: Any = _Attention.apply(query, key, value, scaling, blocks)
+    return mixed.transpose(1, 2).to(dtype), None
 
 
 AttentionInterface.register("tree", _attention)
@@ -187,10 +231,27 @@ def check_model(model: Any, longest: int) -> None:
         raise UserError(f"a trajectory of {longest} tokens exceeds the model's context of {limit}")
 
 
-def _head(hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(hidden.device.type, enabled=False):
+class _Head(torch.autograd.Function):
+    """Log-probabilities of targets (M,) under the output layer; the backward pass makes the logits again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
         logits = hidden.float() @ weight.float().T
-        return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+        normaliser = logits.logsumexp(1)
+        ctx.save_for_backward(hidden, targets, weight, normaliser)
+        return logits.gather(1, targets[:, None])[:, 0] - normaliser
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, targets, weight, normaliser = ctx.saved_tensors
+        # d log p(target) / d logits = onehot(target) - softmax(logits)
+        of_logits = (hidden.float() @ weight.float().T).sub_(normaliser[:, None]).exp_()
+        of_logits.mul_(-gradient[:, None])
+        of_logits[torch.arange(len(targets), device=targets.device), targets] += gradient
+        of_hidden = (of_logits @ weight.float()).to(hidden.dtype)
+        return of_hidden, None, (of_logits.T @ hidden.float()).to(weight.dtype)
 
 
 def logprobs(model: Any, packed: Pack) -> torch.Tensor:
@@ -209,9 +270,9 @@ def logprobs(model: Any, packed: Pack) -> torch.Tensor:
     weight = model.get_output_embeddings().weight
     parts = []
     for low in range(0, len(wanted), HEAD_ROWS):
-        piece = (wanted[low : low + HEAD_ROWS], packed.targets[low : low + HEAD_ROWS], weight)
-        again = torch.is_grad_enabled()
-        parts.append(checkpoint(_head, *piece, use_reentrant=False) if again else _head(*piece))
+        rows = slice(low, low + HEAD_ROWS)
+        with torch.autocast(hidden.device.type, enabled=False):
+            parts.append(_Head.apply(wanted[rows], packed.targets[rows], weight))
     return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
 
 
