@@ -6,6 +6,8 @@ up to itself and to what its segment continues, so each token is computed once a
 equals that of a separate pass over the same path.
 """
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +19,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from retrieval.stage import UserError
 
+log = logging.getLogger("igpo")
 BLOCK = 128  # query rows of one attention call
 HEAD_ROWS = 512  # rows of one call of the output layer
 
@@ -140,7 +143,7 @@ def _blocks(run: list[Segment], start: dict[int, int], device: torch.device | st
 
 
 def _attend(
-    block: Block, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    block: Block, scaling: float, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> torch.Tensor:
     """One block's rows over its keys: (1, H, rows, D), twice (1, H_kv, keys, D) -> (1, H, rows, D)."""
     return functional.scaled_dot_product_attention(
@@ -170,7 +173,7 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.scaling, ctx.blocks = scaling, blocks
         parts = [
-            _attend(block, query[:, :, block.rows], _pieces(block, key), _pieces(block, value), scaling)
+            _attend(block, scaling, query[:, :, block.rows], _pieces(block, key), _pieces(block, value))
             for block in blocks
         ]
         return torch.cat(parts, 2)
@@ -183,7 +186,7 @@ class _Attention(torch.autograd.Function):
             inputs = (query[:, :, block.rows], _pieces(block, key), _pieces(block, value))
             with torch.enable_grad():
                 leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-                output = _attend(block, *leaves, ctx.scaling)
+                output = _attend(block, ctx.scaling, *leaves)
             of_rows, of_keys, of_values = torch.autograd.grad(output, leaves, gradient[:, :, block.rows])
             of_query[:, :, block.rows] = of_rows
             lengths = [piece.stop - piece.start for piece in block.keys]
@@ -235,9 +238,7 @@ class _Head(torch.autograd.Function):
     """Log-probabilities of targets (M,) under the output layer; the backward pass makes the logits again."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         logits = hidden.float() @ weight.float().T
         normaliser = logits.logsumexp(1)
         ctx.save_for_backward(hidden, targets, weight, normaliser)
@@ -306,3 +307,19 @@ def batches(trees: list[list[Segment]], tokens: int) -> Iterator[list[list[Segme
         used += size
     if batch:
         yield batch
+
+
+def packs(
+    trees: list[list[Segment]], tokens: int, device: torch.device | str, done: str
+) -> Iterator[tuple[Pack, int]]:
+    """Consecutive trees in packs of about `tokens` tokens, each with its number of trees.
+
+    Logs the progress after each, as in "`done` 512 of 2048 tokens".
+    """
+    planned = [(flatten(batch), len(batch)) for batch in batches(trees, tokens)]
+    total, used, start = sum(len(s.ids) for segments, _ in planned for s in segments), 0, time.monotonic()
+    for segments, count in planned:
+        packed = pack(segments, device)
+        yield packed, count
+        used += len(packed.ids)
+        log.info("%s %d of %d tokens, %.0f tokens/s", done, used, total, used / (time.monotonic() - start))

@@ -11,7 +11,6 @@ import argparse
 import itertools
 import logging
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +19,7 @@ import torch
 
 from igpo import reward, schema
 from igpo.model import load, load_tokenizer, weights_sha256
-from igpo.packing import Segment, batches, check_model, common_prefix, depth, flatten, logprobs, pack
+from igpo.packing import Segment, check_model, common_prefix, depth, flatten, logprobs, packs
 from igpo.protocol import Renderer
 from igpo.schema import Rows, trajectories
 from retrieval import stage, tables
@@ -90,14 +89,9 @@ def run_model(
     model = load(folder, dtype, "tree").eval()
     check_model(model, max(depth(segment) for segment in flatten(trees)))
     values: dict[int, list[float]] = {}
-    planned = list(batches(trees, tokens))
-    total, done, start = sum(len(s.ids) for batch in planned for s in flatten(batch)), 0, time.monotonic()
-    for batch in planned:
-        packed = pack(flatten(batch), model.device)
+    for packed, _ in packs(trees, tokens, model.device, "scored"):
         for segment, part in zip(packed.segments, packed.split(logprobs(model, packed)), strict=True):
             values[id(segment)] = part.tolist()
-        done += len(packed.ids)
-        log.info("scored %d of %d tokens, %.0f tokens/s", done, total, done / (time.monotonic() - start))
     return values
 
 

@@ -10,7 +10,6 @@ import argparse
 import itertools
 import logging
 import math
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from igpo import schema
 from igpo.loss import Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
-from igpo.packing import Segment, batches, check_model, depth, flatten, logprobs, pack
+from igpo.packing import Segment, check_model, depth, logprobs, packs
 from igpo.schema import trajectories, turn_key
 from igpo.score import groups, tree
 from retrieval import stage, tables
@@ -100,22 +99,18 @@ def accumulate(
     model: Any, trees: list[tuple[list[Segment], torch.Tensor]], params: SimpleNamespace
 ) -> tuple[float, list[Terms]]:
     """Add the gradient of the batch's loss to the weights, a token budget at a time; returns loss, terms."""
-    loss, terms, rest = 0.0, [], iter(trees)
-    planned = list(batches([segments for segments, _ in trees], params.batch_tokens))
-    total, done, start = sum(len(s.ids) for batch in planned for s in flatten(batch)), 0, time.monotonic()
-    for batch in planned:
-        columns = torch.cat([values for _, values in itertools.islice(rest, len(batch))], 1).to(model.device)
-        packed = pack(flatten(batch), model.device)
+    loss, terms, columns = 0.0, [], iter([values for _, values in trees])
+    segments = [listed for listed, _ in trees]
+    for packed, count in packs(segments, params.batch_tokens, model.device, "trained on"):
+        values = torch.cat(list(itertools.islice(columns, count)), 1).to(model.device)
         with autocast(model.device.type):
             chosen = logprobs(model, packed)
-        old, reference, advantage, weight = columns
+        old, reference, advantage, weight = values
         term = policy_loss(chosen, old, reference, advantage, (params.clip_low, params.clip_high), params.kl)
         part = (term.loss * weight).sum()
         part.backward()
         loss += part.item()
         terms.append(Terms(*(value.detach() for value in term)))
-        done += len(packed.ids)
-        log.info("trained on %d of %d tokens, %.0f tokens/s", done, total, done / (time.monotonic() - start))
     return loss, terms
 
 

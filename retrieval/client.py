@@ -23,6 +23,7 @@ TIMEOUT_S = 60
 DELAYS_S = (0.5, 1.0, 2.0)  # before each further try
 RETRIED = (500, 502, 503, 504)
 IDENTITY_HEADER = "X-Index-Identity"
+UNKNOWN = "unknown"
 
 
 def is_loopback(url: str) -> bool:
@@ -59,7 +60,7 @@ def to_hit(item: Any) -> Hit:
 
 
 class HttpSearcher:
-    """The searcher behind a URL. `identity`: of the index in the last answer; None where it told none."""
+    """The searcher behind a URL. `identity`: of the index in the last answer, or "unknown"."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S):
         parts = urlsplit(url)
@@ -67,7 +68,7 @@ class HttpSearcher:
             raise UserError(f"{url}: not a search URL; expected such as http://127.0.0.1:8000")
         self.url = url if parts.path.strip("/") else url.rstrip("/") + "/retrieve"
         self.timeout_s = timeout_s
-        self.identity: str | None = None
+        self.identity = UNKNOWN
         # A proxy from the environment must not see what stays on this machine.
         handlers = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
         self.opener = urllib.request.build_opener(*handlers)
@@ -112,7 +113,7 @@ class HttpSearcher:
         data = json.dumps(body).encode()
         request = urllib.request.Request(self.url, data, {"Content-Type": "application/json"})
         with self.opener.open(request, timeout=self.timeout_s) as answer:
-            self.identity = answer.headers.get(IDENTITY_HEADER)
+            self.identity = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
             return json.load(answer)
 
 

@@ -12,12 +12,14 @@ import threading
 import time
 from contextlib import contextmanager
 
+import pyarrow.parquet as pq
 import pytest
 import requests
 import uvicorn
 from small_index import ROWS, indexes, refusal
 
-from retrieval import client, search, serve
+from igpo import rollout, schema
+from retrieval import client, search, serve, tables
 from retrieval.stage import UserError
 from retrieval.wire import Limits
 
@@ -255,6 +257,32 @@ def test_our_client_tries_again_and_refuses_nonsense(monkeypatch):
         client.HttpSearcher(url).search(["q"], 3)
     with pytest.raises(UserError, match="not a search URL"):
         client.HttpSearcher("localhost:8000")
+
+
+def test_a_rollout_through_a_server_that_tells_no_identity(base_model, tmp_path):
+    question = {
+        "question_id": "q", "benchmark": "b", "question": "Who?", "answers": ["x"], "supporting_ids": [],
+        "hops": 1, "split": "test", "type": "t",
+    }  # fmt: skip
+    tables.write([question], schema.QUESTIONS, tmp_path / "q.parquet", schema.QUESTIONS_KEY)
+    section = {
+        "engine": "transformers", "protocol": "rag", "benchmarks": [], "questions": None, "samples": 1,
+        "temperature": 0.0, "max_turns": 1, "turn_tokens": 4, "max_tokens": 1792, "k": 1,
+        "passage_chars": 200,
+    }  # fmt: skip
+    server = http.server.HTTPServer(("127.0.0.1", 0), Flaky)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    files = ["--policy", str(base_model), "--questions", f"{tmp_path}/q.parquet"]
+    address = f"http://127.0.0.1:{server.server_port}/foreign"
+    out = tmp_path / "rollouts.parquet"
+    rollout.main([*files, "--config", json.dumps(section), "--search", address, "--out", str(out)])
+    server.shutdown()
+    server.server_close()
+    assert pq.read_metadata(out).metadata[b"retriever"] == b"unknown"
+    assert [row["hit_ids"][:1] != [] for row in tables.read(out, schema.ROLLOUTS).to_pylist()] == [
+        True,
+        False,
+    ]
 
 
 def test_exactly_one_of_index_and_url(built):

@@ -12,6 +12,8 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["IGPO_DIE_WITH_PARENT"] = "1"
 os.environ["TQDM_DISABLE"] = "1"  # logs are read as files
+# glibc would hand large tensors back to the kernel and fault every page in again: a fifth of a training step.
+os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 # Held while this process lives, so that `make` clears a killed run's lock and no other.
