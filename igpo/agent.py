@@ -69,6 +69,16 @@ def search_passages(searcher: Any, queries: Sequence[str], params: SimpleNamespa
     ]
 
 
+def read_on(searcher: Any, trajectory: Trajectory, title: str, params: SimpleNamespace) -> list[Any]:
+    """(id, passage text) of a page's next k passages after the last one that the trajectory was shown."""
+    shown = [hit for row in reversed(trajectory.rows) for hit in reversed(row["hit_ids"])]
+    last = next((name for name in shown if (hit := searcher.get(name)) and hit.title == title), None)
+    return [
+        (hit.id, protocol.passage_text(hit.title, hit.text, params.passage_chars))
+        for hit in (searcher.following(last, params.k) if last is not None else [])
+    ]
+
+
 def run_agent(
     trajectories: list[Trajectory],
     engine: Engine,
@@ -117,7 +127,10 @@ def _act(
             trajectory.add(generation, text, [], answer=turn.answer, stop="answered")
         else:
             shown = [hits[query] for query in turn.queries] if turn.tool == "web_search" else []
-            observation = protocol.observation_text(turn, [[text for _, text in row] for row in shown])
+            if turn.tool == "open" and turn.tool in params.tools and turn.queries:
+                shown = [read_on(searcher, trajectory, turn.queries[0], params)]
+            passages = [[text for _, text in row] for row in shown]
+            observation = protocol.observation_text(turn, passages, params.tools)
             trajectory.add(
                 generation,
                 text,

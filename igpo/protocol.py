@@ -6,8 +6,9 @@ A turn is `<think>…</think>` followed by a search,
     {"name": "web_search", "arguments": {"query": ["…"]}}
     </tool_call>
 
-or by `<answer>…</answer>`. `<think>` itself is given, not sampled. Only text that the policy sampled is
-parsed; passages are encoded so that no token of theirs can be a control token.
+or, where that tool is on, by a call of `open` with `{"title": "…"}`, which reads on in a page that was
+found, or by `<answer>…</answer>`. `<think>` itself is given, not sampled. Only text that the policy sampled
+is parsed; passages are encoded so that no token of theirs can be a control token.
 """
 
 import json
@@ -18,6 +19,7 @@ from typing import Any
 from retrieval.stage import UserError
 
 MAX_QUERIES = 3  # of one call; the others are ignored, as in IGPO and DeepResearcher
+TOOLS = ("web_search", "open")
 TAGS = ("think", "tool_call", "answer")
 SYSTEM = """\
 Answer the question with the help of a search engine. First write what to look up next between <think> \
@@ -29,13 +31,22 @@ or, once you know it, answer with the final words only:
 <answer>
 final words
 </answer>"""
+OPEN = """\
+or read on in a page that was found:
+<tool_call>
+{"name": "open", "arguments": {"title": "page title"}}
+</tool_call>
+"""
 SCAFFOLD = ("\nNow there's enough information to answer\n</think>\n<answer>\n", "\n</answer>")
 _HOLE = "\u241f"  # stands for free text while a chat template is rendered
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A parsed turn: `answer` where it answers, else `queries` and `tool` where it calls, else an error."""
+    """A parsed turn: `answer` where it answers, else `tool` and `queries` where it calls, else an error.
+
+    For `open` the one query is the page's title.
+    """
 
     answer: str | None = None
     tool: str | None = None
@@ -73,9 +84,16 @@ def _call(text: str) -> Turn:
         return Turn(error="<tool_call> has no name")
     if not isinstance(call.get("arguments"), dict):
         return Turn(error="<tool_call> has no arguments")
-    queries = call["arguments"].get("query")
+    arguments = call["arguments"]
+    queries = [arguments.get("title")] if call["name"] == "open" else arguments.get("query")
     valid = isinstance(queries, list) and all(isinstance(query, str) for query in queries)
     return Turn(tool=call["name"], queries=queries[:MAX_QUERIES] if valid else [])
+
+
+def system(tools: Sequence[str]) -> str:
+    """The system prompt for an agent with `tools`."""
+    search, once, answer = SYSTEM.partition("or, once")
+    return search + (OPEN if "open" in tools else "") + once + answer
 
 
 def call_text(queries: Sequence[str]) -> str:
@@ -89,27 +107,31 @@ def passage_text(title: str, text: str, chars: int | None) -> str:
     return " ".join(f"{title}: {text}".split())[:chars]
 
 
-def observation_text(turn: Turn, hits: Sequence[Sequence[str]]) -> str:
-    """The tool's answer to a call; `hits` holds the passages of each query."""
-    if turn.tool != "web_search":
+def observation_text(turn: Turn, hits: Sequence[Sequence[str]], tools: Sequence[str] = TOOLS[:1]) -> str:
+    """The tool's answer to a call; `hits` holds the passages of each query or of the opened page."""
+    if turn.tool is None or turn.tool not in tools:
         return f"Unknown tool: {turn.tool}"
     if not turn.queries:
-        return 'web_search needs "query", a list of strings'
-    return "\n".join(passage for passages in hits for passage in passages) or "No results"
+        needs = {"web_search": '"query", a list of strings', "open": '"title", a string'}
+        return f"{turn.tool} needs {needs[turn.tool]}"
+    nothing = f"No further passages of {turn.queries[0]}" if turn.tool == "open" else "No results"
+    return "\n".join(passage for passages in hits for passage in passages) or nothing
 
 
 class Renderer:
     """Turns prompts and observations into token ids with a model's own tokenizer and chat template."""
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Any, tools: Sequence[str] = TOOLS[:1]):
         """Learn from the chat template which tokens surround a prompt and a tool's answer.
+
+        The system prompt describes `tools`.
 
         Raises UserError for a tokenizer without a chat template or whose template drops text.
         """
         self.tokenizer = tokenizer
         if not tokenizer.chat_template:
             raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no chat template")
-        first = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": _HOLE}]
+        first = [{"role": "system", "content": system(tools)}, {"role": "user", "content": _HOLE}]
         wrapped = f"<tool_response>\n{_HOLE}\n</tool_response>"
         later = [
             {"role": "user", "content": "q"},

@@ -2,8 +2,9 @@
 
 `--source vitalqa` derives VitalQA from the corpus. `--source FILE` takes parquet, JSON lines or a JSON list
 in the form of IGPO, Search-R1, verl, FlashRAG, SearchAgentReview, HotpotQA, 2WikiMultihopQA, MuSiQue, PopQA
-or NQ-open. A file in our own columns keeps its splits. All rows of any other file are test questions: what
-such a file calls its split is that of the data set it was taken from.
+or NQ-open. `{split}` in a file's name stands for train, dev and test. Without it, a file in our own columns
+keeps its splits, and all rows of any other file are test questions: what such a file calls its split is that
+of the data set it was taken from.
 """
 
 import argparse
@@ -162,10 +163,22 @@ def check_own(row: Row, number: int, path: Path) -> Row:
     return {name: known[name] for name in QUESTIONS.names}
 
 
+def source_files(source: str) -> dict[str, Path]:
+    """The files behind a source by split; "" where one file holds all. UserError where there is none."""
+    if "{split}" not in source:
+        return {"": Path(source)}
+    named = {split: Path(source.replace("{split}", split)) for split in SPLITS}
+    found = {split: path for split, path in named.items() if path.is_file()}
+    if not found:
+        raise UserError(f"questions.source: none of {', '.join(map(str, named.values()))} exists")
+    return found
+
+
 def make(args: argparse.Namespace, params: SimpleNamespace) -> list[Row]:
     """The questions of the chosen source."""
     if args.source != "vitalqa":
-        return load(Path(args.source))
+        files = source_files(args.source).items()
+        return [{**row, "split": split or row["split"]} for split, path in files for row in load(path)]
     if args.corpus is None:
         raise UserError("--source vitalqa derives questions from a corpus: give --corpus corpus.parquet")
     corpus = tables.read(args.corpus, tables.CORPUS).to_pylist()
@@ -185,10 +198,10 @@ def make(args: argparse.Namespace, params: SimpleNamespace) -> list[Row]:
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Write one table per split; a split without questions is an empty table."""
     rows = make(args, params)
-    source = args.corpus if args.source == "vitalqa" else Path(args.source)
+    files = [args.corpus] if args.source == "vitalqa" else list(source_files(args.source).values())
     for split in SPLITS:
         chosen = [row for row in rows if row["split"] == split]
-        meta = {"source": Path(args.source).name, "source_sha256": tables.sha256(source)}
+        meta = {"source": Path(args.source).name, "source_sha256": " ".join(map(tables.sha256, files))}
         tables.write(chosen, QUESTIONS, args.out / f"{split}.parquet", QUESTIONS_KEY, meta)
     counts = Counter((row["benchmark"], row["split"]) for row in rows)
     return ", ".join(f"{name} {split} {n}" for (name, split), n in sorted(counts.items()))
@@ -196,7 +209,9 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Files that the stage reads and writes."""
-    parser.add_argument("--source", required=True, help="vitalqa, or a questions file")
+    parser.add_argument(
+        "--source", required=True, help="vitalqa, or a questions file; with {split} in its name, one for each"
+    )
     parser.add_argument("--corpus", type=Path, help="corpus.parquet, for vitalqa")
     parser.add_argument("--out", type=Path, required=True, help="folder for train, dev and test.parquet")
 

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from retrieval.corpus import split_contents
 from retrieval.search import Hit, Search, open_searcher
@@ -80,7 +80,7 @@ class HttpSearcher:
         """
         if not queries or k < 1:
             return [[] for _ in queries]
-        answer = self._ask({"queries": list(queries), "topk": k, "return_scores": True})
+        answer = self._ask(self.url, {"queries": list(queries), "topk": k, "return_scores": True})
         try:
             lists = answer["result"]
             if not isinstance(lists, list) or len(lists) != len(queries):
@@ -89,29 +89,45 @@ class HttpSearcher:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{self.url}: unexpected answer: {error!r}") from None
 
-    def _ask(self, body: dict[str, Any]) -> Any:
-        """POST and decode; tries again where a server is busy or does not answer."""
+    def get(self, name: str) -> Hit | None:
+        """The passage of an id, with score 0; None where the server has none. For our server."""
+        found = self._document(name, "")
+        return to_hit(found) if found else None
+
+    def following(self, name: str, k: int) -> list[Hit]:
+        """At most `k` passages right after passage `name` that have its title. For our server."""
+        return [to_hit(item) for item in self._document(name, f"?following={k}") or []]
+
+    def _document(self, name: str, query: str) -> Any:
+        """What the server's /document says; None for 404."""
+        base = self.url.rpartition("/")[0]
+        return self._ask(f"{base}/document/{quote(name, safe='')}{query}", None)
+
+    def _ask(self, url: str, body: dict[str, Any] | None) -> Any:
+        """POST a body, or GET without one, and decode; tries again where a server is busy or silent."""
         for delay in (*DELAYS_S, None):
             try:
-                return self._post(body)
+                return self._send(url, body)
             except urllib.error.HTTPError as error:
                 said = error.read(500).decode(errors="replace")
+                if error.code == 404 and body is None:
+                    return None
                 if error.code not in RETRIED or delay is None:
-                    raise UserError(f"{self.url}: HTTP {error.code}: {said}") from None
+                    raise UserError(f"{url}: HTTP {error.code}: {said}") from None
                 wait = error.headers.get("Retry-After") or ""
                 delay = max(delay, min(float(wait), 30.0)) if wait.isdecimal() else delay
             except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
                 if delay is None:
                     reason = getattr(error, "reason", error)
-                    raise UserError(f"{self.url}: the search server does not answer: {reason}") from None
+                    raise UserError(f"{url}: the search server does not answer: {reason}") from None
             except ValueError as error:
-                raise UserError(f"{self.url}: the answer is not JSON: {error}") from None
+                raise UserError(f"{url}: the answer is not JSON: {error}") from None
             time.sleep(delay)
         raise AssertionError("unreachable")
 
-    def _post(self, body: dict[str, Any]) -> Any:
-        data = json.dumps(body).encode()
-        request = urllib.request.Request(self.url, data, {"Content-Type": "application/json"})
+    def _send(self, url: str, body: dict[str, Any] | None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
         with self.opener.open(request, timeout=self.timeout_s) as answer:
             self.identity = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
             return json.load(answer)

@@ -1,8 +1,9 @@
 """Corpus file, of any form that published corpora use -> raw rows, streamed, each with its place in the file.
 
-JSON lines, one JSON list, one JSON object by title, tab-separated with a header, parquet; plain or compressed
-(gzip, bzip2, xz, zstandard). The form is found by looking at the first bytes, not at the name, except that a
-name with `.jsonl` promises lines. At most one passage and one read buffer are in memory.
+JSON lines, one JSON list, one JSON object by title, tab-separated with a header, parquet, a Wikipedia XML
+dump; plain or compressed (gzip, bzip2, xz, zstandard). The form is found by looking at the first bytes, not
+at the name, except that a name with `.jsonl` promises lines. At most one passage and one read buffer are in
+memory.
 """
 
 import bz2
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retrieval import wikipedia
 from retrieval.stage import UserError
 
 FIRST_LINE_BYTES = 1 << 20  # a longer first line is taken for one big JSON value
@@ -49,7 +51,7 @@ def is_passage(value: dict[str, Any]) -> bool:
 
 
 def form(path: Path) -> str:
-    """`parquet`, `tsv`, `json` (one value) or `lines`; UserError for an empty file."""
+    """`parquet`, `tsv`, `xml`, `json` (one value) or `lines`; UserError for an empty file."""
     with path.open("rb") as file:
         if file.read(4) == b"PAR1":
             return "parquet"
@@ -58,6 +60,8 @@ def form(path: Path) -> str:
         more = bool(stream.read(1))
     if not first:
         raise UserError(f"{path}: line 1: the file is empty")
+    if first.lstrip().startswith((b"<mediawiki", b"<?xml")):
+        return "xml"
     if b"\t" in first and b"text" in first.strip().split(b"\t"):
         return "tsv"
     if ".jsonl" in path.suffixes or first.lstrip()[:1] not in (b"{", b"["):
@@ -176,6 +180,9 @@ def records(path: Path) -> Iterator[Row]:
                 yield number, row
 
 
+READERS = {"lines": lines, "json": values, "tsv": separated, "xml": wikipedia.rows}
+
+
 def rows(path: Path) -> Iterator[Row]:
     """Stream the raw rows of a corpus file.
 
@@ -188,7 +195,7 @@ def rows(path: Path) -> Iterator[Row]:
             yield from records(path)
             return
         with opened(path) as stream:
-            for number, row in {"lines": lines, "json": values, "tsv": separated}[kind](stream):
+            for number, row in READERS[kind](stream):
                 yield number, row
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None

@@ -6,6 +6,7 @@ Ranks count from 1 in each index's best `DEPTH`. That depth does not depend on `
 always the first 3 of the best 10. Equal scores are ordered by id.
 """
 
+import itertools
 import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -92,6 +93,15 @@ class Searcher:
         """The passage of an id, with score 0; None when there is none."""
         row = self.passages.find(name)
         return None if row is None else Hit(*self.passages.row(row), 0.0)
+
+    def following(self, name: str, k: int) -> list[Hit]:
+        """At most `k` passages right after passage `name` that have its title, with score 0."""
+        row = self.passages.find(name)
+        if row is None:
+            return []
+        title = self.passages.row(row)[1]
+        after = map(self.passages.row, range(row + 1, min(row + 1 + k, len(self))))
+        return [Hit(*found, 0.0) for found in itertools.takewhile(lambda found: found[1] == title, after)]
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """At most `k` hits for each query, best first, ties by id; none for a blank query or `k` 0."""

@@ -2,7 +2,7 @@
 
     POST /retrieve {"queries": [...], "topk": 3, "return_scores": true}   also `query_list`, `k`
     POST /search   the same by SearchAgentReview's rules
-    GET  /document/{id}   /health   /metrics
+    GET  /document/{id}   /document/{id}?following=3   /health   /metrics
 
 A document is {"id", "title", "text", "contents"}; contents = the quoted title, a line end, the text. Every
 answer names the index in `X-Index-Identity`. Too much at once: 503 with Retry-After. Too long, too many: 4xx.
@@ -14,9 +14,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Annotated
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -32,10 +33,12 @@ def add_reads(app: FastAPI, searcher: Searcher, telemetry: Telemetry) -> None:
     """Add the routes that look up and tell, and search nothing."""
 
     @app.get("/document/{name:path}")
-    async def get_document(name: str) -> JSONResponse:
+    async def get_document(name: str, following: Annotated[int, Query(ge=0, le=DEPTH)] = 0) -> JSONResponse:
         hit = searcher.get(name)
         if hit is None:
             raise HTTPException(404, f"no passage with id {name!r}")
+        if following:
+            return JSONResponse([document(hit) for hit in searcher.following(name, following)])
         return JSONResponse(document(hit))
 
     @app.get("/health")

@@ -154,3 +154,44 @@ def test_the_embedded_corpus_has_life_dates_and_plain_spaces(tmp_path):
     assert all(row["text"] == " ".join(row["text"].split()) for row in rows)
     melville = next(row for row in rows if row["title"] == "Herman Melville")
     assert melville["text"].startswith("American writer (1819–1891). Herman Melville was an American writer")
+
+
+DUMP = """\
+<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="en">
+  <siteinfo><sitename>Wikipedia</sitename></siteinfo>
+  <page><title>Argon</title><ns>0</ns><id>12</id><revision><id>900</id><text>{{Infobox|name=argon}}
+'''Argon''' ({{IPA|x}}; from [[Greek language|Greek]]) is a
+[[noble gas]]&lt;ref name="a"&gt;Book&lt;/ref&gt;, found in air {{as of|2020}}.
+[[File:Argon.jpg|thumb|A [[lamp]] caption]]
+{| class="wikitable"
+! Row
+| cell
+|}
+== History ==
+* Found in 1894.&lt;!-- hidden --&gt;
+==See also==
+* [[Neon]]
+[[Category:Gases]]</text></revision></page>
+  <page><title>Ar</title><ns>0</ns><id>13</id><redirect title="Argon" /><revision><id>901</id>
+    <text>#REDIRECT [[Argon]]</text></revision></page>
+  <page><title>Talk:Argon</title><ns>1</ns><id>14</id><revision><id>902</id><text>hello</text></revision></page>
+  <page><title>Long</title><ns>0</ns><id>15</id><revision><id>903</id><text>{words}</text></revision></page>
+</mediawiki>
+"""
+
+
+def test_a_wikipedia_dump_becomes_passages_of_about_100_words(tmp_path):
+    words = [f"w{i}" for i in range(260)]
+    dump = DUMP.replace("{words}", " ".join(words)).encode()
+    found = load(tmp_path, "pages-articles.xml.bz2", bz2.compress(dump))
+    assert found[0] == ("12-0", "Argon", "Argon (from Greek) is a noble gas, found in air. Found in 1894.")
+    assert [(name, title) for name, title, _ in found[1:]] == [(f"15-{i}", "Long") for i in range(3)]
+    assert " ".join(text for _, _, text in found[1:]).split() == words
+    assert [len(text.split()) for _, _, text in found[1:]] == [86, 87, 87]
+
+
+def test_a_broken_dump_names_its_line(tmp_path, capsys):
+    (tmp_path / "dump.xml").write_text(DUMP.replace("</title><ns>1", "<ns>1"))
+    said = refusal(capsys, corpus.main, *CONFIG, "--source", tmp_path / "dump.xml", "--out", tmp_path / "o")
+    assert "dump.xml: line 18: not XML: mismatched tag" in said
+    assert not (tmp_path / "o").exists()

@@ -3,7 +3,19 @@
 import pytest
 
 from igpo.model import load_tokenizer
-from igpo.protocol import SYSTEM, Renderer, Turn, call_text, few_shot, observation_text, parse, passage_text
+from igpo.protocol import (
+    OPEN,
+    SYSTEM,
+    TOOLS,
+    Renderer,
+    Turn,
+    call_text,
+    few_shot,
+    observation_text,
+    parse,
+    passage_text,
+    system,
+)
 
 CALL = '{"name": "web_search", "arguments": {"query": ["a", "b"]}}'
 
@@ -29,6 +41,11 @@ def renderer(base_model):
             'p</think><tool_call>{"name": "web_search", "arguments": {"query": "a"}}</tool_call>',
             Turn(tool="web_search"),
         ),
+        (
+            'p</think><tool_call>{"name": "open", "arguments": {"title": "T"}}</tool_call>',
+            Turn(tool="open", queries=["T"]),
+        ),
+        ('p</think><tool_call>{"name": "open", "arguments": {}}</tool_call>', Turn(tool="open")),
         ("</think><answer></answer>", Turn(answer="")),
     ],
 )
@@ -69,6 +86,16 @@ def test_observation_text():
     assert observation_text(call, [[], []]) == "No results"
     assert observation_text(Turn(tool="browse"), []) == "Unknown tool: browse"
     assert "list of strings" in observation_text(Turn(tool="web_search"), [])
+
+
+def test_open_is_known_where_it_is_a_tool():
+    call = Turn(tool="open", queries=["T"])
+    assert observation_text(call, [["x"]]) == "Unknown tool: open"
+    assert observation_text(call, [["x", "y"]], TOOLS) == "x\ny"
+    assert observation_text(call, [[]], TOOLS) == "No further passages of T"
+    assert observation_text(Turn(tool="open"), [], TOOLS) == 'open needs "title", a string'
+    assert system(TOOLS[:1]) == SYSTEM
+    assert '"open"' in system(TOOLS) and system(TOOLS).replace(OPEN, "") == SYSTEM
 
 
 def test_a_passage_is_one_line_and_cut():

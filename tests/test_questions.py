@@ -231,6 +231,18 @@ def test_a_foreign_file_becomes_test_questions_and_empty_train_and_dev(tmp_path)
     assert sizes == [0, 0, 1]
 
 
+def test_a_file_for_each_split(tmp_path):
+    for split, count in (("train", 2), ("test", 1)):
+        rows = [{**REVIEW, "id": f"{split}{i}"} for i in range(count)]
+        (tmp_path / f"b_{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run("--source", tmp_path / "b_{split}.jsonl", "--out", tmp_path / "out")
+    tables_read = [tables.read(tmp_path / f"out/{s}.parquet", QUESTIONS) for s in questions.SPLITS]
+    assert [table.num_rows for table in tables_read] == [2, 0, 1]
+    assert tables_read[0]["split"].to_pylist() == ["train"] * 2
+    with pytest.raises(UserError, match=r"none of .*c_train\.jsonl, .*c_dev\.jsonl"):
+        questions.source_files(str(tmp_path / "c_{split}.jsonl"))
+
+
 def test_our_own_columns_keep_their_split(tmp_path):
     row = {"question_id": "a", "benchmark": "b", "question": "q", "answers": ["x"], "split": "dev"}
     path = tmp_path / "own.jsonl"

@@ -55,9 +55,12 @@ def arm_section(name):
 
 
 def source_file(name):
-    """The file or the files of a folder that a section's `source` names; none for an embedded source."""
-    path = Path(config[name]["source"])
+    """The file, the files of a folder, or the files by split that `source` names; none where it is embedded."""
+    source = config[name]["source"]
+    path = Path(source)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
+    if "{split}" in source:
+        files = [Path(source.replace("{split}", split)) for split in ("train", "dev", "test")]
     return [str(file) for file in files if file.is_file()]
 
 
