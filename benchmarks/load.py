@@ -1,6 +1,6 @@
 """Clients of a /retrieve server: each asks one query after another over its own connection.
 
-python benchmarks/load.py PORT QUESTIONS.parquet CLIENTS SECONDS   prints JSON
+python -m benchmarks.load PORT QUESTIONS.parquet CLIENTS SECONDS   prints JSON
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The server to compare with: FastAPI, one query at a time, as Search-R1 ships it; BM25 or dense.
 
-python benchmarks/plain_server.py --index DIR --port N
+python -m benchmarks.plain_server --index DIR --port N
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Recall of every retriever on the closed benchmarks -> docs/results/retrieval.md.
 
     pip install --no-deps -r requirements/benchmarks.txt
-    python benchmarks/recall.py --data DIR
+    python -m benchmarks.recall --data DIR
 
 `--data` holds `NAME_corpus.jsonl` and `NAME_{split}.parquet` for each closed benchmark. Indexes are kept in
 results/benchmarks and used again. Reference: bm25s with English stop words over title + text.
@@ -22,12 +22,21 @@ from retrieval.passages import Passages
 from retrieval.search import Hit, open_searcher
 
 BENCHMARKS = ("hotpotqa_closed", "musique_closed", "popqa_closed")
-INDEX = {"k1": 0.9, "b": 0.4, "encoder": "minilm", "max_tokens": 256, "batch": 64, "faiss": "Flat"}
+INDEX = {
+    "kinds": ["bm25", "dense"],
+    "k1": 0.9,
+    "b": 0.4,
+    "encoder": "minilm",
+    "max_tokens": 256,
+    "batch": 64,
+    "reranker": None,
+    "faiss": "Flat",
+}
 CUTS = ("3", "10")
 PAGE = """\
 # Recall on closed benchmarks
 
-Made by `python benchmarks/recall.py --data DIR`. Per cent of test questions: mean share of gold passages
+Made by `python -m benchmarks.recall --data DIR`. Per cent of test questions: mean share of gold passages
 found / all gold passages found / an answer in the passages, among the best 3 and the best 10. BM25 is
 Lucene's with k1 {k1}, b {b}; dense is the embedded {encoder} at {max_tokens} tokens, flat; hybrid is the
 reciprocal-rank fusion of both. bm25s (English stop words, its own defaults) is there as a reference.
@@ -69,7 +78,7 @@ def build(data: Path, name: str, work: Path) -> dict[str, Path]:
         stage("retrieval.corpus", "--config", json.dumps({"source": source}), "--out", corpus)
     for kind, folder in folders.items():
         if not folder.exists():
-            config = json.dumps({"kinds": ["bm25", "dense"], **INDEX})
+            config = json.dumps(INDEX)
             stage("retrieval.index", "--config", config, "--corpus", corpus, "--kind", kind, "--out", folder)
     return folders
 

@@ -1,7 +1,7 @@
 """Speed of retrieval/ beside plain ways to do the same, in one run -> docs/results/retrieval_speed.md.
 
     pip install --no-deps -r requirements/benchmarks.txt
-    python benchmarks/retrieval.py        after the mini experiment: it uses results/
+    python -m benchmarks.retrieval        after the mini experiment: it uses results/
 
 Each measurement runs in a process of its own, on an otherwise idle machine: BM25 queries per second, server
 throughput and latency by number of clients, encoder passages per second, cost of building by corpus size.
@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from load import message
+
+from benchmarks.load import message
 
 INDEX = Path("results/index")
 QUESTIONS = Path("results/questions/train.parquet")
@@ -146,7 +147,7 @@ def server(command: list[str], port: int) -> dict[str, Any]:
     try:
         result: dict[str, Any] = {"first": first_answer(port, process, start)}
         for clients in CLIENTS:
-            load = ["benchmarks/load.py", str(port), str(QUESTIONS), str(clients), str(SECONDS)]
+            load = ["-m", "benchmarks.load", str(port), str(QUESTIONS), str(clients), str(SECONDS)]
             result[str(clients)] = json.loads(subprocess.check_output([sys.executable, *load]))
         return result
     finally:
@@ -156,7 +157,7 @@ def server(command: list[str], port: int) -> dict[str, Any]:
 
 def servers() -> dict[str, Any]:
     """Our server and the plain one over BM25 and over dense vectors."""
-    ours, plain = ["-m", "retrieval.serve"], ["benchmarks/plain_server.py"]
+    ours, plain = ["-m", "retrieval.serve"], ["-m", "benchmarks.plain_server"]
     return {
         f"{kind} {name}": server([*command, "--index", str(INDEX / kind)], free_port())
         for kind in ("bm25", "dense")
@@ -215,9 +216,8 @@ def growth(size: str) -> dict[str, Any]:
 
 def apart(name: str, *arguments: str) -> Any:
     """Run a measurement of this file in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--only", name, *arguments], stdout=subprocess.PIPE, check=True
-    )
+    command = [sys.executable, "-m", "benchmarks.retrieval", "--only", name, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     result = json.loads(done.stdout.decode().splitlines()[-1])
     print(name, *arguments, json.dumps(result), flush=True)
     return result
@@ -302,7 +302,7 @@ def main() -> None:
         print(json.dumps(globals()[args.only[0]](*args.only[1:])))
         return
     WORK.mkdir(parents=True, exist_ok=True)
-    head = ["# Speed of retrieval", "", "Made by `python benchmarks/retrieval.py` in one run.", ""]
+    head = ["# Speed of retrieval", "", "Made by `python -m benchmarks.retrieval` in one run.", ""]
     lines = [*head, *speed_lines(), *server_lines(), *growth_lines()]
     OUT.write_text("\n".join(lines))
     print(OUT.read_text())

@@ -52,10 +52,11 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Roll out and write the table."""
     questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
     chosen = choose_questions(questions, params, args.seed, args.iteration)
-    searcher: Any = None if params.protocol == "closed_book" else open_search(args.index, args.search)
     renderer = protocol.Renderer(load_tokenizer(args.policy), params.tools)
     trajectories = [agent.Trajectory(question, s) for question in chosen for s in range(params.samples)]
     engine = open_engine(args.policy, params)
+    # After the engine: vLLM loads a library that takes over SIGSEGV, on which a running JVM relies.
+    searcher: Any = None if params.protocol == "closed_book" else open_search(args.index, args.search)
     play = agent.run_agent if params.protocol == "igpo" else agent.run_few_shot
     play(trajectories, engine, searcher, renderer, params, (args.seed, args.iteration))
     rows = [row for trajectory in trajectories for row in trajectory.rows]

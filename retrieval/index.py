@@ -1,4 +1,4 @@
-"""corpus.parquet -> index folder (BM25 or dense), self-contained and opened memory-mapped.
+"""corpus.parquet -> index folder (BM25, dense or rerank), self-contained and opened memory-mapped.
 
 Files: `passages.arrow`, `order.npy` (passages.py), `lucene/` or `dense.faiss`, and last `manifest.json`. Its
 `identity` is a hash over what decides the answers: corpus, kind, settings, encoder; not the machine.
@@ -15,12 +15,13 @@ from typing import Any
 
 from retrieval import passages, stage, tables
 
-KINDS = ("bm25", "dense")
+KINDS = ("bm25", "dense", "rerank")
 
 
 def chosen(kind: str, params: SimpleNamespace) -> dict[str, Any]:
     """The settings that a kind of index depends on."""
-    names = {"bm25": ("k1", "b"), "dense": ("encoder", "max_tokens", "batch", "faiss")}[kind]
+    dense = ("encoder", "max_tokens", "batch", "faiss")
+    names = {"bm25": ("k1", "b"), "dense": dense, "rerank": ("reranker",)}[kind]
     return {name: getattr(params, name) for name in names}
 
 
@@ -30,12 +31,15 @@ def digest(value: Any) -> str:
 
 
 def encoder_sha256(kind: str, settings: dict[str, Any]) -> str | None:
-    """The hash of a dense index's encoder; checks the encoder folder before any work is done."""
-    if kind != "dense":
+    """The hash of an encoder or cross-encoder; checks its folder before any work is done."""
+    if kind == "bm25":
         return None
     from retrieval.encoder import encoder_folder, fingerprint
 
-    return fingerprint(encoder_folder(settings["encoder"]))
+    source = settings["encoder" if kind == "dense" else "reranker"]
+    if source is None:
+        raise stage.UserError("index.kinds has rerank: give the cross-encoder's folder as index.reranker")
+    return fingerprint(encoder_folder(source))
 
 
 def workplace(out: Path, key: str) -> Path:
@@ -53,7 +57,7 @@ def manifest(
 ) -> dict:
     """Describe a finished index: what it was made of, and every file with its size in bytes."""
     files = {path.relative_to(work).as_posix(): path for path in sorted(work.rglob("*")) if path.is_file()}
-    decisive = {name: value for name, value in settings.items() if name != "encoder"}
+    decisive = {name: value for name, value in settings.items() if name not in ("encoder", "reranker")}
     return {
         "version": tables.VERSION,
         "kind": kind,
@@ -87,7 +91,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
             from retrieval import bm25
 
             bm25.build(passages.Passages(work), work)
-        else:
+        elif args.kind == "dense":
             from retrieval import dense
 
             dense.build(passages.Passages(work), work, settings)

@@ -3,7 +3,8 @@
     score(passage) = sum over indexes of 1 / (60 + rank)
 
 Ranks count from 1 in each index's best `DEPTH`. That depth does not depend on `k`, so that the best 3 are
-always the first 3 of the best 10. Equal scores are ordered by id.
+always the first 3 of the best 10. Equal scores are ordered by id. Where a folder of kind rerank stands among
+the indexes, its cross-encoder orders the fused hits anew.
 """
 
 import itertools
@@ -79,7 +80,11 @@ class Searcher:
         self.identity: str = digest(sorted(manifest["identity"] for manifest in manifests))
         self.passages = Passages(folders[0])
         self.indexes: list[Any] = []
+        self.reranker: Any = None
         for folder, manifest in zip(folders, manifests, strict=True):
+            if manifest["kind"] == "rerank":
+                self.reranker = open_reranker(manifest)
+                continue
             self.indexes.append(open_index(folder, manifest, self.passages))
             if len(self.indexes[-1]) != manifest["rows"]:
                 raise UserError(
@@ -110,11 +115,22 @@ class Searcher:
         return [[self._hit(*hit) for hit in found.get(query, [])] for query in queries]
 
     def _rankings(self, queries: list[str], k: int) -> list[Ranking]:
-        if len(self.indexes) == 1:
+        if len(self.indexes) == 1 and not self.reranker:
             return self.indexes[0].search(queries, k)
         depth = min(DEPTH, len(self))
         lists = zip(*(index.search(queries, depth) for index in self.indexes), strict=True)
-        return [fuse([[name for name, _ in ranking] for ranking in rankings])[:k] for rankings in lists]
+        fused = [fuse([[name for name, _ in ranking] for ranking in rankings]) for rankings in lists]
+        if self.reranker:
+            fused = [
+                self._rerank(*pair) for pair in zip(queries, [found[:depth] for found in fused], strict=True)
+            ]
+        return [found[:k] for found in fused]
+
+    def _rerank(self, query: str, ranking: Ranking) -> Ranking:
+        hits = [self._hit(*found) for found in ranking]
+        scores = self.reranker.scores(query, [f"{hit.title}\n{hit.text}" for hit in hits]) if hits else []
+        ordered = zip((hit.id for hit in hits), scores, strict=True)
+        return sorted(ordered, key=lambda hit: (-hit[1], hit[0]))
 
     def _hit(self, name: str, score: float) -> Hit:
         row = self.passages.find(name)
@@ -132,15 +148,22 @@ def open_index(folder: Path, manifest: dict[str, Any], passages: Passages) -> An
     return Dense(folder, passages, manifest)
 
 
+def open_reranker(manifest: dict[str, Any]) -> Any:
+    """Load the cross-encoder of a manifest."""
+    from retrieval.rerank import Reranker
+
+    return Reranker(Path(manifest["settings"]["reranker"]), manifest["encoder_sha256"])
+
+
 def open_searcher(index_dirs: Sequence[Path]) -> Searcher:
     """Open index folders for searching.
 
     Raises UserError where one is no index, incomplete, or built from another corpus than the first.
     """
     folders = [Path(folder) for folder in index_dirs]
-    if not folders:
-        raise UserError("no index: give --index DIR")
     manifests = [read_manifest(folder) for folder in folders]
+    if all(manifest["kind"] == "rerank" for manifest in manifests):
+        raise UserError("no index of passages: give --index DIR, a folder of kind bm25 or dense")
     for folder, manifest in zip(folders, manifests, strict=True):
         if manifest["corpus_sha256"] != manifests[0]["corpus_sha256"]:
             raise UserError(

