@@ -39,7 +39,7 @@ SETTINGS = {
     "corpus": {"source": "corpus.jsonl"},
     "index": {"kinds": ["bm25"]},
     "model": {"source": "tiny"},
-    "questions": {"source": "questions.jsonl"},
+    "questions": {"source": "questions_{split}.jsonl"},
     "warmup": {"benchmarks": ["titles"], "traces": 4, "batch": 2},
     "rollout": {
         "engine": "transformers",
@@ -86,7 +86,9 @@ def write_inputs(folder: Path, base_model: Path) -> None:
         }
         for number, passage in enumerate(passages[:40])
     ]
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split in ("train", "test"):
+        lines = [json.dumps(row) + "\n" for row in rows if row["split"] == split]
+        (folder / f"questions_{split}.jsonl").write_text("".join(lines))
     tokenizer = model.load_tokenizer(base_model)
     tiny = conftest.tiny("llama", len(tokenizer))
     tiny.config.eos_token_id = tokenizer.eos_token_id

@@ -75,8 +75,9 @@ rule questions:
         "logs/questions.log",
     params:
         code=code("igpo.questions"),
-        config=section("questions"),
-        source=config["questions"]["source"],
+        # functions: a plain string's {split} would be taken for a wildcard
+        config=lambda wildcards: section("questions"),
+        source=lambda wildcards: config["questions"]["source"],
     shell:
         "exec python -m igpo.questions --config {params.config:q} --source {params.source:q} --corpus {input.corpus}"
         " --out results/questions > {log} 2>&1"

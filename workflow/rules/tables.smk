@@ -139,7 +139,7 @@ rule report:
         "logs/report.log",
     params:
         code=code("igpo.report"),
-        config=json.dumps(config, sort_keys=True),
+        config=lambda wildcards: json.dumps(config, sort_keys=True),
         iterations=RUN_FOLDERS,
     shell:
         "exec python -m igpo.report --config {params.config:q} --metrics {input.metrics}"
@@ -158,7 +158,7 @@ rule track:
         "logs/track.log",
     params:
         code=code("igpo.track"),
-        config=json.dumps(config, sort_keys=True),
+        config=lambda wildcards: json.dumps(config, sort_keys=True),
         iterations=RUN_FOLDERS,
     shell:
         "exec python -m igpo.track --config {params.config:q} --metrics {input.metrics}"
