@@ -59,24 +59,23 @@ def request_seed(seed: int, iteration: int, trajectory: Trajectory) -> int:
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4], "big")
 
 
+def shown_to_policy(hits: Sequence[Any], params: SimpleNamespace) -> list[Any]:
+    """(id, passage text) of hits, as a policy reads them."""
+    return [(hit.id, protocol.passage_text(hit.title, hit.text, params.passage_chars)) for hit in hits]
+
+
 def search_passages(searcher: Any, queries: Sequence[str], params: SimpleNamespace) -> list[list[Any]]:
     """(id, passage text) of the top k of every query; each distinct query is searched once."""
     distinct = sorted(set(queries))
     found = dict(zip(distinct, searcher.search(distinct, params.k), strict=True)) if distinct else {}
-    return [
-        [(hit.id, protocol.passage_text(hit.title, hit.text, params.passage_chars)) for hit in found[query]]
-        for query in queries
-    ]
+    return [shown_to_policy(found[query], params) for query in queries]
 
 
 def read_on(searcher: Any, trajectory: Trajectory, title: str, params: SimpleNamespace) -> list[Any]:
     """(id, passage text) of a page's next k passages after the last one that the trajectory was shown."""
     shown = [hit for row in reversed(trajectory.rows) for hit in reversed(row["hit_ids"])]
     last = next((name for name in shown if (hit := searcher.get(name)) and hit.title == title), None)
-    return [
-        (hit.id, protocol.passage_text(hit.title, hit.text, params.passage_chars))
-        for hit in (searcher.following(last, params.k) if last is not None else [])
-    ]
+    return shown_to_policy(searcher.following(last, params.k), params) if last is not None else []
 
 
 def run_agent(

@@ -3,9 +3,12 @@
 A sequence's tokens depend on its prompt and seed alone, not on the batch around it.
 """
 
+import ctypes
 import logging
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -36,9 +39,25 @@ class Request(NamedTuple):
     seed: int
 
 
+@contextmanager
+def keeping_sigsegv() -> Iterator[None]:
+    """Put SIGSEGV's handler back at the end.
+
+    vLLM loads libtvm_ffi, which takes the signal over; a JVM that runs already needs it for its own work and
+    would bring the process down, some minutes later.
+    """
+    action, libc = ctypes.create_string_buffer(256), ctypes.CDLL(None)  # struct sigaction has 152 bytes
+    libc.sigaction(signal.SIGSEGV, None, action)
+    try:
+        yield
+    finally:
+        libc.sigaction(signal.SIGSEGV, action, None)
+
+
 class VllmEngine:
     """vLLM over a model folder."""
 
+    @keeping_sigsegv()
     def __init__(self, policy: Path, max_tokens: int):
         """Start vLLM in this process, for sequences of at most `max_tokens` tokens."""
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"

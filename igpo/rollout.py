@@ -54,9 +54,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     chosen = choose_questions(questions, params, args.seed, args.iteration)
     renderer = protocol.Renderer(load_tokenizer(args.policy), params.tools)
     trajectories = [agent.Trajectory(question, s) for question in chosen for s in range(params.samples)]
-    engine = open_engine(args.policy, params)
-    # After the engine: vLLM loads a library that takes over SIGSEGV, on which a running JVM relies.
     searcher: Any = None if params.protocol == "closed_book" else open_search(args.index, args.search)
+    engine = open_engine(args.policy, params)
     play = agent.run_agent if params.protocol == "igpo" else agent.run_few_shot
     play(trajectories, engine, searcher, renderer, params, (args.seed, args.iteration))
     rows = [row for trajectory in trajectories for row in trajectory.rows]

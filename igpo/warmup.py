@@ -18,7 +18,7 @@ import torch
 from igpo import agent, protocol, schema
 from igpo.engine import Generation
 from igpo.model import load, load_tokenizer, save, weights_sha256
-from igpo.packing import batches, flatten, logprobs, pack
+from igpo.packing import logprobs, packs
 from igpo.score import groups, tree
 from igpo.train import autocast
 from retrieval import stage, tables
@@ -140,8 +140,8 @@ def _accumulate(model: Any, batch: list[agent.Trajectory], tokens: int) -> float
     rows = [row for made in ordered for row in made.rows]
     total = sum(len(row["policy_ids"]) for row in rows)
     result = 0.0
-    for trees in batches([tree(group) for group in groups(rows)], tokens):
-        packed = pack(flatten(trees), model.device)
+    trees = [tree(group) for group in groups(rows)]
+    for packed, _ in packs(trees, tokens, model.device, "learned from"):
         with autocast(model.device.type):
             loss = -logprobs(model, packed).sum() / total
         loss.backward()

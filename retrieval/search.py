@@ -121,13 +121,11 @@ class Searcher:
         lists = zip(*(index.search(queries, depth) for index in self.indexes), strict=True)
         fused = [fuse([[name for name, _ in ranking] for ranking in rankings]) for rankings in lists]
         if self.reranker:
-            fused = [
-                self._rerank(*pair) for pair in zip(queries, [found[:depth] for found in fused], strict=True)
-            ]
+            fused = list(map(self._rerank, queries, fused))
         return [found[:k] for found in fused]
 
     def _rerank(self, query: str, ranking: Ranking) -> Ranking:
-        hits = [self._hit(*found) for found in ranking]
+        hits = [self._hit(*found) for found in ranking[:DEPTH]]
         scores = self.reranker.scores(query, [f"{hit.title}\n{hit.text}" for hit in hits]) if hits else []
         ordered = zip((hit.id for hit in hits), scores, strict=True)
         return sorted(ordered, key=lambda hit: (-hit[1], hit[0]))
