@@ -104,16 +104,31 @@ def one_core_each() -> Iterator[None]:
 
 
 class Encoder:
-    """An encoder folder, loaded. `dtype` fp32 for queries, `compute_dtype()` for passages."""
+    """An encoder folder, loaded."""
 
-    def __init__(self, folder: Path, max_tokens: int, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        folder: Path,
+        max_tokens: int,
+        dtype: torch.dtype = torch.float32,
+        prefixes: tuple[str | None, str | None] = (None, None),
+    ):
+        """Load the folder.
+
+        `prefixes` go before queries and passages; None: the prompts that the folder names, if any.
+        Raises UserError for a folder that can't be read.
+        """
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         self.pooling, self.normalise = layout(folder)
         settings = optional_json(folder / "sentence_bert_config.json")
-        self.prompts = optional_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+        prompts = optional_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+        own = (prompts.get("query"), prompts.get("passage") or prompts.get("document"))
+        self.prefixes = [
+            (name if given is None else given) or "" for given, name in zip(prefixes, own, strict=True)
+        ]
         self.lower = bool(settings.get("do_lower_case"))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -129,9 +144,9 @@ class Encoder:
         count = 1 if self.device.type == "cuda" else torch.get_num_threads()
         self.pool = ThreadPoolExecutor(count, "encoder", torch.set_num_threads, (1,))
 
-    def tokens(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
+    def tokens(self, texts: Sequence[str], prefix: str = "") -> list[list[int]]:
         """Token ids of each text, cut to `max_tokens`."""
-        shown = [prompt + (text.lower() if self.lower else text) for text in texts]
+        shown = [prefix + (text.lower() if self.lower else text) for text in texts]
         return self.tokenizer(shown, truncation=True, max_length=self.max_tokens)["input_ids"]
 
     @torch.inference_mode()
@@ -155,7 +170,7 @@ class Encoder:
 
     def passages(self, texts: Sequence[str], batch: int, tick: Callable[[int], None]) -> np.ndarray:
         """Texts -> (len(texts), dimension) fp32, `batch` per pass on a GPU; `tick` hears what is done."""
-        tokens = self.tokens(texts, self.prompts.get("passage") or self.prompts.get("document") or "")
+        tokens = self.tokens(texts, self.prefixes[1])
         order = sorted(range(len(tokens)), key=lambda number: len(tokens[number]))
         size = batch if self.device.type == "cuda" else CPU_BATCH
         parts = [order[start : start + size] for start in range(0, len(order), size)]
@@ -173,8 +188,14 @@ class Encoder:
             self.cache.clear()
         new = [text for text in dict.fromkeys(texts) if text not in self.cache]
         if new:
-            tokens = self.tokens(new, self.prompts.get("query") or "")  # here: tokenizers are not thread-safe
+            tokens = self.tokens(new, self.prefixes[0])  # here: tokenizers are not thread-safe
             with one_core_each():
                 found = list(self.pool.map(self.vectors, ([row] for row in tokens)))
             self.cache.update(zip(new, (vectors[0] for vectors in found), strict=True))
         return np.stack([self.cache[text] for text in texts])
+
+
+def open_encoder(settings: dict[str, Any], dtype: torch.dtype = torch.float32) -> Encoder:
+    """The encoder of a dense index's settings: fp32 for queries, `compute_dtype()` for passages."""
+    prefixes = (settings["query_prefix"], settings["passage_prefix"])
+    return Encoder(encoder_folder(settings["encoder"]), settings["max_tokens"], dtype, prefixes)

@@ -20,7 +20,7 @@ KINDS = ("bm25", "dense", "rerank")
 
 def chosen(kind: str, params: SimpleNamespace) -> dict[str, Any]:
     """The settings that a kind of index depends on."""
-    dense = ("encoder", "max_tokens", "batch", "faiss")
+    dense = ("encoder", "query_prefix", "passage_prefix", "max_tokens", "batch", "faiss")
     names = {"bm25": ("k1", "b"), "dense": dense, "rerank": ("reranker",)}[kind]
     return {name: getattr(params, name) for name in names}
 
@@ -75,6 +75,9 @@ def arguments(parser: ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--corpus", type=Path, required=True, metavar="FILE", help="corpus.parquet")
     parser.add_argument("--kind", choices=KINDS, required=True)
+    parser.add_argument(
+        "--vectors", type=Path, action="extend", nargs="+", metavar="DIR", help="of all shards"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the index folder")
 
 
@@ -92,17 +95,20 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
 
             bm25.build(passages.Passages(work), work)
         elif args.kind == "dense":
-            from retrieval import dense
+            from retrieval import dense, encode
 
-            dense.build(passages.Passages(work), work, settings)
+            vectors = None
+            if args.vectors:
+                vectors = encode.read_shards(
+                    args.vectors, encode.vectors_key(args.corpus, settings), corpus[0]
+                )
+            dense.build(passages.Passages(work), work, settings, vectors)
     except stage.UserError:
         shutil.rmtree(work)  # going on would meet the same error
         raise
     (work / "key").unlink()
     tables.write_json(manifest(work, args.kind, settings, encoder, corpus), work / "manifest.json")
-    if args.out.exists():
-        shutil.rmtree(args.out)
-    work.replace(args.out)
+    tables.take_place(work, args.out)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     return f"{args.kind} index of {corpus[0]} passages, {size / 1e6:.0f} MB"
 

@@ -25,14 +25,19 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        if temporary.is_dir() and path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        take_place(temporary, path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def take_place(made: Path, path: Path) -> None:
+    """Rename a finished file or folder to `path`, whose old content goes."""
+    if made.is_dir() and path.exists():
+        shutil.rmtree(path)
+    made.replace(path)
 
 
 def sha256(path: Path) -> str:

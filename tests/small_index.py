@@ -13,8 +13,11 @@ SETTINGS = {
     "k1": 0.9,
     "b": 0.4,
     "encoder": "minilm",
+    "query_prefix": None,
+    "passage_prefix": None,
     "max_tokens": 64,
     "batch": 4,
+    "shards": 1,
     "reranker": None,
     "faiss": "Flat",
 }
@@ -61,6 +64,11 @@ def refusal(capsys, main, *argv: object) -> str:
     return said[0]
 
 
+def config(**settings: object) -> tuple[str, str]:
+    """The options that give an index stage these settings."""
+    return "--config", json.dumps({**SETTINGS, **settings})
+
+
 def write_corpus(folder: Path, rows=ROWS, name: str = "corpus") -> Path:
     """The rows as a corpus table, made by the real stage."""
     from retrieval import corpus
@@ -77,8 +85,7 @@ def build(corpus: Path, kind: str, out: Path, **settings: object) -> Path:
     """One index, made by the real stage."""
     from retrieval import index
 
-    config = json.dumps({**SETTINGS, **settings})
-    call(index.main, "--config", config, "--corpus", corpus, "--kind", kind, "--out", out)
+    call(index.main, *config(**settings), "--corpus", corpus, "--kind", kind, "--out", out)
     return out
 
 

