@@ -28,14 +28,32 @@ def blank_index(factory: str, dimension: int) -> faiss.Index:
         raise UserError(f"params: index.faiss: {factory!r} does not fit: {error}") from None
 
 
-def train(index: faiss.Index, parts: Sequence[Path], rows: int) -> None:
-    """Let an IVF or PQ index learn from evenly spaced rows; UserError where the corpus is too small."""
+def fill(index: faiss.Index, parts: Sequence[Path], rows: int) -> None:
+    """Add all vectors; IVF and PQ learn from evenly spaced rows first.
+
+    Raises UserError where the corpus is too small for the index.
+    """
     step = -(-rows // TRAINING_ROWS)
-    sample = np.concatenate([np.load(part, mmap_mode="r")[::step] for part in parts])
     try:
-        index.train(sample)
+        index.train(np.concatenate([np.load(part, mmap_mode="r")[::step] for part in parts]))
     except RuntimeError as error:
         raise UserError(f"params: index.faiss does not fit {rows} passages: {error}") from None
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # HNSW links depend on the order in which threads add vectors
+    for part in parts:
+        index.add(np.load(part))
+    faiss.omp_set_num_threads(threads)
+
+
+def write_flat(empty: faiss.IndexFlat, parts: Sequence[Path], rows: int, path: Path) -> None:
+    """Write the file that `faiss.write_index` would, without holding all vectors in memory."""
+    head = bytearray(faiss.serialize_index(empty).tobytes())
+    head[8:16] = rows.to_bytes(8, "little")
+    head[-8:] = (rows * empty.d).to_bytes(8, "little")  # how many floats follow
+    with path.open("wb") as file:
+        file.write(head)
+        for part in parts:
+            file.write(np.load(part).tobytes())
 
 
 def build(passages: Passages, folder: Path, settings: dict, vectors: Sequence[Path] | None) -> None:
@@ -45,14 +63,11 @@ def build(passages: Passages, folder: Path, settings: dict, vectors: Sequence[Pa
     own = folder / "vectors"
     texts = (f"{title}\n{text}" for _, title, text in passages)
     parts = vectors or encode_parts(texts, range(len(passages)), encoder, settings["batch"], own)
-    if not index.is_trained:
-        train(index, parts, len(passages))
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # HNSW links depend on the order in which threads add vectors
-    for part in parts:
-        index.add(np.load(part))
-    faiss.omp_set_num_threads(threads)
-    faiss.write_index(index, str(folder / "dense.faiss"))
+    if isinstance(index, faiss.IndexFlat):
+        write_flat(index, parts, len(passages), folder / "dense.faiss")
+    else:
+        fill(index, parts, len(passages))
+        faiss.write_index(index, str(folder / "dense.faiss"))
     shutil.rmtree(own, ignore_errors=True)
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import faiss
 import numpy as np
 import pytest
 from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal
@@ -153,6 +154,13 @@ def test_prompts_and_pooling_come_from_the_encoders_files_unless_given(tmp_path)
     assert np.abs(bare.queries([text])[0] - expected).max() < 1e-6
 
 
+def test_a_flat_index_is_what_faiss_would_write(built, tmp_path):
+    index_read = faiss.read_index(str(built[2] / "dense.faiss"))
+    faiss.write_index(index_read, str(tmp_path / "again"))
+    assert (tmp_path / "again").read_bytes() == (built[2] / "dense.faiss").read_bytes()
+    assert index_read.ntotal == len(ROWS)
+
+
 @pytest.mark.parametrize("factory", ["HNSW8", "IVF2,Flat"])
 def test_other_faiss_indexes_work(built, tmp_path, factory):
     searcher = search.open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=factory)])
@@ -193,8 +201,6 @@ def test_an_incomplete_encoder_folder_is_refused(built, tmp_path, capsys, missin
 
 
 def test_an_encoder_with_other_dimensions_or_weights_is_refused(built, tmp_path):
-    import faiss
-
     wrong = tmp_path / "wrong"
     shutil.copytree(built[2], wrong)
     other = faiss.IndexFlatIP(12)

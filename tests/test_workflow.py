@@ -252,3 +252,13 @@ def test_a_failed_stage_leaves_no_output_and_its_log(tree):
     log = (tree / "logs/warmup.log").read_text()
     assert log.splitlines()[-1].startswith("error: ")
     assert not (tree / "results/warmup/policy.json").exists()
+
+
+def test_shards_are_encoded_by_jobs_of_their_own(tree):
+    change(tree, "index", kinds=["bm25", "dense"], shards=2)
+    done = snakemake(tree, "results/index/dense/manifest.json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list((tree / "logs").glob("encode_*.log"))) == 2
+    manifest = json.loads((tree / "results/index/dense/manifest.json").read_text())
+    assert (manifest["kind"], manifest["rows"]) == ("dense", PASSAGES)
+    assert not (tree / "results/index/vectors/1").exists(), "vectors are temporary"
