@@ -1,0 +1,57 @@
+"""Clients of a /retrieve server: each asks one query after another over its own connection.
+
+python -m benchmarks.load PORT QUESTIONS.parquet CLIENTS SECONDS   prints JSON
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+
+
+def message(body: bytes) -> bytes:
+    """A request as it goes over the wire."""
+    head = [
+        "POST /retrieve HTTP/1.1",
+        "Host: l",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+async def client(
+    port: int, bodies: list[bytes], first: int, step: int, until: float, took: list[float]
+) -> None:
+    """Ask until the time is up; appends the seconds of every answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    at = first
+    while time.perf_counter() < until:
+        body = bodies[at % len(bodies)]
+        at += step
+        start = time.perf_counter()
+        writer.write(message(body))
+        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+        await reader.readexactly(int(answer.partition(b"content-length:")[2].split(b"\r\n")[0]))
+        if b" 200 " not in answer.split(b"\r\n")[0]:
+            raise SystemExit(f"the server said {answer!r}")
+        took.append(time.perf_counter() - start)
+    writer.close()
+
+
+async def main(port: int, path: str, clients: int, seconds: float) -> None:
+    """Run all clients at once and print what they saw."""
+    questions = pq.read_table(path)["question"].to_pylist()
+    bodies = [json.dumps({"queries": [q], "topk": 3, "return_scores": True}).encode() for q in questions]
+    took: list[float] = []
+    start = time.perf_counter()
+    await asyncio.gather(*(client(port, bodies, i, clients, start + seconds, took) for i in range(clients)))
+    p50, p99 = np.percentile(took, [50, 99])
+    print(json.dumps({"per_second": len(took) / (time.perf_counter() - start), "p50": p50, "p99": p99}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))

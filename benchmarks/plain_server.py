@@ -1,0 +1,88 @@
+"""The server to compare with: FastAPI, one query at a time, as Search-R1 ships it; BM25 or dense.
+
+python -m benchmarks.plain_server --index DIR --port N
+"""
+
+import argparse
+from pathlib import Path
+
+import faiss
+import torch
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+from transformers import AutoModel, AutoTokenizer
+
+from retrieval.bm25 import java
+from retrieval.encoder import encoder_folder
+from retrieval.passages import Passages
+from retrieval.search import read_manifest
+
+
+class Request(BaseModel):
+    """Search-R1's request."""
+
+    queries: list[str]
+    topk: int = 3
+    return_scores: bool = False
+
+
+class PlainBm25:
+    """One Lucene search per query."""
+
+    def __init__(self, folder: Path, settings: dict):
+        self.searcher = java("io.anserini.search.SimpleSearcher")(str(folder / "lucene"))
+        self.searcher.set_bm25(settings["k1"], settings["b"])
+        self.passages = Passages(folder)
+
+    def search(self, query: str, k: int) -> list[tuple[int, float]]:
+        """(row, score) of the best `k`."""
+        return [(self.passages.find(hit.docid), hit.score) for hit in self.searcher.search(query, k)]
+
+
+class PlainDense:
+    """One forward pass and one FAISS search per query."""
+
+    def __init__(self, folder: Path, settings: dict):
+        source = encoder_folder(settings["encoder"])
+        self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.model = AutoModel.from_pretrained(source).eval()
+        self.index = faiss.read_index(str(folder / "dense.faiss"))
+
+    @torch.no_grad()
+    def search(self, query: str, k: int) -> list[tuple[int, float]]:
+        """(row, score) of the best `k`."""
+        inputs = self.tokenizer([query], max_length=256, truncation=True, return_tensors="pt")
+        states = self.model(**inputs).last_hidden_state
+        vector = torch.nn.functional.normalize(states.mean(1), dim=1).numpy()
+        scores, rows = self.index.search(vector, k)
+        return list(zip(rows[0].tolist(), scores[0].tolist(), strict=True))
+
+
+def main() -> None:
+    """Serve."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    args = parser.parse_args()
+    manifest = read_manifest(args.index)
+    kind = {"bm25": PlainBm25, "dense": PlainDense}[manifest["kind"]]
+    searcher, passages = kind(args.index, manifest["settings"]), Passages(args.index)
+    app = FastAPI()
+
+    @app.post("/retrieve")
+    def retrieve(request: Request) -> dict:
+        result = []
+        for query in request.queries:
+            hits = []
+            for row, score in searcher.search(query, request.topk):
+                name, title, text = passages.row(row)
+                hits.append({"document": {"id": name, "contents": f'"{title}"\n{text}'}, "score": score})
+            result.append(hits)
+        return {"result": result}
+
+    uvicorn.run(app, port=args.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

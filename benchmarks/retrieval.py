@@ -1,0 +1,313 @@
+"""Speed of retrieval/ beside plain ways to do the same, in one run -> docs/results/retrieval_speed.md.
+
+    pip install --no-deps -r requirements/benchmarks.txt
+    python -m benchmarks.retrieval        after the mini experiment: it uses results/
+
+Each measurement runs in a process of its own, on an otherwise idle machine: BM25 queries per second, server
+throughput and latency by number of clients, encoder passages per second, cost of building by corpus size.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from benchmarks.load import message
+
+INDEX = Path("results/index")
+QUESTIONS = Path("results/questions/train.parquet")
+WORK = Path("results/benchmarks")
+OUT = Path("docs/results/retrieval_speed.md")
+SIZES = (10_000, 100_000, 1_000_000)
+WIKIPEDIA = 21_000_000  # passages of the usual dump
+CLIENTS = (1, 8, 32)
+SECONDS = 8.0  # of load for each number of clients
+K = 10
+
+
+def per_second(work: Callable[[], object], items: int) -> float:
+    """Items per second of the faster of two runs, after a short one."""
+    best = float("inf")
+    for _ in range(2):
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return items / best
+
+
+def questions() -> list[str]:
+    """The questions asked in every measurement."""
+    return pq.read_table(QUESTIONS)["question"].to_pylist()
+
+
+def texts() -> list[str]:
+    """Title and text of every passage."""
+    table = pq.read_table("results/corpus.parquet").to_pylist()
+    return [f"{row['title']}\n{row['text']}" for row in table]
+
+
+def bm25_ours() -> float:
+    """Queries per second of our BM25, one batch."""
+    from retrieval.bm25 import Bm25
+
+    index, asked = Bm25(INDEX / "bm25", 0.9, 0.4), questions()
+    index.search(asked[:100], K)
+    return per_second(lambda: index.search(asked, K), len(asked))
+
+
+def bm25_pyserini() -> float:
+    """The same through pyserini's LuceneSearcher.batch_search, with as many threads."""
+    import jnius_config
+
+    from retrieval import bm25
+
+    os.environ |= {"JAVA_HOME": str(bm25.java_home()), "JVM_PATH": f"{bm25.java_home()}/lib/server/libjvm.so"}
+    os.environ["OPENAI_API_KEY"] = "unused: importing pyserini's searchers asks for one"
+    add = jnius_config.add_options
+    jnius_config.add_options = lambda *given: add(*(o for o in given if "incubator.vector" not in o))
+    from pyserini.search.lucene import LuceneSearcher
+
+    index, asked = LuceneSearcher(str(INDEX / "bm25/lucene")), questions()
+    index.set_bm25(0.9, 0.4)
+    names, threads = [str(i) for i in range(len(asked))], os.cpu_count() or 1
+    index.batch_search(asked[:100], names[:100], K, threads)
+    return per_second(lambda: index.batch_search(asked, names, K, threads), len(asked))
+
+
+def bm25_bm25s() -> float:
+    """The same with bm25s and its numpy backend, tokenisation included."""
+    import bm25s
+
+    index, asked = bm25s.BM25(), questions()
+    index.index(bm25s.tokenize(texts(), stopwords="en", show_progress=False), show_progress=False)
+
+    def ask() -> None:
+        tokens = bm25s.tokenize(asked, stopwords="en", show_progress=False)
+        index.retrieve(tokens, k=K, show_progress=False)
+
+    ask()
+    return per_second(ask, len(asked))
+
+
+def encoder_ours() -> float:
+    """Passages per second of our encoder."""
+    from retrieval.encoder import Encoder, compute_dtype, encoder_folder
+
+    encoder, passages = Encoder(encoder_folder("minilm"), 256, compute_dtype()), texts()[::10]
+    return per_second(lambda: encoder.passages(passages, 64, lambda _: None), len(passages))
+
+
+def encoder_sentence_transformers() -> float:
+    """Passages per second of sentence-transformers' `encode`, as it comes."""
+    from sentence_transformers import SentenceTransformer
+
+    from retrieval.encoder import encoder_folder
+
+    model, passages = SentenceTransformer(str(encoder_folder("minilm"))), texts()[::10]
+    return per_second(lambda: model.encode(passages, batch_size=64, show_progress_bar=False), len(passages))
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        return bound.getsockname()[1]
+
+
+def first_answer(port: int, process: subprocess.Popen, start: float) -> float:
+    """Seconds from `start` to the first answer of the server."""
+    body = b'{"queries": ["noble gas"], "topk": 3, "return_scores": true}'
+    while process.poll() is None and time.perf_counter() - start < 120:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 60) as link:
+                link.sendall(message(body))
+                if b" 200 " in link.recv(64):
+                    return time.perf_counter() - start
+        except ConnectionError:
+            time.sleep(0.02)
+    raise SystemExit("the server does not start")
+
+
+def server(command: list[str], port: int) -> dict[str, Any]:
+    """Start to first answer, and load by number of clients."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *command, "--port", str(port)])
+    try:
+        result: dict[str, Any] = {"first": first_answer(port, process, start)}
+        for clients in CLIENTS:
+            load = ["-m", "benchmarks.load", str(port), str(QUESTIONS), str(clients), str(SECONDS)]
+            result[str(clients)] = json.loads(subprocess.check_output([sys.executable, *load]))
+        return result
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def servers() -> dict[str, Any]:
+    """Our server and the plain one over BM25 and over dense vectors."""
+    ours, plain = ["-m", "retrieval.serve"], ["-m", "benchmarks.plain_server"]
+    return {
+        f"{kind} {name}": server([*command, "--index", str(INDEX / kind)], free_port())
+        for kind in ("bm25", "dense")
+        for name, command in (("ours", ours), ("plain", plain))
+    }
+
+
+def synthetic(size: int) -> Path:
+    """A corpus of `size` passages of 60 words drawn by their frequency in the real one."""
+    counts = Counter(word for text in texts() for word in re.findall(r"\w+", text))
+    draw = random.Random(size)
+    words, weights = list(counts), list(counts.values())
+    path = WORK / f"{size}.jsonl"
+    with path.open("w") as file:
+        for number in range(size):
+            drawn = draw.choices(words, weights, k=60)
+            row = {"id": str(number), "title": " ".join(drawn[:3]), "text": " ".join(drawn[3:])}
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def timed(command: list[str]) -> dict[str, float]:
+    """Seconds and peak memory (GB, of the largest process) of a stage."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return {"seconds": time.perf_counter() - start, "peak": usage.ru_maxrss / 1e6}
+
+
+def growth(size: str) -> dict[str, Any]:
+    """Corpus, BM25 and dense index of a synthetic corpus; the encoder reads 4 tokens of each passage."""
+    folder = WORK / "growth"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    source, corpus = synthetic(int(size)), str(folder / "corpus.parquet")
+    index = ["retrieval.index", "--params", "params.yaml", "--corpus", corpus]
+    result = {
+        "corpus": timed(
+            ["retrieval.corpus", "--params", "params.yaml", "--source", str(source), "--out", corpus]
+        ),
+        "bm25": timed([*index, "--kind", "bm25", "--out", str(folder / "bm25")]),
+        "dense": timed(
+            [*index, "--kind", "dense", "--set", "index.max_tokens=4", "--out", str(folder / "dense")]
+        ),
+    }
+    source.unlink()
+    shutil.rmtree(folder)
+    return result
+
+
+def apart(name: str, *arguments: str) -> Any:
+    """Run a measurement of this file in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.retrieval", "--only", name, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    result = json.loads(done.stdout.decode().splitlines()[-1])
+    print(name, *arguments, json.dumps(result), flush=True)
+    return result
+
+
+def speed_lines() -> list[str]:
+    """BM25 and encoder tables."""
+    asked, passages = len(questions()), len(texts()[::10])
+    rates = {name: apart(name) for name in ("bm25_ours", "bm25_pyserini", "bm25_bm25s")}
+    rates |= {name: apart(name) for name in ("encoder_ours", "encoder_sentence_transformers")}
+    lines = [
+        f"## BM25: {asked} questions in one batch, best {K} of 10,033 passages",
+        "",
+        "| | questions/s | ours is |",
+        "| --- | ---: | ---: |",
+    ]
+    for name, label in (("ours", "ours"), ("pyserini", "pyserini LuceneSearcher"), ("bm25s", "bm25s")):
+        rate = rates[f"bm25_{name}"]
+        lines.append(f"| {label} | {rate:,.0f} | {rates['bm25_ours'] / rate:.2f} × |")
+    ours, other = rates["encoder_ours"], rates["encoder_sentence_transformers"]
+    return [
+        *lines,
+        "",
+        f"## Encoder: MiniLM over {passages} passages, at most 256 tokens",
+        "",
+        "| | passages/s | ours is |",
+        "| --- | ---: | ---: |",
+        f"| ours | {ours:.1f} | 1.00 × |",
+        f"| sentence-transformers | {other:.1f} | {ours / other:.2f} × |",
+        "",
+    ]
+
+
+def server_lines() -> list[str]:
+    """The server table."""
+    found = apart("servers")
+    lines = [
+        "## Server: one query a request, each client on its own connection",
+        "",
+        "| server | start to first answer | clients | requests/s | p50 ms | p99 ms | × plain |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, figures in found.items():
+        plain = found[f"{name.split()[0]} plain"]
+        for clients in map(str, CLIENTS):
+            one = figures[clients]
+            ratio = one["per_second"] / plain[clients]["per_second"]
+            lines.append(
+                f"| {name} | {figures['first']:.1f} s | {clients} | {one['per_second']:,.0f} |"
+                f" {1000 * one['p50']:.1f} | {1000 * one['p99']:.1f} | {ratio:.2f} |"
+            )
+    return [*lines, ""]
+
+
+def growth_lines() -> list[str]:
+    """The table of building by corpus size."""
+    stages = ("corpus", "bm25", "dense")
+    lines = [
+        "## Building by corpus size (synthetic passages of 60 words; the encoder reads 4 tokens of each)",
+        "",
+        "| passages | corpus s | peak GB | BM25 s | peak GB | dense s | peak GB |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    found = {size: apart("growth", str(size)) for size in SIZES}
+    for size, cost in found.items():
+        cells = [f"{cost[stage][unit]:.1f}" for stage in stages for unit in ("seconds", "peak")]
+        lines.append(f"| {size:,} | {' | '.join(cells)} |")
+    small, large = (sum(found[size][stage]["seconds"] for stage in stages) for size in SIZES[-2:])
+    slope = (large - small) / (SIZES[-1] - SIZES[-2])
+    hours = (large + slope * (WIKIPEDIA - SIZES[-1])) / 3600
+    return [
+        *lines,
+        "",
+        f"On the line through the last two sizes, {WIKIPEDIA:,} passages take {hours:.1f} hours, beside what"
+        " the encoder takes for the rest of each passage.",
+        "",
+    ]
+
+
+def main() -> None:
+    """Measure everything and write the page, or one part of it and print that."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", metavar="PART", help="print one measurement as JSON")
+    args = parser.parse_args()
+    if args.only:
+        print(json.dumps(globals()[args.only[0]](*args.only[1:])))
+        return
+    WORK.mkdir(parents=True, exist_ok=True)
+    head = ["# Speed of retrieval", "", "Made by `python -m benchmarks.retrieval` in one run.", ""]
+    lines = [*head, *speed_lines(), *server_lines(), *growth_lines()]
+    OUT.write_text("\n".join(lines))
+    print(OUT.read_text())
+
+
+if __name__ == "__main__":
+    main()
