@@ -125,7 +125,9 @@ class TransformersEngine:
         """Load the model folder."""
         self.model = load(policy, compute_dtype(), "sdpa").eval()
         self.tokenizer = load_tokenizer(policy)
-        self.eos = self.tokenizer.eos_token_id
+        # as vLLM: some families end a turn and a text with different tokens
+        more = self.model.generation_config.eos_token_id or []
+        self.ends = {self.tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])}
 
     @torch.inference_mode()
     def generate(
@@ -150,7 +152,7 @@ class TransformersEngine:
                 token = int(logits.argmax())
             ids.append(token)
             logprobs.append(float(torch.log_softmax(logits, -1)[token]))
-            if token == self.eos or (stops and any(text in self.tokenizer.decode(ids) for text in stops)):
+            if token in self.ends or (stops and any(text in self.tokenizer.decode(ids) for text in stops)):
                 return Generation(ids, logprobs, True)
             tokens = torch.tensor([[token]])
         return Generation(ids, logprobs, False)
