@@ -1,6 +1,6 @@
-"""Supervised warm-up: `policy, train questions, indexes -> policy folder` that speaks the protocol.
+"""Supervised warm-up: `policy, train questions, indexes -> policy folder` that speaks protocol `igpo`.
 
-A small model doesn't write the protocol by itself (the paper's experiment has no such step). Traces are
+A small model doesn't write it by itself (the paper's experiment has no such step). Traces are
 built by rule from questions whose supporting passages are known: search every hop's title, quote the evidence
 that was found, answer. A question whose search doesn't show its evidence is left out. Loss on the policy's
 tokens only.

@@ -74,13 +74,15 @@ class Found:
         return [[self.hit] for _ in queries]
 
 
-def play(qwen, name: str, texts: list[str], passage: str) -> tuple[Trajectory, Scripted, Renderer]:
+def play(
+    qwen, name: str, texts: list[str], passage: str, max_turns: int = 4
+) -> tuple[Trajectory, Scripted, Renderer]:
     renderer = Renderer(qwen, prepare(name, date=DATE))
     params = SimpleNamespace(
         tools=["web_search"],
         k=1,
         passage_chars=None,
-        max_turns=4,
+        max_turns=max_turns,
         turn_tokens=64,
         max_tokens=8192,
         temperature=1.0,
@@ -197,6 +199,7 @@ def test_prompts_and_observations_have_the_published_structure(qwen, name):
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_context_is_what_was_sampled_and_what_was_shown(qwen, name):
+    """Disagreement 20 (algorithms.md 2.1): the released code renders and tokenises every turn anew."""
     made, engine, renderer = play(qwen, name, turns_of(name), "by Melville")
     search = WRITTEN[name][0]
     ends = bool(renderer.protocol.stops)
@@ -213,6 +216,7 @@ def test_the_context_is_what_was_sampled_and_what_was_shown(qwen, name):
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_hostile_passage_changes_neither_parsing_nor_reward(qwen, name):
+    """Disagreement 8: the released code looks for tags and the answer in tool output too."""
     clean, _, _ = play(qwen, name, turns_of(name), "by Melville")
     attacked, _, _ = play(qwen, name, turns_of(name), HOSTILE)
     for before, after in zip(clean.rows, attacked.rows, strict=True):
@@ -220,6 +224,15 @@ def test_a_hostile_passage_changes_neither_parsing_nor_reward(qwen, name):
             assert after[column] == before[column]
     outcomes = [reward.outcome(made.rows[-1]["answer"], ["Melville"], -2.0) for made in (clean, attacked)]
     assert outcomes == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_call_in_the_last_turn_ends_the_trajectory(qwen, name):
+    """Disagreement 18: no empty turn follows it; what it found is noted and not read."""
+    made, engine, _ = play(qwen, name, turns_of(name), "by Melville", max_turns=1)
+    assert [row["stop"] for row in made.rows] == [None, "turn_limit"]
+    assert (made.rows[1]["hit_ids"], made.rows[1]["observation_ids"]) == (["p"], [])
+    assert len(engine.prompts) == 1
 
 
 @pytest.mark.parametrize("name", WRITTEN)
