@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from igpo import protocol
 from igpo.engine import Engine, Generation, Request
+from igpo.protocol import Renderer, Turn, observation_text
+from retrieval.search import Hit
 
 log = logging.getLogger("igpo")
 
@@ -53,121 +54,157 @@ class Trajectory:
         self.context += [*ids, *observation_ids]
 
 
-def request_seed(seed: int, iteration: int, trajectory: Trajectory) -> int:
+@dataclass
+class Call:
+    """A turn that calls a tool: what was sampled, what was found, how the policy will read it."""
+
+    trajectory: Trajectory
+    generation: Generation
+    text: str
+    turn: Turn
+    hits: list[list[Hit]] = field(default_factory=list)
+    observation: str = ""
+    stop: str | None = None
+
+
+def request_seed(seed: int, iteration: int, trajectory: Trajectory, *purpose: str) -> int:
     """A 32-bit seed from the identity of a turn, whatever else is in the batch."""
     key = (seed, iteration, trajectory.question["question_id"], trajectory.sample, len(trajectory.rows))
-    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(repr(key + purpose).encode()).digest()[:4], "big")
 
 
-def shown_to_policy(hits: Sequence[Any], params: SimpleNamespace) -> list[Any]:
-    """(id, passage text) of hits, as a policy reads them."""
-    return [(hit.id, protocol.passage_text(hit.title, hit.text, params.passage_chars)) for hit in hits]
-
-
-def search_passages(searcher: Any, queries: Sequence[str], params: SimpleNamespace) -> list[list[Any]]:
-    """(id, passage text) of the top k of every query; each distinct query is searched once."""
+def search_all(searcher: Any, queries: Sequence[str], k: int) -> list[list[Hit]]:
+    """The top k hits of every query; each distinct query is searched once."""
     distinct = sorted(set(queries))
-    found = dict(zip(distinct, searcher.search(distinct, params.k), strict=True)) if distinct else {}
-    return [shown_to_policy(found[query], params) for query in queries]
+    found = dict(zip(distinct, searcher.search(distinct, k), strict=True)) if distinct else {}
+    return [found[query] for query in queries]
 
 
-def read_on(searcher: Any, trajectory: Trajectory, title: str, params: SimpleNamespace) -> list[Any]:
-    """(id, passage text) of a page's next k passages after the last one that the trajectory was shown."""
+def read_on(searcher: Any, trajectory: Trajectory, title: str, k: int) -> list[Hit]:
+    """A page's next k passages after the last one that the trajectory was shown."""
     shown = [hit for row in reversed(trajectory.rows) for hit in reversed(row["hit_ids"])]
     last = next((name for name in shown if (hit := searcher.get(name)) and hit.title == title), None)
-    return shown_to_policy(searcher.following(last, params.k), params) if last is not None else []
+    return searcher.following(last, k) if last is not None else []
 
 
-def run_agent(
-    trajectories: list[Trajectory],
-    engine: Engine,
-    searcher: Any,
-    renderer: protocol.Renderer,
-    params: SimpleNamespace,
-    seeding: tuple[int, int],
-) -> None:
-    """Run the search protocol to the end of every trajectory, in place.
+@dataclass(frozen=True)
+class Agent:
+    """Plays the renderer's protocol. `seeding` is (seed, iteration), `params` section `rollout`."""
 
-    `seeding` is (seed, iteration). Turns end with `stop` answered, format_error, turn_limit or token_limit.
-    """
-    for trajectory in trajectories:
-        trajectory.add(None, "", renderer.prompt(trajectory.question["question"]))
-    for number in range(1, params.max_turns + 1):
-        for trajectory in trajectories:
-            if trajectory.live and len(trajectory.context) + params.turn_tokens > params.max_tokens:
-                trajectory.add(None, "", [], stop="token_limit")
-        live = [trajectory for trajectory in trajectories if trajectory.live]
-        if not live:
-            break
-        log.info("turn %d of %d: %d trajectories", number, params.max_turns, len(live))
-        requests = [Request(t.context, request_seed(*seeding, t)) for t in live]
-        generations = engine.generate(requests, params.turn_tokens, params.temperature)
-        _act(live, generations, searcher, renderer, params, last=number == params.max_turns)
+    engine: Engine
+    searcher: Any
+    renderer: Renderer
+    params: SimpleNamespace
+    seeding: tuple[int, int]
 
+    def run(self, trajectories: list[Trajectory]) -> None:
+        """Play every trajectory to its end, in place.
 
-def _act(
-    live: list[Trajectory],
-    generations: list[Generation],
-    searcher: Any,
-    renderer: protocol.Renderer,
-    params: SimpleNamespace,
-    last: bool,
-) -> None:
-    texts = [renderer.decode(generation.ids) for generation in generations]
-    turns = [protocol.parse(text) for text in texts]
-    queries = [query for turn in turns if turn.tool == "web_search" for query in turn.queries]
-    hits = dict(zip(queries, search_passages(searcher, queries, params), strict=True))
-    for trajectory, generation, text, turn in zip(live, generations, texts, turns, strict=True):
-        if not generation.stopped:
-            trajectory.add(generation, text, [], stop="token_limit")
-        elif turn.error:
-            trajectory.add(generation, text, [], stop="format_error")
-        elif turn.answer is not None:
-            trajectory.add(generation, text, [], answer=turn.answer, stop="answered")
-        else:
-            shown = [hits[query] for query in turn.queries] if turn.tool == "web_search" else []
-            if turn.tool == "open" and turn.tool in params.tools and turn.queries:
-                shown = [read_on(searcher, trajectory, turn.queries[0], params)]
-            passages = [[text for _, text in row] for row in shown]
-            observation = protocol.observation_text(turn, passages, params.tools)
+        Turns end with `stop` answered, format_error, turn_limit or token_limit.
+        """
+        params = self.params
+        self.ask(trajectories)
+        for number in range(1, params.max_turns + 1):
+            for trajectory in trajectories:
+                if trajectory.live and len(trajectory.context) + params.turn_tokens > params.max_tokens:
+                    trajectory.add(None, "", [], stop="token_limit")
+            live = [trajectory for trajectory in trajectories if trajectory.live]
+            if not live:
+                break
+            log.info("turn %d of %d: %d trajectories", number, params.max_turns, len(live))
+            requests = [Request(t.context, request_seed(*self.seeding, t)) for t in live]
+            calls = self.decide(live, self.generate(requests, self.renderer.protocol.stops))
+            self.observe(calls, last=number == params.max_turns)
+
+    def generate(self, requests: list[Request], stops: Sequence[str] = ()) -> list[Generation]:
+        """One engine call with the section's limits."""
+        return self.engine.generate(requests, self.params.turn_tokens, self.params.temperature, stops)
+
+    def ask(self, trajectories: list[Trajectory]) -> None:
+        """Turn 0: the prompt, in some protocols with what a search for the question finds."""
+        if not self.renderer.protocol.searches_first:
+            for trajectory in trajectories:
+                trajectory.add(None, "", self.renderer.prompt(trajectory.question["question"]))
+            return
+        questions = [trajectory.question["question"] for trajectory in trajectories]
+        found = search_all(self.searcher, questions, self.params.k)
+        for trajectory, question, hits in zip(trajectories, questions, found, strict=True):
+            passages = self.renderer.protocol.passages([question], [hits], self.params.passage_chars)
             trajectory.add(
-                generation,
-                text,
-                [] if last else renderer.observation(observation),
-                tool=turn.tool,
-                queries=turn.queries,
-                hit_ids=[hit for row in shown for hit, _ in row],
-                observation=observation,
-                stop="turn_limit" if last else None,
+                None,
+                "",
+                self.renderer.prompt(question, passages),
+                tool="web_search",
+                queries=[question],
+                hit_ids=[hit.id for hit in hits],
+                observation=passages,
             )
 
+    def decide(self, live: list[Trajectory], generations: list[Generation]) -> list[Call]:
+        """End the trajectories that answered or failed; returns the calls of the others."""
+        calls = []
+        for trajectory, generation in zip(live, generations, strict=True):
+            text = self.renderer.decode(generation.ids, generation.stopped)
+            turn = self.renderer.protocol.parse(text)
+            if not generation.stopped and not self.renderer.protocol.cut_answers:
+                trajectory.add(generation, text, [], stop="token_limit")
+            elif turn.error:
+                trajectory.add(generation, text, [], stop="format_error")
+            elif turn.answer is not None:
+                trajectory.add(generation, text, [], answer=turn.answer, stop="answered")
+            else:
+                calls.append(Call(trajectory, generation, text, turn))
+        return calls
 
-def run_few_shot(
-    trajectories: list[Trajectory],
-    engine: Engine,
-    searcher: Any | None,
-    renderer: protocol.Renderer,
-    params: SimpleNamespace,
-    seeding: tuple[int, int],
-) -> None:
-    """Answer in one turn after six examples; with a searcher, after one search for the question itself."""
-    questions = [trajectory.question["question"] for trajectory in trajectories]
-    found = search_passages(searcher, questions, params) if searcher else [[] for _ in questions]
-    for trajectory, hits in zip(trajectories, found, strict=True):
-        passages = [text for _, text in hits]
-        prompt = protocol.few_shot(trajectory.question["question"], passages)
-        trajectory.add(
-            None,
-            "",
-            renderer.encode_plain(prompt),
-            tool="web_search" if searcher else None,
-            queries=[trajectory.question["question"]] if searcher else [],
-            hit_ids=[hit for hit, _ in hits],
-            observation="\n".join(passages) if searcher else None,
-        )
-    requests = [Request(t.context, request_seed(*seeding, t)) for t in trajectories]
-    generations = engine.generate(requests, params.turn_tokens, params.temperature, stop="\n")
-    for trajectory, generation in zip(trajectories, generations, strict=True):
-        text = renderer.decode(generation.ids)
-        answer = text.strip().partition("\n")[0].strip()
-        trajectory.add(generation, text, [], answer=answer, stop="answered")
+    def observe(self, calls: list[Call], last: bool) -> None:
+        """Run the calls and append their turns; in the `last` turn its answer is noted but not read."""
+        self.find(calls)
+        if self.renderer.protocol.reader and not last:
+            self.condense(calls)
+        for call in calls:
+            call.trajectory.add(
+                call.generation,
+                call.text,
+                [] if last or call.stop else self.renderer.observation(call.observation),
+                tool=call.turn.tool,
+                queries=call.turn.queries,
+                hit_ids=[hit.id for listed in call.hits for hit in listed],
+                observation=call.observation,
+                stop="turn_limit" if last else call.stop,
+            )
+
+    def find(self, calls: list[Call]) -> None:
+        """What the called tools find, and say, noted in the calls."""
+        params = self.params
+        queries = [query for call in calls if call.turn.tool == "web_search" for query in call.turn.queries]
+        hits = dict(zip(queries, search_all(self.searcher, queries, params.k), strict=True))
+        for call in calls:
+            turn = call.turn
+            if turn.tool == "web_search":
+                call.hits = [hits[query] for query in turn.queries]
+            elif turn.tool == "open" and "open" in params.tools and turn.queries:
+                call.hits = [read_on(self.searcher, call.trajectory, turn.queries[0], params.k)]
+            call.observation = observation_text(
+                self.renderer.protocol, turn, call.hits, params.tools, params.passage_chars
+            )
+
+    def condense(self, calls: list[Call]) -> None:
+        """Let the policy put what helps in the place of what was found, each in a prompt of its own.
+
+        These tokens belong to no trajectory. A prompt that doesn't fit into `max_tokens` ends its trajectory.
+        """
+        readings = []
+        for call in calls:
+            if not any(call.hits):
+                continue
+            reasoning = "".join([*(row["text"] for row in call.trajectory.rows), call.text])
+            prompt = self.renderer.reading(reasoning, call.turn.queries[0], call.observation)
+            if len(prompt) + self.params.turn_tokens > self.params.max_tokens:
+                call.stop = "token_limit"
+                continue
+            seed = request_seed(*self.seeding, call.trajectory, "reading")
+            readings.append((call, Request(prompt, seed)))
+        generations = self.generate([request for _, request in readings]) if readings else []
+        for (call, _), generation in zip(readings, generations, strict=True):
+            text = self.renderer.decode(generation.ids, generation.stopped)
+            call.observation = self.renderer.protocol.condensed(text)

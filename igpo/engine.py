@@ -90,9 +90,9 @@ class VllmEngine:
         )
 
     def generate(
-        self, requests: Sequence[Request], max_new: int, temperature: float, stop: str | None = None
+        self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
     ) -> list[Generation]:
-        """Continue every prompt by at most `max_new` tokens; `stop` ends one at this text."""
+        """Continue every prompt by at most `max_new` tokens; one ends where it holds a text of `stops`."""
         from vllm import SamplingParams
 
         params = [
@@ -101,9 +101,9 @@ class VllmEngine:
                 seed=request.seed,
                 max_tokens=max_new,
                 logprobs=0,
-                stop=stop,
+                stop=list(stops),
                 include_stop_str_in_output=True,
-                detokenize=stop is not None,
+                detokenize=bool(stops),
             )
             for request in requests
         ]
@@ -125,16 +125,18 @@ class TransformersEngine:
         """Load the model folder."""
         self.model = load(policy, compute_dtype(), "sdpa").eval()
         self.tokenizer = load_tokenizer(policy)
-        self.eos = self.tokenizer.eos_token_id
+        # as vLLM: some families end a turn and a text with different tokens
+        more = self.model.generation_config.eos_token_id or []
+        self.ends = {self.tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])}
 
     @torch.inference_mode()
     def generate(
-        self, requests: Sequence[Request], max_new: int, temperature: float, stop: str | None = None
+        self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
     ) -> list[Generation]:
-        """Continue every prompt by at most `max_new` tokens; `stop` ends one at this text."""
-        return [self._one(request, max_new, temperature, stop) for request in requests]
+        """Continue every prompt by at most `max_new` tokens; one ends where it holds a text of `stops`."""
+        return [self._one(request, max_new, temperature, stops) for request in requests]
 
-    def _one(self, request: Request, max_new: int, temperature: float, stop: str | None) -> Generation:
+    def _one(self, request: Request, max_new: int, temperature: float, stops: Sequence[str]) -> Generation:
         generator = torch.Generator().manual_seed(request.seed)
         tokens, cache = torch.tensor([request.prompt]), None
         ids: list[int] = []
@@ -150,7 +152,7 @@ class TransformersEngine:
                 token = int(logits.argmax())
             ids.append(token)
             logprobs.append(float(torch.log_softmax(logits, -1)[token]))
-            if token == self.eos or (stop and stop in self.tokenizer.decode(ids)):
+            if token in self.ends or (stops and any(text in self.tokenizer.decode(ids) for text in stops)):
                 return Generation(ids, logprobs, True)
             tokens = torch.tensor([[token]])
         return Generation(ids, logprobs, False)

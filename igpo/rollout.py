@@ -10,9 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from igpo import agent, protocol, schema
+from igpo import agent, protocols, schema
 from igpo.engine import open_engine
 from igpo.model import load_tokenizer, weights_sha256
+from igpo.protocol import Renderer
 from retrieval import stage, tables
 from retrieval.client import open_search
 from retrieval.stage import UserError
@@ -52,12 +53,12 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Roll out and write the table."""
     questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
     chosen = choose_questions(questions, params, args.seed, args.iteration)
-    renderer = protocol.Renderer(load_tokenizer(args.policy), params.tools)
+    protocol = protocols.prepare(params.protocol, params.tools, params.instructions, params.date)
+    renderer = Renderer(load_tokenizer(args.policy), protocol)
     trajectories = [agent.Trajectory(question, s) for question in chosen for s in range(params.samples)]
-    searcher: Any = None if params.protocol == "closed_book" else open_search(args.index, args.search)
+    searcher: Any = open_search(args.index, args.search) if protocol.searches else None
     engine = open_engine(args.policy, params)
-    play = agent.run_agent if params.protocol == "igpo" else agent.run_few_shot
-    play(trajectories, engine, searcher, renderer, params, (args.seed, args.iteration))
+    agent.Agent(engine, searcher, renderer, params, (args.seed, args.iteration)).run(trajectories)
     rows = [row for trajectory in trajectories for row in trajectory.rows]
     meta = {
         "policy": weights_sha256(args.policy),

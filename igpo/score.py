@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import torch
 
-from igpo import reward, schema
+from igpo import protocols, reward, schema
 from igpo.model import load, load_tokenizer, weights_sha256
 from igpo.packing import Segment, check_model, common_prefix, depth, flatten, logprobs, packs
 from igpo.protocol import Renderer
@@ -154,11 +154,14 @@ def gold_answers(questions: Path, rows: Rows) -> dict[str, list[str]]:
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Score every trajectory and write the table."""
-    rows = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
+    table = tables.read(args.rollouts, schema.ROLLOUTS)
+    rows = table.to_pylist()
     if not rows:
         raise UserError(f"{args.rollouts}: no rows")
     golds = gold_answers(args.questions, rows)
-    renderer = Renderer(load_tokenizer(args.policy))
+    # a table that another program wrote is taken for the default protocol's
+    protocol = protocols.find((table.schema.metadata or {}).get(b"protocol", b"igpo").decode())
+    renderer = Renderer(load_tokenizer(args.policy), protocol)
     forced = {question_id: renderer.forced_answer(answers[0]) for question_id, answers in golds.items()}
     scored = groups(rows, forced)
     dtype = compute_dtype() if params.dtype == "auto" else getattr(torch, params.dtype)

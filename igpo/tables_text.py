@@ -3,7 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAMES = {"closed_book": "closed book", "rag": "RAG", "warmup": "warm start"}
+NAMES = {
+    "closed_book": "closed book",
+    "rag": "RAG",
+    "cot": "CoT",
+    "cot_rag": "CoT + RAG",
+    "search_o1": "Search-o1",
+    "warmup": "warm start",
+}
 NOTES = {
     "ours": "Per cent. In brackets the 95 % bootstrap interval over questions; Δ is the difference in F1 to"
     " the baseline's; ± is the standard deviation over seeds.",

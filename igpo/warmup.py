@@ -1,6 +1,6 @@
-"""Supervised warm-up: `policy, train questions, indexes -> policy folder` that speaks the protocol.
+"""Supervised warm-up: `policy, train questions, indexes -> policy folder` that speaks protocol `igpo`.
 
-A small model doesn't write the protocol by itself (the paper's experiment has no such step). Traces are
+A small model doesn't write it by itself (the paper's experiment has no such step). Traces are
 built by rule from questions whose supporting passages are known: search every hop's title, quote the evidence
 that was found, answer. A question whose search doesn't show its evidence is left out. Loss on the policy's
 tokens only.
@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 
-from igpo import agent, protocol, schema
+from igpo import agent, protocols, schema
 from igpo.engine import Generation
 from igpo.model import load, load_tokenizer, save, weights_sha256
 from igpo.packing import logprobs, packs
+from igpo.protocol import Renderer, passage_text
+from igpo.protocols.igpo import call_text
 from igpo.score import groups, tree
 from igpo.train import autocast
 from retrieval import stage, tables
@@ -49,7 +51,7 @@ def head(passage: str) -> str:
 
 
 def trace(
-    question: dict[str, Any], hops: list[tuple[str, list[Any]]], renderer: protocol.Renderer
+    question: dict[str, Any], hops: list[tuple[str, list[Any]]], renderer: Renderer
 ) -> agent.Trajectory | None:
     """A finished trajectory; `hops` holds each hop's title and its search's (id, passage) hits.
 
@@ -67,7 +69,7 @@ def trace(
         said = "".join(f"{text}. " for text in quotes)
         _add(
             made,
-            f"\n{said}I need to look up {title}.\n</think>\n{protocol.call_text([title])}",
+            f"\n{said}I need to look up {title}.\n</think>\n{call_text([title])}",
             renderer,
             [text for _, text in hits],
         )
@@ -84,9 +86,7 @@ def trace(
     return made
 
 
-def _add(
-    made: agent.Trajectory, text: str, renderer: protocol.Renderer, shown: list[str] | None = None
-) -> None:
+def _add(made: agent.Trajectory, text: str, renderer: Renderer, shown: list[str] | None = None) -> None:
     ids = renderer.turn(text)
     observation = [] if shown is None else renderer.observation("\n".join(shown))
     stop = "answered" if shown is None else None
@@ -104,7 +104,7 @@ def _title(searcher: Any, question: dict[str, Any], passage: str) -> str:
 
 
 def build_traces(
-    questions: list[dict[str, Any]], searcher: Any, renderer: protocol.Renderer, params: SimpleNamespace
+    questions: list[dict[str, Any]], searcher: Any, renderer: Renderer, params: SimpleNamespace
 ) -> list[agent.Trajectory]:
     """At most `params.traces` traces, in a seeded order."""
     pool = sorted((q for q in questions if q["supporting_ids"]), key=lambda q: q["question_id"])
@@ -113,7 +113,11 @@ def build_traces(
     pool = pool[: 2 * params.traces]
     titles = [[_title(searcher, q, passage) for passage in q["supporting_ids"]] for q in pool]
     flat = [title for listed in titles for title in listed]
-    hits = dict(zip(flat, agent.search_passages(searcher, flat, params), strict=True))
+    found = agent.search_all(searcher, flat, params.k)
+    shown = [
+        [(hit.id, passage_text(hit.title, hit.text, params.passage_chars)) for hit in hits] for hits in found
+    ]
+    hits = dict(zip(flat, shown, strict=True))
     built = [
         trace(question, [(title, hits[title]) for title in listed], renderer)
         for question, listed in zip(pool, titles, strict=True)
@@ -184,7 +188,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     if params.traces:
         questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
         searcher = open_searcher(args.index)
-        traces = build_traces(questions, searcher, protocol.Renderer(tokenizer), params)
+        traces = build_traces(questions, searcher, Renderer(tokenizer, protocols.prepare("igpo")), params)
     torch.manual_seed(params.seed)
     model = load(args.policy, torch.float32, "tree").train()
     losses = learn(model, traces, params)

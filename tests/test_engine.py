@@ -49,7 +49,7 @@ def test_logprobs_are_the_models(engine, prompts, base_model):
 
 
 def test_it_stops_at_the_text_and_at_the_limit(engine, prompts):
-    stopped = engine.generate([Request(prompts[2], 0)], 20, 0.0, stop=",")[0]
+    stopped = engine.generate([Request(prompts[2], 0)], 20, 0.0, stops=(",",))[0]
     cut = engine.generate([Request(prompts[0], 0)], 3, 0.0)[0]
     assert stopped.stopped
     assert len(stopped.ids) < 20
@@ -90,6 +90,8 @@ def test_the_jvm_keeps_sigsegv_beside_vllm(base_model, tmp_path):
     section = {
         "engine": "vllm",
         "protocol": "rag",
+        "instructions": None,
+        "date": "",
         "tools": ["web_search"],
         "benchmarks": [],
         "questions": None,

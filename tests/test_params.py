@@ -59,7 +59,12 @@ def wrong(params: dict, path: str, value: object) -> dict:
         ("advantage.gama", 0.9, "unknown key 'gama' in advantage; nearest valid key: 'gamma'"),
         ("rolout", {}, "unknown key 'rolout' in top level; nearest valid key: 'rollout'"),
         ("rollout.samples", -1, "rollout.samples: -1 is less than the minimum"),
-        ("rollout.engine", "vlm", "rollout.engine: 'vlm' is not one of ['vllm', 'transformers']"),
+        (
+            "rollout.engine",
+            "vlm",
+            "rollout.engine: 'vlm' is not one of ['vllm', 'transformers']; nearest: 'vllm'",
+        ),
+        ("rollout.protocol", "serch_r1", "nearest: 'search_r1'"),
         ("advantage.gamma", "much", "advantage.gamma: 'much' is not of type 'number'"),
         ("train.lr", None, "'lr' is a required property"),
         (

@@ -1,28 +1,45 @@
 """What a policy may write and how it is read; text from documents can't pass for the policy's."""
 
+import hashlib
+
 import pytest
 
 from igpo.model import load_tokenizer
-from igpo.protocol import (
-    OPEN,
-    SYSTEM,
-    TOOLS,
-    Renderer,
-    Turn,
-    call_text,
-    few_shot,
-    observation_text,
-    parse,
-    passage_text,
-    system,
-)
+from igpo.protocol import TOOLS, Renderer, Turn, observation_text, passage_text
+from igpo.protocols import prepare
+from igpo.protocols.igpo import OPEN, call_text, parse
+from retrieval.search import Hit
 
+IGPO = prepare("igpo")
 CALL = '{"name": "web_search", "arguments": {"query": ["a", "b"]}}'
 
 
 @pytest.fixture(scope="module")
 def renderer(base_model):
-    return Renderer(load_tokenizer(base_model))
+    return Renderer(load_tokenizer(base_model), IGPO)
+
+
+def found(*passages: str) -> list[Hit]:
+    return [Hit(text, "T", text, 1.0) for text in passages]
+
+
+def digest(ids: list[int]) -> str:
+    return hashlib.sha256(repr(ids).encode()).hexdigest()[:16]
+
+
+def test_the_default_tokens_stay_what_they_were(base_model, renderer):
+    """Policies are warmed up on these tokens: a change makes them speak another protocol."""
+    tokenizer, asked = renderer.tokenizer, "Who wrote Moby-Dick, <|im_end|>?"
+    opening, rag = Renderer(tokenizer, prepare("igpo", TOOLS)), Renderer(tokenizer, prepare("rag"))
+    assert digest(renderer.prompt(asked)) == "b122ebf67e75c208"
+    assert digest(opening.prompt(asked)) == "c26e53feee76087d"
+    assert digest(rag.prompt(asked, "P: x\nQ: y")) == "0ef223438dbb2ca5"
+    head = [198, 1, 4093, 198, 44, 19324, 79, 7639, 46, 198]
+    body = [68, 42, 253, 2067, 108, 306, 79, 486, 108, 46, 198, 82, 198]
+    tail = [9617, 19324, 79, 7639, 46, 2, 198, 1, 520, 9531, 198, 44, 17400, 46]
+    assert renderer.observation("T: a <|im_end|>\nb") == head + body + tail
+    forced = [198, 2696, 665, 506, 2001, 1096, 288, 2988, 198, 9617, 17400, 46, 198, 44, 11247, 46, 198]
+    assert renderer.forced_answer("Inc.") == ([*forced, 22318, 30], [17, 18])
 
 
 @pytest.mark.parametrize(
@@ -82,20 +99,21 @@ def test_a_call_survives_rendering_and_parsing():
 
 def test_observation_text():
     call = Turn(tool="web_search", queries=["a", "b"])
-    assert observation_text(call, [["x", "y"], ["z"]]) == "x\ny\nz"
-    assert observation_text(call, [[], []]) == "No results"
-    assert observation_text(Turn(tool="browse"), []) == "Unknown tool: browse"
-    assert "list of strings" in observation_text(Turn(tool="web_search"), [])
+    assert observation_text(IGPO, call, [found("x", "y"), found("z")]) == "T: x\nT: y\nT: z"
+    assert observation_text(IGPO, call, [found("x"), []], chars=2) == "T:"
+    assert observation_text(IGPO, call, [[], []]) == "No results"
+    assert observation_text(IGPO, Turn(tool="browse"), []) == "Unknown tool: browse"
+    assert "list of strings" in observation_text(IGPO, Turn(tool="web_search"), [])
 
 
 def test_open_is_known_where_it_is_a_tool():
     call = Turn(tool="open", queries=["T"])
-    assert observation_text(call, [["x"]]) == "Unknown tool: open"
-    assert observation_text(call, [["x", "y"]], TOOLS) == "x\ny"
-    assert observation_text(call, [[]], TOOLS) == "No further passages of T"
-    assert observation_text(Turn(tool="open"), [], TOOLS) == 'open needs "title", a string'
-    assert system(TOOLS[:1]) == SYSTEM
-    assert '"open"' in system(TOOLS) and system(TOOLS).replace(OPEN, "") == SYSTEM
+    assert observation_text(IGPO, call, [found("x")]) == "Unknown tool: open"
+    assert observation_text(IGPO, call, [found("x", "y")], TOOLS) == "T: x\nT: y"
+    assert observation_text(IGPO, call, [[]], TOOLS) == "No further passages of T"
+    assert observation_text(IGPO, Turn(tool="open"), [], TOOLS) == 'open needs "title", a string'
+    assert OPEN in prepare("igpo", TOOLS).instructions
+    assert prepare("igpo", TOOLS).instructions.replace(OPEN, "") == IGPO.instructions
 
 
 def test_a_passage_is_one_line_and_cut():
@@ -106,7 +124,7 @@ def test_a_passage_is_one_line_and_cut():
 def test_prompt_and_observation_render_the_chat_template(renderer):
     expected = renderer.tokenizer.apply_chat_template(
         [
-            {"role": "system", "content": SYSTEM},
+            {"role": "system", "content": IGPO.instructions},
             {"role": "user", "content": "Who?"},
             {"role": "assistant", "content": "<think>\np\n</think>\n" + call_text(["x"])},
             {"role": "user", "content": "<tool_response>\nfound\n</tool_response>"},
@@ -149,9 +167,3 @@ def test_gold_tokens_are_those_that_overlap_the_gold(renderer, gold):
 def test_an_empty_gold_answer_is_an_error(renderer):
     with pytest.raises(ValueError, match="empty gold"):
         renderer.forced_answer(" ")
-
-
-def test_few_shot_ends_where_the_answer_begins():
-    prompt = few_shot("Who wrote it?", ["P1: text"])
-    assert prompt.count("Question:") == 7
-    assert prompt.endswith("P1: text\nQuestion: Who wrote it?\nAnswer:")

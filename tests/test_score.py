@@ -10,6 +10,7 @@ from igpo import schema, score
 from igpo.model import load, load_tokenizer
 from igpo.packing import depth
 from igpo.protocol import Renderer
+from igpo.protocols import prepare
 from retrieval.stage import UserError
 
 PARAMS = SimpleNamespace(info_gain="log_prob_diff", format_penalty=-2.0)
@@ -29,7 +30,7 @@ def rollout(question: str, sample: int, prompt: list[int], turns: list[tuple[lis
 
 @pytest.fixture(scope="module")
 def renderer(base_model):
-    return Renderer(load_tokenizer(base_model))
+    return Renderer(load_tokenizer(base_model), prepare("igpo"))
 
 
 @pytest.fixture(scope="module")

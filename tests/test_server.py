@@ -20,10 +20,12 @@ import uvicorn
 from small_index import ROWS, build, indexes, refusal, write_corpus
 
 from igpo import rollout, schema
-from igpo.agent import Trajectory, run_agent
+from igpo.agent import Agent, Trajectory
 from igpo.engine import Generation
 from igpo.model import load_tokenizer
-from igpo.protocol import TOOLS, Renderer, call_text
+from igpo.protocol import TOOLS, Renderer
+from igpo.protocols import prepare
+from igpo.protocols.igpo import call_text
 from retrieval import client, search, serve, tables
 from retrieval.stage import UserError
 from retrieval.wire import Limits
@@ -235,20 +237,20 @@ class Scripted:
     def __init__(self, renderer, texts):
         self.renderer, self.texts = renderer, iter(texts)
 
-    def generate(self, requests, max_new, temperature):
+    def generate(self, requests, max_new, temperature, stops):
         ids = self.renderer.turn(next(self.texts))
         return [Generation(ids, [0.0] * len(ids), True) for _ in requests]
 
 
 def test_an_agent_reads_on_in_a_page_that_it_found(paged, base_model):
-    renderer = Renderer(load_tokenizer(base_model), TOOLS)
+    renderer = Renderer(load_tokenizer(base_model), prepare("igpo", TOOLS))
     call = '</think>\n<tool_call>\n{"name": "open", "arguments": {"title": "Ark"}}\n</tool_call>'
     texts = [call, "</think>\n" + call_text(["zero flood"]), call, call, "</think><answer>x</answer>"]
     params = SimpleNamespace(
         tools=TOOLS, k=1, passage_chars=None, max_turns=5, turn_tokens=96, max_tokens=4000, temperature=0.0
     )
     made = Trajectory({"question_id": "q", "question": "What?"}, 0)
-    run_agent([made], Scripted(renderer, texts), paged, renderer, params, (0, 1))
+    Agent(Scripted(renderer, texts), paged, renderer, params, (0, 1)).run([made])
     assert [row["hit_ids"] for row in made.rows[1:]] == [[], ["a0"], ["a1"], ["a2"], []]
     assert made.rows[1]["observation"] == "No further passages of Ark"
     assert made.rows[3]["observation"] == "Ark: one dove"
@@ -321,8 +323,8 @@ def test_a_rollout_through_a_server_that_tells_no_identity(base_model, tmp_path)
     }  # fmt: skip
     tables.write([question], schema.QUESTIONS, tmp_path / "q.parquet", schema.QUESTIONS_KEY)
     section = {
-        "engine": "transformers", "protocol": "rag", "tools": ["web_search"], "benchmarks": [],
-        "questions": None, "samples": 1,
+        "engine": "transformers", "protocol": "rag", "instructions": None, "date": "",
+        "tools": ["web_search"], "benchmarks": [], "questions": None, "samples": 1,
         "temperature": 0.0, "max_turns": 1, "turn_tokens": 4, "max_tokens": 1792, "k": 1,
         "passage_chars": 200,
     }  # fmt: skip

@@ -3,7 +3,9 @@
 import pytest
 
 from igpo.model import load_tokenizer
-from igpo.protocol import Renderer, parse
+from igpo.protocol import Renderer
+from igpo.protocols import prepare
+from igpo.protocols.igpo import parse
 from igpo.warmup import head, learning_rate, quote, trace
 
 MELVILLE = "Herman Melville: American writer (1819–1891). Herman Melville was an American novelist. His"
@@ -12,7 +14,7 @@ NOVEL = "Moby-Dick: 1851 novel by Herman Melville. Moby-Dick is an epic novel; i
 
 @pytest.fixture(scope="module")
 def renderer(base_model):
-    return Renderer(load_tokenizer(base_model))
+    return Renderer(load_tokenizer(base_model), prepare("igpo"))
 
 
 @pytest.mark.parametrize(

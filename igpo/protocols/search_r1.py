@@ -1,0 +1,52 @@
+"""Search-R1's form: `<search>` and `<answer>` within one message of the policy, no system prompt.
+
+The policy thinks between `<think>` tags that it writes itself and stops at `</search>`; what was found
+follows in the same message between `<information>` tags; `<answer>…</answer>` ends it. The structure of the
+one user message is the published one and it ends in the question, its wording is ours: give the published
+text in `rollout.instructions`. Where a turn holds neither tag, the released code tells the policy so and lets
+it go on; here the trajectory ends as malformed.
+"""
+
+import re
+from collections.abc import Sequence
+
+from igpo.protocol import Protocol, Turn
+from retrieval.search import Hit
+
+INSTRUCTIONS = """\
+Answer the question below. Whenever you are given new information, first reason between <think> and \
+</think>. If you then lack knowledge, call a search engine with <search> query </search>: it returns its \
+best results between <information> and </information>. You may search as often as you like. Once you need \
+nothing further, give the answer alone between <answer> and </answer>, such as <answer> Beijing </answer>. \
+Question: {question}
+"""
+ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
+
+
+def parse(text: str) -> Turn:
+    """The first complete search or answer."""
+    found = ACTION.search(text)
+    if found is None:
+        return Turn(error="neither <search>…</search> nor <answer>…</answer>")
+    inside = found[2].strip()
+    if found[1] == "answer":
+        return Turn(answer=inside)
+    return Turn(tool="web_search", queries=[inside] if inside else [])
+
+
+def passages(queries: Sequence[str], hits: Sequence[Sequence[Hit]], chars: int | None) -> str:
+    """The hits of the one query: `Doc 1(Title: "…") text`, one a line."""
+    return "\n".join(
+        f'Doc {number}(Title: "{hit.title}") {" ".join(hit.text.split())[:chars]}'
+        for number, hit in enumerate(hits[0], 1)
+    )
+
+
+PROTOCOL = Protocol(
+    instructions=INSTRUCTIONS,
+    parse=parse,
+    scaffold="<think> Now there's enough information to answer </think>\n\n<answer> {gold} </answer>",
+    observation="\n\n<information>{observation}</information>\n\n",
+    stops=("</search>", "</answer>"),
+    passages=passages,
+)
