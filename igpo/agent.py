@@ -5,6 +5,7 @@ is data: its last turn's `stop` says why.
 """
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from igpo.engine import Engine, Generation, Request
 from igpo.protocol import Renderer, Turn, observation_text
+from retrieval.modes import Oracle
 from retrieval.search import Hit
 
 log = logging.getLogger("igpo")
@@ -73,11 +75,12 @@ def request_seed(seed: int, iteration: int, trajectory: Trajectory, *purpose: st
     return int.from_bytes(hashlib.sha256(repr(key + purpose).encode()).digest()[:4], "big")
 
 
-def search_all(searcher: Any, queries: Sequence[str], k: int) -> list[list[Hit]]:
-    """The top k hits of every query; each distinct query is searched once."""
-    distinct = sorted(set(queries))
+def search_all(searcher: Any, queries: Sequence[tuple[str, str]], k: int) -> list[list[Hit]]:
+    """The top k hits of every (query, its question); each distinct query is searched once."""
+    asked = [question if isinstance(searcher, Oracle) else query for query, question in queries]
+    distinct = sorted(set(asked))
     found = dict(zip(distinct, searcher.search(distinct, k), strict=True)) if distinct else {}
-    return [found[query] for query in queries]
+    return [found[query] for query in asked]
 
 
 def read_on(searcher: Any, trajectory: Trajectory, title: str, k: int) -> list[Hit]:
@@ -127,7 +130,7 @@ class Agent:
                 trajectory.add(None, "", self.renderer.prompt(trajectory.question["question"]))
             return
         questions = [trajectory.question["question"] for trajectory in trajectories]
-        found = search_all(self.searcher, questions, self.params.k)
+        found = search_all(self.searcher, list(zip(questions, questions, strict=True)), self.params.k)
         for trajectory, question, hits in zip(trajectories, questions, found, strict=True):
             passages = self.renderer.protocol.passages([question], [hits], self.params.passage_chars)
             trajectory.add(
@@ -176,12 +179,13 @@ class Agent:
     def find(self, calls: list[Call]) -> None:
         """What the called tools find, and say, noted in the calls."""
         params = self.params
-        queries = [query for call in calls if call.turn.tool == "web_search" for query in call.turn.queries]
-        hits = dict(zip(queries, search_all(self.searcher, queries, params.k), strict=True))
+        searches = [call for call in calls if call.turn.tool == "web_search"]
+        queries = [(q, call.trajectory.question["question"]) for call in searches for q in call.turn.queries]
+        hits = iter(search_all(self.searcher, queries, params.k))
         for call in calls:
             turn = call.turn
             if turn.tool == "web_search":
-                call.hits = [hits[query] for query in turn.queries]
+                call.hits = list(itertools.islice(hits, len(turn.queries)))
             elif turn.tool == "open" and "open" in params.tools and turn.queries:
                 call.hits = [read_on(self.searcher, call.trajectory, turn.queries[0], params.k)]
             call.observation = observation_text(

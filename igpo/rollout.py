@@ -14,7 +14,7 @@ from igpo import agent, protocols, schema
 from igpo.engine import open_engine
 from igpo.model import load_tokenizer, weights_sha256
 from igpo.protocol import Renderer
-from retrieval import stage, tables
+from retrieval import modes, stage, tables
 from retrieval.client import open_search
 from retrieval.stage import UserError
 
@@ -38,6 +38,13 @@ def choose_questions(
     return sorted(chosen, key=lambda question: question["question_id"])
 
 
+def control(params: SimpleNamespace, index: Any, questions: list[dict[str, Any]], seed: int) -> modes.Control:
+    """The retriever of a control experiment in the index's place. Raises UserError where it can't be had."""
+    if "open" in params.tools:
+        raise UserError(f"rollout.retriever: {params.retriever!r} has no pages to open; tools: [web_search]")
+    return modes.control(params.retriever, index, questions, params.noise, seed)
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--policy", type=Path, required=True, metavar="DIR")
@@ -56,14 +63,19 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     protocol = protocols.prepare(params.protocol, params.tools, params.instructions, params.date)
     renderer = Renderer(load_tokenizer(args.policy), protocol)
     trajectories = [agent.Trajectory(question, s) for question in chosen for s in range(params.samples)]
-    searcher: Any = open_search(args.index, args.search) if protocol.searches else None
+    index: Any = open_search(args.index, args.search) if protocol.searches else None
+    searcher = index
+    if index and params.retriever != "index":
+        searcher = control(params, index, chosen, args.seed)
     engine = open_engine(args.policy, params)
     agent.Agent(engine, searcher, renderer, params, (args.seed, args.iteration)).run(trajectories)
     rows = [row for trajectory in trajectories for row in trajectory.rows]
+    identity = getattr(index, "identity", "none")  # a server tells it with its first answer
     meta = {
         "policy": weights_sha256(args.policy),
         "questions": tables.sha256(args.questions),
-        "retriever": searcher.identity if searcher else "none",
+        "retriever": ("" if searcher is index else f"{params.retriever} over ")
+        + getattr(index, "identity", "none"),
         "decoding": "greedy" if params.temperature == 0 else f"temperature {params.temperature}",
         "protocol": params.protocol,
     }

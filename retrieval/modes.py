@@ -1,12 +1,14 @@
 """Retrievers for control experiments, behind `search(queries, k)`: does an agent need what it searches for?
 
 `Empty` finds nothing, `Random` arbitrary passages, `Noisy` replaces a share of true hits by arbitrary ones,
-`Oracle` returns a question's own supporting passages. What is drawn depends on seed, query and rank only.
+`Oracle` returns a question's own supporting passages, so it is asked the question in place of a query. What
+is drawn depends on seed, query and rank only.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from retrieval.search import Hit, Searcher
 from retrieval.stage import UserError
@@ -75,11 +77,9 @@ class Oracle:
     def __init__(self, searcher: Searcher, gold: Mapping[str, Sequence[str]]):
         self.searcher, self.gold = searcher, gold
 
-    def search(
-        self, queries: Sequence[str], k: int, questions: Sequence[str] | None = None
-    ) -> list[list[Hit]]:
-        """The first `k` supporting passages of each question; without `questions` a query is its question."""
-        return [self._hits(question)[:k] for question in (queries if questions is None else questions)]
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """The first `k` supporting passages of each question; none of an unknown one."""
+        return [self._hits(question)[:k] for question in queries]
 
     def _hits(self, question: str) -> list[Hit]:
         hits = [(name, self.searcher.get(name)) for name in self.gold.get(question, [])]
@@ -87,3 +87,26 @@ class Oracle:
             if hit is None:
                 raise UserError(f"question {question!r}: supporting passage {name!r} is not in the index")
         return [hit for _, hit in hits if hit is not None]
+
+
+Control = Empty | Random | Noisy | Oracle
+
+
+def control(
+    name: str, searcher: Any, questions: Sequence[Mapping[str, Any]], noise: float, seed: int
+) -> Control:
+    """The retriever `name` (empty, random, noisy, oracle) over opened indexes, for these questions.
+
+    Raises UserError where the searcher is a server, whose passages can't be drawn from, and for an oracle of
+    questions whose supporting passages are unknown.
+    """
+    if not isinstance(searcher, Searcher):
+        raise UserError(f"rollout.retriever: {name!r} needs --index DIR, not a server")
+    if name == "oracle":
+        unknown = [row["question_id"] for row in questions if not row["supporting_ids"]]
+        if unknown:
+            raise UserError(f"rollout.retriever: an oracle needs supporting_ids; {unknown[0]!r} has none")
+        return Oracle(searcher, {row["question"]: row["supporting_ids"] for row in questions})
+    if name == "noisy":
+        return Noisy(searcher, noise, seed)
+    return Random(searcher, seed) if name == "random" else Empty()

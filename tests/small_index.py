@@ -8,19 +8,17 @@ from pathlib import Path
 
 import pytest
 
-SETTINGS = {
-    "kinds": ["bm25", "dense"],
-    "k1": 0.9,
-    "b": 0.4,
-    "encoder": "minilm",
-    "query_prefix": None,
-    "passage_prefix": None,
-    "max_tokens": 64,
-    "batch": 4,
-    "shards": 1,
-    "reranker": None,
-    "faiss": "Flat",
-}
+from retrieval import stage
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+def section_of(name: str, **over: object) -> dict:
+    """A section of params.yaml with some values replaced."""
+    return stage.read_params([PARAMS])[name] | over
+
+
+SETTINGS = section_of("index", max_tokens=64, batch=4)
 ROWS = [
     (
         "melville",
@@ -100,3 +98,15 @@ def indexes_in(folder: Path) -> tuple[Path, Path, Path]:
     folder.mkdir()
     corpus = write_corpus(folder)
     return corpus, build(corpus, "bm25", folder / "bm25"), build(corpus, "dense", folder / "dense")
+
+
+def paged_index(factory) -> Path:
+    """A BM25 folder over a corpus whose page Ark has three passages."""
+    folder = factory.mktemp("paged")
+    texts = [
+        ("a0", "Ark", "zero flood"),
+        ("a1", "Ark", "one dove"),
+        ("a2", "Ark", "two olive"),
+        ("b", "Bow", "flood"),
+    ]
+    return build(write_corpus(folder, texts), "bm25", folder / "bm25")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_index import build, write_corpus
+from small_index import build, section_of, write_corpus
 
 from igpo import schema
 from igpo.engine import Request, TransformersEngine, VllmEngine, open_engine
@@ -87,17 +87,7 @@ def test_the_jvm_keeps_sigsegv_beside_vllm(base_model, tmp_path):
     }
     rows = [question | {"supporting_ids": [], "hops": 1, "type": ""}]
     tables.write(rows, schema.QUESTIONS, tmp_path / "q.parquet", schema.QUESTIONS_KEY)
-    section = {
-        "engine": "vllm",
-        "protocol": "rag",
-        "instructions": None,
-        "date": "",
-        "tools": ["web_search"],
-        "benchmarks": [],
-        "questions": None,
-    }
-    section |= {"samples": 1, "temperature": 0.0, "max_turns": 1, "turn_tokens": 4, "max_tokens": 512}
-    section |= {"k": 1, "passage_chars": 200}
+    section = section_of("rollout", protocol="rag", benchmarks=[], samples=1, turn_tokens=4, max_tokens=512)
     files = ["--policy", base_model, "--questions", tmp_path / "q.parquet", "--index", folder]
     words = [*files, "--out", tmp_path / "r.parquet", "--config", json.dumps(section)]
     command = [sys.executable, "-c", HANDLER, *map(str, words)]

@@ -221,7 +221,22 @@ def test_modes_are_deterministic_and_what_they_say(bm25):
     replaced = modes.Noisy(bm25, 1.0, seed=1).search(asked, 3)
     assert all(not set(ids(new)) & set(ids(old)) for new, old in zip(replaced, true, strict=True))
     oracle = modes.Oracle(bm25, {"q1": ["moby", "neon"]})
-    assert ids(oracle.search(["anything"], 3, questions=["q1"])[0]) == ["moby", "neon"]
+    assert ids(oracle.search(["q1"], 3)[0]) == ["moby", "neon"]
     assert oracle.search(["unknown"], 3) == [[]]
     with pytest.raises(UserError, match="'gone'"):
         modes.Oracle(bm25, {"q": ["gone"]}).search(["q"], 1)
+
+
+def test_a_control_is_chosen_by_name_and_refused_where_it_cannot_be_had(bm25):
+    rows = [{"question_id": "1", "question": "q", "supporting_ids": ["moby"]}]
+    chosen = {
+        name: modes.control(name, bm25, rows, 1.0, 3) for name in ("empty", "random", "noisy", "oracle")
+    }
+    found = {name: [hit.id for hit in searcher.search(["q"], 2)[0]] for name, searcher in chosen.items()}
+    assert found["empty"] == []
+    assert found["oracle"] == ["moby"]
+    assert found["random"] == [hit.id for hit in modes.Random(bm25, 3).search(["q"], 2)[0]]
+    with pytest.raises(UserError, match="not a server"):
+        modes.control("random", object(), rows, 0.5, 1)
+    with pytest.raises(UserError, match="'2' has none"):
+        modes.control("oracle", bm25, [*rows, {"question_id": "2", "supporting_ids": []}], 0.5, 1)

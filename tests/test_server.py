@@ -11,21 +11,14 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 import requests
 import uvicorn
-from small_index import ROWS, build, indexes, refusal, write_corpus
+from small_index import ROWS, indexes, paged_index, refusal, section_of
 
 from igpo import rollout, schema
-from igpo.agent import Agent, Trajectory
-from igpo.engine import Generation
-from igpo.model import load_tokenizer
-from igpo.protocol import TOOLS, Renderer
-from igpo.protocols import prepare
-from igpo.protocols.igpo import call_text
 from retrieval import client, search, serve, tables
 from retrieval.stage import UserError
 from retrieval.wire import Limits
@@ -45,15 +38,7 @@ def searcher(built):
 
 @pytest.fixture(scope="module")
 def paged(tmp_path_factory):
-    """A corpus whose page Ark has three passages."""
-    folder = tmp_path_factory.mktemp("paged")
-    texts = [
-        ("a0", "Ark", "zero flood"),
-        ("a1", "Ark", "one dove"),
-        ("a2", "Ark", "two olive"),
-        ("b", "Bow", "flood"),
-    ]
-    return search.open_searcher([build(write_corpus(folder, texts), "bm25", folder / "bm25")])
+    return search.open_searcher([paged_index(tmp_path_factory)])
 
 
 @contextmanager
@@ -231,33 +216,6 @@ def test_our_client_gets_documents_and_what_follows_them(paged):
             assert remote.following(name, k) == paged.following(name, k)
 
 
-class Scripted:
-    """An engine that says what it is told to, turn by turn."""
-
-    def __init__(self, renderer, texts):
-        self.renderer, self.texts = renderer, iter(texts)
-
-    def generate(self, requests, max_new, temperature, stops):
-        ids = self.renderer.turn(next(self.texts))
-        return [Generation(ids, [0.0] * len(ids), True) for _ in requests]
-
-
-def test_an_agent_reads_on_in_a_page_that_it_found(paged, base_model):
-    renderer = Renderer(load_tokenizer(base_model), prepare("igpo", TOOLS))
-    call = '</think>\n<tool_call>\n{"name": "open", "arguments": {"title": "Ark"}}\n</tool_call>'
-    texts = [call, "</think>\n" + call_text(["zero flood"]), call, call, "</think><answer>x</answer>"]
-    params = SimpleNamespace(
-        tools=TOOLS, k=1, passage_chars=None, max_turns=5, turn_tokens=96, max_tokens=4000, temperature=0.0
-    )
-    made = Trajectory({"question_id": "q", "question": "What?"}, 0)
-    Agent(Scripted(renderer, texts), paged, renderer, params, (0, 1)).run([made])
-    assert [row["hit_ids"] for row in made.rows[1:]] == [[], ["a0"], ["a1"], ["a2"], []]
-    assert made.rows[1]["observation"] == "No further passages of Ark"
-    assert made.rows[3]["observation"] == "Ark: one dove"
-    assert (made.rows[3]["tool"], made.rows[3]["queries"]) == ("open", ["Ark"])
-    assert made.rows[5]["stop"] == "answered"
-
-
 def test_our_client_passes_over_proxies_on_loopback(url, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -322,12 +280,9 @@ def test_a_rollout_through_a_server_that_tells_no_identity(base_model, tmp_path)
         "hops": 1, "split": "test", "type": "t",
     }  # fmt: skip
     tables.write([question], schema.QUESTIONS, tmp_path / "q.parquet", schema.QUESTIONS_KEY)
-    section = {
-        "engine": "transformers", "protocol": "rag", "instructions": None, "date": "",
-        "tools": ["web_search"], "benchmarks": [], "questions": None, "samples": 1,
-        "temperature": 0.0, "max_turns": 1, "turn_tokens": 4, "max_tokens": 1792, "k": 1,
-        "passage_chars": 200,
-    }  # fmt: skip
+    section = section_of(
+        "rollout", engine="transformers", protocol="rag", benchmarks=[], samples=1, turn_tokens=4
+    )
     server = http.server.HTTPServer(("127.0.0.1", 0), Flaky)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     files = ["--policy", str(base_model), "--questions", f"{tmp_path}/q.parquet"]
