@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import results_tree
@@ -12,7 +13,8 @@ import yaml
 from igpo import report, show, tables, tables_text
 from retrieval.stage import UserError
 
-CONFIG = results_tree.config(baseline="closed_book")
+PARAMS = SimpleNamespace(baseline="closed_book", bootstrap=200, seed=0)
+CONFIG = results_tree.config(**vars(PARAMS))
 
 
 @pytest.fixture
@@ -42,6 +44,33 @@ def test_seeds_become_mean_std_and_mean_bounds(made, tmp_path):
     assert rows["warmup"]["f1_std"] == ""
 
 
+def test_differences_are_paired_on_the_means_over_seeds(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    rows = {row["method"]: row for row in read_csv(tmp_path / "out/main.csv") if row["source"] == "ours"}
+    found = [float(rows["igpo"][f"f1_difference_{name}"]) for name in ("low", "high", "p")]
+    assert found == pytest.approx([0.5, 0.5, 0.0])  # 0.6 - 0.1 on every question: no resample differs
+    assert rows["closed_book"]["f1_difference_p"] == "1"
+
+
+def test_rows_say_what_they_were_made_from_and_split_by_coverage(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    assert row["seed_names"] == "1 2"
+    assert row["questions_sha256"] == "ab" * 32
+    assert row["policy_sha256"] == "igpo_s1 policy igpo_s2 policy"
+    assert (row["n_covered"], row["n_uncovered"]) == ("3", "1")
+    assert float(row["f1_covered"]) == pytest.approx(0.6)
+
+
+def test_main_csv_keeps_its_first_columns(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    heads = (tmp_path / "out/main.csv").read_text().splitlines()[0]
+    assert heads.startswith(
+        "source,method,seeds,benchmark,n,f1,em,f1_format,answer_rate,format_failure,turns,searches,"
+        "f1_low,f1_high,f1_std,f1_difference,"
+    )
+
+
 def test_two_runs_give_equal_bytes(made, tmp_path):
     assert make_tables(made, tmp_path / "one") == make_tables(made, tmp_path / "two")
 
@@ -57,6 +86,7 @@ def test_published_rows_are_told_apart_and_keep_the_papers_average():
 
 def test_markdown_has_both_tables_and_says_what_vitalqa_is(made, tmp_path):
     text = make_tables(made, tmp_path / "out")["main.md"].decode()
+    assert "| 60.0 (3) | 60.0 (1) |" in re.sub(" +", " ", text)  # covered, uncovered
     ours, published = text.split("## Published by the paper")
     assert "60.0 ± 14.1 | [50.0, 70.0]" in re.sub(" +", " ", ours)
     assert "this project's own question set" in ours
@@ -90,7 +120,7 @@ def test_flat_metrics_for_dvc(made, tmp_path):
 def test_several_benchmarks_get_an_overall_row(tmp_path):
     both = {"a": results_tree.block(0.2), "b": results_tree.block(0.4)}
     path = results_tree.write_evaluation(tmp_path, "closed_book", both)
-    rows = tables.table_rows([tables.read_evaluation(path)], "closed_book")
+    rows = tables.table_rows([tables.read_evaluation(path)], PARAMS)
     assert [row["benchmark"] for row in rows] == ["a", "b", "overall"]
 
 
@@ -98,7 +128,7 @@ def test_other_questions_are_refused(tmp_path):
     one = results_tree.write_evaluation(tmp_path, "closed_book", {"vitalqa": results_tree.block(0.1)})
     two = results_tree.write_evaluation(tmp_path, "warmup", {"vitalqa": results_tree.block(0.1, n=5)})
     with pytest.raises(UserError, match="different questions"):
-        tables.table_rows([tables.read_evaluation(path) for path in (one, two)], "closed_book")
+        tables.table_rows([tables.read_evaluation(path) for path in (one, two)], PARAMS)
 
 
 def test_a_file_that_is_no_metrics_file_ends_in_one_line(tmp_path, capsys):

@@ -2,6 +2,7 @@
 EVALUATIONS = experiment.evaluations(RUN)
 RUN_FOLDERS = experiment.iterations(RUN)
 METRICS = expand("results/evaluations/{name}/metrics.json", name=EVALUATIONS)
+QUESTION_METRICS = expand("results/evaluations/{name}/questions.parquet", name=EVALUATIONS)
 CURVES = expand(
     "{folder}/{file}",
     folder=RUN_FOLDERS,
@@ -9,9 +10,9 @@ CURVES = expand(
 )
 
 
-def evaluation_section(wildcards):
-    """The arm's `rollout` section with `evaluate.rollout` laid over it."""
-    arm = EVALUATIONS[wildcards.name][0]
+def evaluation_section(name):
+    """The `rollout` section of an evaluation's arm with `evaluate.rollout` laid over it."""
+    arm = EVALUATIONS[name][0]
     return section("rollout", arm, **(ARMS[arm] if arm else config)["evaluate"]["rollout"])
 
 
@@ -33,7 +34,7 @@ rule evaluation_rollout:
         gpu=1,
     params:
         code=code("igpo.rollout"),
-        config=evaluation_section,
+        config=lambda wildcards: evaluation_section(wildcards.name),
         policy=lambda wildcards: EVALUATIONS[wildcards.name][1],
         indexes=INDEX_OPTIONS,
         arm=lambda wildcards: EVALUATIONS[wildcards.name][0] or "warmup",
@@ -61,6 +62,12 @@ def acting_policy(folder):
         if trained[1:]
         else (arm, None, 0 if arm is None else None)
     )
+
+
+def asked(wildcards):
+    """The settings of the rollouts that are evaluated: every question and sample of theirs must be there."""
+    folder, name = wildcards.folder.split("/")[:2]
+    return section("rollout", name) if folder == "runs" else evaluation_section(name)
 
 
 def provenance(wildcards):
@@ -97,16 +104,18 @@ rule evaluate:
         code=code("igpo.evaluate"),
         config=lambda wildcards: section("evaluate", acting_policy(wildcards.folder)[0]),
         coverage=lambda wildcards, input: (f"--coverage {input.coverage}" if input.coverage else ""),
+        asked=asked,
         provenance=provenance,
     shell:
         "exec python -m igpo.evaluate --config {params.config:q} --rollouts {input.rollouts}"
-        " --questions {input.questions} {params.coverage} --provenance {params.provenance:q}"
+        " --questions {input.questions} {params.coverage} --asked {params.asked:q} --provenance {params.provenance:q}"
         " --out {output.metrics} > {log} 2>&1"
 
 
 rule tables:
     input:
         CURVES,
+        QUESTION_METRICS,
         f"{ROOT}/igpo/published.csv",
         metrics=METRICS,
     output:
@@ -128,6 +137,7 @@ rule tables:
 rule report:
     input:
         CURVES,
+        QUESTION_METRICS,
         coverage="results/coverage.json",
         metrics=METRICS,
         rollouts=expand("{folder}/rollouts.parquet", folder=RUN_FOLDERS),
@@ -150,6 +160,7 @@ rule report:
 rule track:
     input:
         CURVES,
+        QUESTION_METRICS,
         metrics=METRICS,
         tables="results/tables/main.md",
     output:
