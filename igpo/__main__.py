@@ -13,6 +13,7 @@ STAGES = {
     "advantage": "turn-level advantages from scores",
     "train": "one policy update",
     "evaluate": "metrics of a rollout file",
+    "health": "signs of a policy's health from one iteration",
     "tables": "result tables from metrics",
     "report": "one self-contained HTML page",
     "track": "log finished runs to MLflow",

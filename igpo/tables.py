@@ -190,7 +190,8 @@ def curve_row(folder: Path) -> dict[str, Any]:
     row = {"arm": arm, "seed": int(seed.removeprefix("s")), "iteration": int(k), "n": overall["n"]}
     row |= {metric: mean(overall, metric) for metric in (*METRICS, *FURTHER)}
     row |= {"reward": pc.mean(scores["outcome"]).as_py(), "info_gain": pc.mean(scores["info_gain"]).as_py()}
-    return row | tables.read_json(folder / "policy.json")["metrics"]
+    row |= tables.read_json(folder / "policy.json")["metrics"]
+    return row | tables.read_json(folder / "health.json")
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:

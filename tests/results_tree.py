@@ -53,6 +53,7 @@ def write_iteration(root: Path, arm: str, seed: int, k: int, f1: float) -> Path:
     folder = root / "runs" / arm / f"s{seed}" / f"{k:03d}"
     tables.write_json({"overall": block(f1, 1), "benchmarks": {}, "provenance": {}}, folder / "metrics.json")
     tables.write_json({"metrics": {"kl": 0.001 * k, "loss": -0.5}}, folder / "policy.json")
+    tables.write_json({"flat_advantage": 0.25, "adaptivity": None}, folder / "health.json")
     empty = dict.fromkeys(("gold_logprob", "info_gain", "outcome", "f1", "em", "format_ok"))
     scores = [
         turn(0, **empty | {"gold_logprob": -2.0}, old_logprobs=[], ref_logprobs=[]),

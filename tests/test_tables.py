@@ -110,6 +110,7 @@ def test_curves_hold_reward_information_gain_and_training_metrics(made, tmp_path
     assert float(rows[1]["reward"]) == pytest.approx(0.5)
     assert float(rows[1]["info_gain"]) == pytest.approx(0.5)
     assert float(rows[1]["kl"]) == pytest.approx(0.002)
+    assert (rows[1]["flat_advantage"], rows[1]["adaptivity"]) == ("0.25", "")
 
 
 def test_flat_metrics_for_dvc(made, tmp_path):

@@ -6,7 +6,7 @@ QUESTION_METRICS = expand("results/evaluations/{name}/questions.parquet", name=E
 CURVES = expand(
     "{folder}/{file}",
     folder=RUN_FOLDERS,
-    file=["metrics.json", "policy.json", "scores.parquet"],
+    file=["metrics.json", "policy.json", "scores.parquet", "health.json"],
 )
 
 
@@ -110,6 +110,23 @@ rule evaluate:
         "exec python -m igpo.evaluate --config {params.config:q} --rollouts {input.rollouts}"
         " --questions {input.questions} {params.coverage} --asked {params.asked:q} --provenance {params.provenance:q}"
         " --out {output.metrics} > {log} 2>&1"
+
+
+rule health:
+    input:
+        rollouts=f"{FOLDER}/rollouts.parquet",
+        scores=f"{FOLDER}/scores.parquet",
+        advantages=f"{FOLDER}/advantages.parquet",
+        questions=TRAIN_QUESTIONS,
+    output:
+        f"{FOLDER}/health.json",
+    log:
+        "logs/runs/{arm}/s{seed}/{k}/health.log",
+    params:
+        code=code("igpo.health"),
+    shell:
+        "exec python -m igpo.health --rollouts {input.rollouts} --scores {input.scores}"
+        " --advantages {input.advantages} --questions {input.questions} --out {output} > {log} 2>&1"
 
 
 rule tables:
