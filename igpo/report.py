@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from igpo import experiment, figures, schema, show, tables_text
-from igpo.tables import Evaluation, curve_row, published_rows, read_evaluation, table_rows, write_text
+from igpo import experiment, figures, published, schema, show, tables_text
+from igpo.tables import Evaluation, curve_row, read_evaluation, table_rows, write_text
 from retrieval import stage, tables
 
 STYLE = """
@@ -48,9 +48,9 @@ def results_part(rows: Sequence[Mapping[str, Any]]) -> str:
         parts.append(table(tables_text.DETAIL_HEADS, tables_text.detail_cells(block)))
     parts.append(f"<p class=note>{html.escape(tables_text.notes(rows))}</p>")
     parts.append(f"<p class=note>{html.escape(tables_text.NOTES['detail'])}</p>")
-    published = table(*tables_text.published_cells(published_rows()))
+    theirs = table(*tables_text.published_cells(published.f1_rows("main")))
     note = f"<p class=note>{html.escape(tables_text.NOTES['published'])}</p>"
-    return "\n".join([*parts, f"<div class=published><h3>Published by the paper</h3>{published}{note}</div>"])
+    return "\n".join([*parts, f"<div class=published><h3>Published by the paper</h3>{theirs}{note}</div>"])
 
 
 def types_part(evaluations: Sequence[Evaluation]) -> str:

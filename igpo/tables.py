@@ -19,12 +19,11 @@ from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from igpo import schema, tables_text
+from igpo import published, schema, tables_text
 from igpo.evaluate import FAILURES, PER_QUESTION, paired_difference
 from retrieval import stage, tables
 from retrieval.stage import UserError
 
-PUBLISHED = Path(__file__).with_name("published.csv")  # arXiv:2510.14967v2, Table 1: F1 in per cent
 METRICS = ("f1", "em", "f1_format", "answer_rate", "format_failure", "turns", "searches")
 FURTHER = (
     "f1_squad",
@@ -171,17 +170,6 @@ def provenance(seeds: Sequence[Evaluation]) -> dict[str, str]:
     }
 
 
-def published_rows() -> list[dict[str, Any]]:
-    """The paper's main table: one row per method and benchmark, F1 as a share, None for a dash."""
-    with PUBLISHED.open(newline="") as file:
-        return [
-            {"source": "published", "method": row["method"], "benchmark": name, "f1": float(value) / 100}
-            for row in csv.DictReader(file)
-            for name, value in row.items()
-            if name not in ("method", "family") and value
-        ]
-
-
 def curve_row(folder: Path) -> dict[str, Any]:
     """Metrics of one iteration, of the policy that acted in it, from `runs/<arm>/s<seed>/<kkk>`."""
     arm, seed, k = folder.absolute().parts[-3:]
@@ -229,13 +217,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Write the five files."""
     ours = table_rows([read_evaluation(path) for path in args.metrics], params)
-    published = published_rows()
+    theirs = published.f1_rows("main")
     curves = [curve_row(folder) for folder in args.iterations]
     known = ["arm", "seed", "iteration", "n", *METRICS, "reward", "info_gain"]
     columns = [*known, *sorted({key for row in curves for key in row} - set(known))]
-    write_text(csv_text([*ours, *published], COLUMNS), args.out / "main.csv")
-    write_text(tables_text.markdown(ours, published), args.out / "main.md")
-    write_text(tables_text.latex(ours, published), args.out / "main.tex")
+    write_text(csv_text([*ours, *theirs], COLUMNS), args.out / "main.csv")
+    write_text(tables_text.markdown(ours, theirs), args.out / "main.md")
+    write_text(tables_text.latex(ours, theirs), args.out / "main.tex")
     write_text(csv_text(curves, columns), args.out / "curves.csv")
     tables.write_json(flat(ours), args.out / "metrics.json")
     best = max(ours, key=lambda row: row["f1"])

@@ -10,11 +10,14 @@ import pytest
 import results_tree
 import yaml
 
-from igpo import report, show, tables, tables_text
+from igpo import comparison, per_question, published, report, show, tables, tables_text, time_by_phase
 from retrieval.stage import UserError
 
 PARAMS = SimpleNamespace(baseline="closed_book", bootstrap=200, seed=0)
-CONFIG = results_tree.config(**vars(PARAMS))
+COMPARED = {"baseline": "warmup", "rows": {"igpo": "IGPO"}}
+CONFIG = results_tree.config(
+    **vars(PARAMS), algorithms=COMPARED, ablation=COMPARED, basis=COMPARED, per_question=COMPARED
+)
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_two_runs_give_equal_bytes(made, tmp_path):
 
 
 def test_published_rows_are_told_apart_and_keep_the_papers_average():
-    rows = [row for row in tables.published_rows() if row["method"] == "IGPO"]
+    rows = [row for row in published.f1_rows("main") if row["method"] == "IGPO"]
     assert {row["source"] for row in rows} == {"published"}
     cells = [row["f1"] for row in rows if row["benchmark"] != "avg"]
     average = next(row["f1"] for row in rows if row["benchmark"] == "avg")
@@ -186,3 +189,78 @@ def test_report_is_one_page_without_anything_from_elsewhere(made, params, tmp_pa
     assert not re.search(r"(?:src|href)=[\"'](?!#)|@import|<script|<link", text.replace("xlink:href", "href"))
     report.main(results_tree.command(*made, **options | {"out": tmp_path / "again.html"}))
     assert (tmp_path / "again.html").read_text() == text
+
+
+def test_published_tables_agree_with_the_papers_averages():
+    for table in ("algorithms", "ablation", "basis"):
+        rows = published.read(table)
+        assert len(rows) == 6
+        for row in rows:
+            cells = [float(value) for name, value in row.items() if name not in ("method", "model", "avg")]
+            assert len(cells) == 7
+            assert sum(cells) / 7 == pytest.approx(float(row["avg"]), abs=0.051)
+    for row in published.read("per_question"):
+        assert sum(float(row[name]) for name in per_question.SHARES) == pytest.approx(100, abs=0.11)
+    assert sum(float(row["share"]) for row in published.read("time")) == pytest.approx(100)
+
+
+def test_a_comparison_stands_above_the_published_rows_and_says_where_it_comes_from(made, tmp_path):
+    options = results_tree.command(made[0][1:], [], config=CONFIG, out=tmp_path, table="algorithms")
+    comparison.main(options[: options.index("--iterations")])
+    text = re.sub(" +", " ", (tmp_path / "algorithms.md").read_text())
+    ours, theirs = text.split("## Published by the paper")
+    assert "| igpo (IGPO) | 60.0 [50.0, 70.0] | +20.0 [+20.0, +20.0] | 0.000 |" in ours
+    assert "| igpo (IGPO) | igpo | 1 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |" in ours
+    assert "| GRPO | 40.3 |" in theirs
+    assert "Table 2" in theirs and "60.0" not in theirs
+    rows = read_csv(tmp_path / "algorithms.csv")
+    assert [(row["source"], row["published_row"]) for row in rows[:2]] == [("ours", ""), ("ours", "IGPO")]
+    assert {row["source"] for row in rows[2:]} == {"published"}
+    tex = (tmp_path / "algorithms.tex").read_text()
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
+
+
+def test_published_rows_of_several_models_are_told_apart():
+    methods = dict.fromkeys(row["method"] for row in published.f1_rows("ablation"))
+    assert next(iter(methods)) == "F1 (Qwen2.5-3B-Instruct)"
+    assert len(methods) == 6
+
+
+def test_questions_better_equal_worse_by_hand():
+    found = per_question.shares([0.5, 1.0, 0.2, 0.1 + 0.2], [0.5, 0.0, 0.4, 0.3])
+    assert found == pytest.approx({"better": 0.25, "equal": 0.5, "worse": 0.25, "mean_difference": 0.2})
+
+
+def test_the_table_of_questions(made, tmp_path):
+    options = results_tree.command(made[0][1:], [], config=CONFIG, out=tmp_path)
+    per_question.main(options[: options.index("--iterations")])
+    ours = read_csv(tmp_path / "per_question.csv")[0]
+    assert [float(ours[name]) for name in per_question.SHARES] == [1.0, 0.0, 0.0]
+    assert (ours["seed_names"], ours["baseline_policy_sha256"]) == ("1 2", "warmup policy")
+    text = re.sub(" +", " ", (tmp_path / "per_question.md").read_text())
+    assert "| igpo against warm start | vitalqa | 100.0 | 0.0 | 0.0 |" in text
+    assert "| IGPO against GRPO | musique | 71.2 | 25.4 | 3.4 |" in text
+
+
+def test_time_by_phase_adds_up_benchmark_files(made, tmp_path):
+    folders = made[1]
+    for folder in folders:
+        for phase, seconds in {"rollout": 6, "score": 1, "train": 3}.items():
+            path = tmp_path / "benchmark" / "runs" / Path(*folder.parts[-3:]) / f"{phase}.tsv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"s\th:m:s\n{seconds}.0\t0:00:0{seconds}\n")
+    options = ["--benchmarks", str(tmp_path / "benchmark"), "--out", str(tmp_path)]
+    time_by_phase.main(["--iterations", *map(str, folders), *options])
+    text = re.sub(" +", " ", (tmp_path / "time.md").read_text())
+    assert "| igpo | 60.0 | 10.0 | 30.0 | 40 | 4 | 1 2 |" in text
+    assert "| IGPO | 82.6 | 4.8 | 12.6 | – | – | – |" in text
+
+
+def test_a_missing_benchmark_file_is_named(made, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        time_by_phase.main(
+            ["--iterations", str(made[1][0]), "--benchmarks", str(tmp_path), "--out", str(tmp_path / "out")]
+        )
+    assert end.value.code == 2
+    assert "rollout.tsv: no such file; snakemake --forcerun rollout" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,8 +1,10 @@
 # From policies to the reader: evaluation rollouts, metrics, tables, page, MLflow.
-EVALUATIONS = experiment.evaluations(RUN)
+COMPARED = {table: experiment.compared(config, table) for table in experiment.COMPARISONS}
+MAIN = experiment.evaluations(RUN)
+EVALUATIONS = functools.reduce(dict.__or__, COMPARED.values(), MAIN)  # all that any table may ask for
 RUN_FOLDERS = experiment.iterations(RUN)
-METRICS = expand("results/evaluations/{name}/metrics.json", name=EVALUATIONS)
-QUESTION_METRICS = expand("results/evaluations/{name}/questions.parquet", name=EVALUATIONS)
+METRICS = expand("results/evaluations/{name}/metrics.json", name=MAIN)
+QUESTION_METRICS = expand("results/evaluations/{name}/questions.parquet", name=MAIN)
 CURVES = expand(
     "{folder}/{file}",
     folder=RUN_FOLDERS,
@@ -133,7 +135,7 @@ rule tables:
     input:
         CURVES,
         QUESTION_METRICS,
-        f"{ROOT}/igpo/published.csv",
+        published.path("main"),
         metrics=METRICS,
     output:
         expand(
@@ -149,6 +151,79 @@ rule tables:
     shell:
         "exec python -m igpo.tables --config {params.config:q} --metrics {input.metrics}"
         " --iterations {params.iterations} --out results/tables > {log} 2>&1"
+
+
+def compared(file):
+    """`file` of every evaluation that the table of the wildcards compares."""
+    return lambda wildcards: expand(
+        "results/evaluations/{name}/{file}", name=COMPARED[wildcards.table], file=file
+    )
+
+
+rule comparison:
+    input:
+        compared("questions.parquet"),
+        lambda wildcards: published.path(wildcards.table),
+        metrics=compared("metrics.json"),
+    output:
+        multiext("results/tables/{table}", ".csv", ".md", ".tex"),
+    log:
+        "logs/tables_{table}.log",
+    wildcard_constraints:
+        table="algorithms|ablation|basis",
+    params:
+        code=code("igpo.comparison"),
+        config=section("tables"),
+    shell:
+        "exec python -m igpo.comparison --config {params.config:q} --table {wildcards.table}"
+        " --metrics {input.metrics} --out results/tables > {log} 2>&1"
+
+
+rule per_question:
+    input:
+        compared("questions.parquet"),
+        lambda wildcards: published.path(wildcards.table),
+        metrics=compared("metrics.json"),
+    output:
+        multiext("results/tables/{table}", ".csv", ".md", ".tex"),
+    log:
+        "logs/tables_{table}.log",
+    wildcard_constraints:
+        table="per_question",
+    params:
+        code=code("igpo.per_question"),
+        config=section("tables"),
+    shell:
+        "exec python -m igpo.per_question --config {params.config:q} --metrics {input.metrics}"
+        " --out results/tables > {log} 2>&1"
+
+
+rule time_by_phase:
+    input:
+        expand("{folder}/policy.json", folder=RUN_FOLDERS),
+        published.path("time"),
+    output:
+        multiext("results/tables/time", ".csv", ".md", ".tex"),
+    log:
+        "logs/tables_time.log",
+    params:
+        code=code("igpo.time_by_phase"),
+        iterations=RUN_FOLDERS,
+    shell:
+        "exec python -m igpo.time_by_phase --iterations {params.iterations} --benchmarks logs/benchmark"
+        " --out results/tables > {log} 2>&1"
+
+
+# `snakemake tables/ablation` makes the table and prints it; a target's name is a file's.
+rule show_table:
+    input:
+        "results/tables/{table}.md",
+    output:
+        "tables/{table}",
+    wildcard_constraints:
+        table="|".join(published.PRINTED),
+    shell:
+        "tee {output} < {input}"
 
 
 rule report:
