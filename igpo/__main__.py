@@ -12,6 +12,7 @@ STAGES = {
     "score": "information gain of every turn, outcome, log-probabilities",
     "advantage": "turn-level advantages from scores",
     "train": "one policy update",
+    "judge": "a judge model's verdicts on the answers of a rollout file",
     "evaluate": "metrics of a rollout file",
     "health": "signs of a policy's health from one iteration",
     "tables": "result tables from metrics",

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from igpo import reward, schema
-from igpo.schema import trajectories
+from igpo.schema import JUDGEMENTS, trajectories
 from retrieval import stage, tables
 from retrieval.stage import UserError
 
@@ -37,6 +37,7 @@ METRICS = (
     "turns",
     "searches",  # queries run
     "gold_recall",  # share of the supporting passages that were shown; null where they are unknown
+    "mbe",  # share that a judge model finds right; null without one, and without its verdict
 )
 PER_QUESTION = pa.schema(
     [("question_id", pa.string()), ("benchmark", pa.string()), ("type", pa.string()), ("covered", pa.bool_())]
@@ -70,22 +71,44 @@ def question_metrics(
     questions: Mapping[str, Mapping[str, Any]],
     penalty: float,
     uncovered: set[str] | None,
+    judgements: Mapping[tuple[str, int], float | None] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per question: means over its samples. Raises UserError for an unknown question."""
+    """One row per question: means over its samples, those without a value left out.
+
+    Raises UserError for a question that isn't in `questions` or a trajectory that isn't in `judgements`.
+    """
     result = []
     for question_id, group in itertools.groupby(trajectories(rows), key=lambda t: t[0]["question_id"]):
         if question_id not in questions:
             raise UserError(f"the questions file lacks {question_id!r}, which the rollouts hold")
         question = questions[question_id]
-        samples = [trajectory_metrics(trajectory, question, penalty) for trajectory in group]
-        means = {
-            name: None if samples[0][name] is None else float(np.mean([sample[name] for sample in samples]))
-            for name in METRICS
-        }
+        samples = [
+            {**trajectory_metrics(rows, question, penalty), "mbe": _judgement(rows[0], judgements)}
+            for rows in group
+        ]
+        means = {}
+        for name in METRICS:
+            values = [sample[name] for sample in samples if sample[name] is not None]
+            means[name] = float(np.mean(values)) if values else None
         covered = None if uncovered is None else question_id not in uncovered
         known = {"question_id": question_id, "benchmark": question["benchmark"], "type": question["type"]}
         result.append({**known, "covered": covered, **means})
     return result
+
+
+def _judgement(
+    row: Mapping[str, Any], judgements: Mapping[tuple[str, int], float | None] | None
+) -> float | None:
+    key = (row["question_id"], row["sample"])
+    if judgements is not None and key not in judgements:
+        raise UserError(f"the judgements lack trajectory {key}, which the rollouts hold; judge again")
+    return None if judgements is None else judgements[key]
+
+
+def read_judgements(path: Path) -> dict[tuple[str, int], float | None]:
+    """The judge's verdict by (question_id, sample)."""
+    rows = tables.read(path, JUDGEMENTS).to_pylist()
+    return {(row["question_id"], row["sample"]): row["mbe"] for row in rows}
 
 
 def check_complete(
@@ -152,6 +175,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--judgements", type=Path, metavar="FILE", help="of a judge model, for mbe")
     parser.add_argument("--coverage", type=Path, metavar="FILE", help="splits scores by what the index holds")
     parser.add_argument(
         "--asked", metavar="JSON", help="section rollout: no question or sample of it may be missing"
@@ -171,7 +195,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         check_complete(rows, listed, stage.parse_config(args.asked))
     uncovered = set(tables.read_json(args.coverage)["uncovered"]) if args.coverage else None
     by_id = {question["question_id"]: question for question in listed}
-    scored = question_metrics(rows, by_id, params.format_penalty, uncovered)
+    judgements = read_judgements(args.judgements) if args.judgements else None
+    scored = question_metrics(rows, by_id, params.format_penalty, uncovered, judgements)
     meta = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     metrics = {
         "benchmarks": split_by(scored, "benchmark", params),

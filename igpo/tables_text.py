@@ -8,9 +8,10 @@ NOTES = {
     "ours": "Per cent. In brackets the 95 % bootstrap interval over questions; Δ is the difference in F1 to"
     " the baseline's; ± is the standard deviation over seeds.",
     "detail": "Per cent. Δ F1 and its 95 % bootstrap interval are paired by question; p is twice the share of"
-    " resamples whose difference has the other sign. Covered: F1 where the corpus holds an answer and"
-    " every supporting passage, in brackets the number of questions. SQuAD: F1 on multisets of words and EM,"
-    " both without articles. At the end the share of trajectories by what ended them without an answer.",
+    " resamples whose difference has the other sign. Covered: F1 where the corpus holds an answer and every"
+    " supporting passage, in brackets the number of questions. SQuAD: F1 on multisets of words and EM, both"
+    " without articles. MBE: share that a judge model finds right, where one is set. At the end the share of"
+    " trajectories by what ended them without an answer.",
     "vitalqa": "VitalQA is this project's own question set, derived from its corpus by fixed rules: no"
     " number on it compares with a published one.",
     "comparison": "F1 in per cent with its 95 % bootstrap interval over questions, every arm from one warm"
@@ -27,7 +28,7 @@ NOTES = {
 }
 HEADS = ["method", "F1", "95 % interval", "Δ F1", "EM", "answered", "malformed", "searches"]
 DETAIL_HEADS = ["method", "Δ F1", "95 % interval", "p", "covered", "uncovered", "F1 SQuAD", "EM SQuAD"]
-DETAIL_HEADS += ["malformed", "too long", "turn limit", "error"]
+DETAIL_HEADS += ["MBE", "malformed", "too long", "turn limit", "error"]
 
 
 def percent(value: float | None) -> str:
@@ -63,7 +64,7 @@ def our_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def detail_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The cells of one benchmark's second table, `DETAIL_HEADS` for columns."""
-    shares = ("f1_squad", "em_squad", "format_error", "token_limit", "turn_limit", "error")
+    shares = ("f1_squad", "em_squad", "mbe", "format_error", "token_limit", "turn_limit", "error")
     return [
         [
             method_name(row),

@@ -149,6 +149,33 @@ def test_the_main_table_and_the_time_are_targets_too(params, tmp_path):
     assert "evaluation_rollout" not in rules
 
 
+def test_a_judge_is_asked_for_evaluations_only_and_off_by_default(params, tmp_path):
+    assert "judge" not in plans(tmp_path, "all")
+    (tmp_path / "judge.yaml").write_text("judge: {url: 'http://127.0.0.1:8000/v1', model: any}\n")
+    rules = plans(tmp_path, "all", "--configfile", str(tmp_path / "judge.yaml"))
+    assert rules["judge"] == rules["evaluation_rollout"] == 5
+
+
+def test_the_papers_experiment_plans_as_a_whole(tmp_path):
+    options = ["--configfile", str(ROOT / "experiments" / "paper.yaml")]
+    rules = plans(tmp_path, "all", *options)
+    runs = 2 * 3  # arms and seeds
+    for rule in ("rollout", "score", "advantage", "train", "health"):
+        assert rules[rule] == runs * 60, rule
+    assert rules["evaluation_rollout"] == runs + 3  # the baselines and the warm start
+    assert rules["evaluate"] == runs * 60 + runs + 3
+    assert rules["warmup"] == rules["tables"] == rules["report"] == rules["track"] == 1
+
+
+def test_the_papers_experiment_is_the_papers(params):
+    paper = stage.read_params([ROOT / "params.yaml", ROOT / "experiments" / "paper.yaml"])
+    numbers = plan.volume({**paper, "run": {**paper["run"], "seeds": [1], "arms": ["igpo"]}}, {"test": 3197})
+    assert numbers["training trajectories"] == 30_720  # 60 steps of 32 questions and 16 trajectories
+    assert numbers["evaluation trajectories"] == 4 * 3197
+    assert paper["rollout"]["max_turns"] == 10
+    assert len(paper["evaluate"]["rollout"]["benchmarks"]) == 7
+
+
 def test_runs_and_evaluations_follow_the_parameters(params):
     run = {"arms": ["a", "b"], "baselines": ["rag"], "seeds": [1, 5], "iterations": 3}
     assert experiment.iterations(run)[3:5] == ["results/runs/a/s5/001", "results/runs/a/s5/002"]

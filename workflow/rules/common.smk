@@ -84,6 +84,7 @@ def parsed(path):
     return ast.dump(tree), imported
 
 
+@functools.cache
 def code(name):
     """Digest of a stage module and of its local imports; comments, docstrings and layout don't count."""
     todo, dumps = [name], {}

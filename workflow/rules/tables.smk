@@ -90,11 +90,36 @@ def provenance(wildcards):
     )
 
 
+def judgements(wildcards):
+    """The judge's verdicts on an evaluation; none without a judge or for an iteration."""
+    judged = config["judge"]["url"] and wildcards.folder.startswith("evaluations/")
+    return f"results/{wildcards.folder}/judgements.parquet" if judged else []
+
+
+rule judge:
+    input:
+        rollouts="results/evaluations/{name}/rollouts.parquet",
+        questions="results/questions/test.parquet",
+    output:
+        "results/evaluations/{name}/judgements.parquet",
+    log:
+        "logs/evaluations/{name}/judge.log",
+    wildcard_constraints:
+        name="|".join(EVALUATIONS),
+    params:
+        code=code("igpo.judge"),
+        config=section("judge"),
+    shell:
+        "exec python -m igpo.judge --config {params.config:q} --rollouts {input.rollouts}"
+        " --questions {input.questions} --out {output} > {log} 2>&1"
+
+
 rule evaluate:
     input:
         rollouts="results/{folder}/rollouts.parquet",
         questions=evaluated_questions,
         coverage=lambda wildcards: ([] if wildcards.folder.startswith("runs/") else "results/coverage.json"),
+        judgements=judgements,
     output:
         metrics="results/{folder}/metrics.json",
         questions="results/{folder}/questions.parquet",
@@ -106,11 +131,12 @@ rule evaluate:
         code=code("igpo.evaluate"),
         config=lambda wildcards: section("evaluate", acting_policy(wildcards.folder)[0]),
         coverage=lambda wildcards, input: (f"--coverage {input.coverage}" if input.coverage else ""),
+        judgements=lambda wildcards, input: (f"--judgements {input.judgements}" if input.judgements else ""),
         asked=asked,
         provenance=provenance,
     shell:
         "exec python -m igpo.evaluate --config {params.config:q} --rollouts {input.rollouts}"
-        " --questions {input.questions} {params.coverage} --asked {params.asked:q} --provenance {params.provenance:q}"
+        " --questions {input.questions} {params.coverage} {params.judgements} --asked {params.asked:q} --provenance {params.provenance:q}"
         " --out {output.metrics} > {log} 2>&1"
 
 
