@@ -33,6 +33,7 @@ FURTHER = (
     "em_squad_format",
     *FAILURES,
     "gold_recall",
+    "mbe",
 )
 COLUMNS = (
     "source",
