@@ -8,7 +8,7 @@ NOTES = {
     "ours": "Per cent. In brackets the 95 % bootstrap interval over questions; Δ is the difference in F1 to"
     " the baseline's; ± is the standard deviation over seeds.",
     "detail": "Per cent. Δ F1 and its 95 % bootstrap interval are paired by question; p is twice the share of"
-    " resamples whose difference has the other sign. Covered: F1 where the corpus holds an answer and every"
+    " resamples on the other side of zero. Covered: F1 where the corpus holds an answer and every"
     " supporting passage, in brackets the number of questions. SQuAD: F1 on multisets of words and EM, both"
     " without articles. MBE: share that a judge model finds right, where one is set. At the end the share of"
     " trajectories by what ended them without an answer.",
@@ -16,7 +16,7 @@ NOTES = {
     " number on it compares with a published one.",
     "comparison": "F1 in per cent with its 95 % bootstrap interval over questions, every arm from one warm"
     " start; in brackets the published row that the arm stands for. Δ F1 is paired by question, on the last"
-    " benchmark; p is twice the share of resamples whose difference has the other sign.",
+    " benchmark; p is twice the share of resamples on the other side of zero.",
     "per_question": "Per cent of questions whose F1, the mean over seeds, is above, equal to or below the"
     " other arm's.",
     "time": "Per cent of the wall time of these stages, their starts included. rollout: sampling and search;"
@@ -28,7 +28,7 @@ NOTES = {
 }
 HEADS = ["method", "F1", "95 % interval", "Δ F1", "EM", "answered", "malformed", "searches"]
 DETAIL_HEADS = ["method", "Δ F1", "95 % interval", "p", "covered", "uncovered", "F1 SQuAD", "EM SQuAD"]
-DETAIL_HEADS += ["MBE", "malformed", "too long", "turn limit", "error"]
+DETAIL_HEADS += ["MBE", "bad format", "too long", "turn limit", "error"]
 
 
 def percent(value: float | None) -> str:
