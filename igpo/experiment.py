@@ -78,8 +78,10 @@ def evaluations(run: Mapping[str, Any]) -> dict[str, tuple[str | None, str]]:
 
 
 def compared(params: Mapping[str, Any], table: str) -> dict[str, tuple[str | None, str]]:
-    """What is evaluated for `tables.TABLE`: the warm start and its arms, trained from it."""
-    return evaluations({**params["run"], "baselines": [], "arms": compared_arms(params, table)})
+    """What is evaluated for `tables.TABLE`: the warm start, its arms, untrained if in `run.baselines`."""
+    run, arms = params["run"], compared_arms(params, table)
+    baselines = [arm for arm in arms if arm in run["baselines"]]
+    return evaluations({**run, "baselines": baselines, "arms": [a for a in arms if a not in baselines]})
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

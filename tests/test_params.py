@@ -141,6 +141,13 @@ def test_a_table_of_the_paper_trains_its_arms_from_one_warm_start(table, params,
     assert "tables" not in rules
 
 
+def test_a_baseline_in_a_comparison_is_not_trained(params):
+    params["tables"]["algorithms"] = {"baseline": "rag", "rows": {"igpo": "IGPO"}}
+    found = experiment.compared(params, "algorithms")
+    assert list(found) == ["rag", "warmup", "igpo_s1"]
+    assert found["rag"] == ("rag", "results/models/base")
+
+
 def test_the_main_table_and_the_time_are_targets_too(params, tmp_path):
     assert plans(tmp_path, "tables/main")["tables"] == 1
     rules = plans(tmp_path, "tables/time")
