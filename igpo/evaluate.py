@@ -7,7 +7,8 @@ counts once.
 import argparse
 import itertools
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,19 +17,27 @@ import numpy as np
 import pyarrow as pa
 
 from igpo import reward, schema
-from igpo.schema import trajectories
+from igpo.schema import JUDGEMENTS, trajectories
 from retrieval import stage, tables
 from retrieval.stage import UserError
 
+ANSWER_METRICS = {
+    "f1": reward.f1,  # the paper's
+    "em": reward.exact_match,
+    "f1_squad": reward.squad_f1,
+    "em_squad": reward.squad_exact_match,
+}
+FAILURES = ("format_error", "token_limit", "turn_limit", "error")  # how a trajectory ends without an answer
 METRICS = (
-    "f1",  # a malformed trajectory counts 0
-    "em",
-    "f1_format",  # a malformed trajectory counts the format penalty
+    *ANSWER_METRICS,  # a trajectory without an answer counts 0
+    *(f"{name}_format" for name in ANSWER_METRICS),  # it counts the format penalty
     "answer_rate",
     "format_failure",  # ended by a malformed turn, the token limit or an error
+    *FAILURES,
     "turns",
     "searches",  # queries run
     "gold_recall",  # share of the supporting passages that were shown; null where they are unknown
+    "mbe",  # share that a judge model finds right; null without one, and without its verdict
 )
 PER_QUESTION = pa.schema(
     [("question_id", pa.string()), ("benchmark", pa.string()), ("type", pa.string()), ("covered", pa.bool_())]
@@ -41,15 +50,16 @@ def trajectory_metrics(
 ) -> dict[str, Any]:
     """The metrics of one trajectory."""
     last = rows[-1]
-    answer, golds = last["answer"], question["answers"]
+    answer, stop = last["answer"], last["stop"].partition(":")[0]
+    values = {name: metric(answer, question["answers"]) for name, metric in ANSWER_METRICS.items()}
     shown = {hit for row in rows for hit in row["hit_ids"]}
     supporting = set(question["supporting_ids"])
     return {
-        "f1": reward.f1(answer, golds),
-        "em": reward.exact_match(answer, golds),
-        "f1_format": reward.outcome(answer, golds, penalty),
+        **values,
+        **{f"{name}_format": penalty if answer is None else value for name, value in values.items()},
         "answer_rate": float(answer is not None),
-        "format_failure": float(last["stop"] not in ("answered", "turn_limit")),
+        "format_failure": float(stop not in ("answered", "turn_limit")),
+        **{name: float(stop == name) for name in FAILURES},
         "turns": float(last["turn"]),
         "searches": float(sum(len(row["queries"]) for row in rows if row["tool"] == "web_search")),
         "gold_recall": len(shown & supporting) / len(supporting) if supporting else None,
@@ -61,30 +71,89 @@ def question_metrics(
     questions: Mapping[str, Mapping[str, Any]],
     penalty: float,
     uncovered: set[str] | None,
+    judgements: Mapping[tuple[str, int], float | None] | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per question: means over its samples. Raises UserError for an unknown question."""
+    """One row per question: means over its samples, those without a value left out.
+
+    Raises UserError for a question that isn't in `questions` or a trajectory that isn't in `judgements`.
+    """
     result = []
     for question_id, group in itertools.groupby(trajectories(rows), key=lambda t: t[0]["question_id"]):
         if question_id not in questions:
             raise UserError(f"the questions file lacks {question_id!r}, which the rollouts hold")
         question = questions[question_id]
-        samples = [trajectory_metrics(trajectory, question, penalty) for trajectory in group]
-        means = {
-            name: None if samples[0][name] is None else float(np.mean([sample[name] for sample in samples]))
-            for name in METRICS
-        }
+        samples = [
+            {**trajectory_metrics(rows, question, penalty), "mbe": _judgement(rows[0], judgements)}
+            for rows in group
+        ]
+        means = {}
+        for name in METRICS:
+            values = [sample[name] for sample in samples if sample[name] is not None]
+            means[name] = float(np.mean(values)) if values else None
         covered = None if uncovered is None else question_id not in uncovered
         known = {"question_id": question_id, "benchmark": question["benchmark"], "type": question["type"]}
         result.append({**known, "covered": covered, **means})
     return result
 
 
-def interval(values: list[float], resamples: int, seed: int) -> dict[str, float]:
-    """Mean with the 2.5 and 97.5 percentiles of bootstrap means over the questions."""
+def _judgement(
+    row: Mapping[str, Any], judgements: Mapping[tuple[str, int], float | None] | None
+) -> float | None:
+    key = (row["question_id"], row["sample"])
+    if judgements is not None and key not in judgements:
+        raise UserError(f"the judgements lack trajectory {key}, which the rollouts hold; judge again")
+    return None if judgements is None else judgements[key]
+
+
+def read_judgements(path: Path) -> dict[tuple[str, int], float | None]:
+    """The judge's verdict by (question_id, sample)."""
+    rows = tables.read(path, JUDGEMENTS).to_pylist()
+    return {(row["question_id"], row["sample"]): row["mbe"] for row in rows}
+
+
+def check_complete(
+    rows: list[dict[str, Any]], questions: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]
+) -> None:
+    """Raise UserError unless `rows` hold every question and sample that section `rollout` asks for."""
+    pool = [q for q in questions if not asked["benchmarks"] or q["benchmark"] in asked["benchmarks"]]
+    wanted = min(asked["questions"] or len(pool), len(pool))
+    samples = Counter(row["question_id"] for row in rows if row["turn"] == 0)
+    if len(samples) != wanted:
+        raise UserError(f"rollouts: {len(samples)} questions, {wanted} were asked for; roll out again")
+    for question_id, number in samples.items():
+        if number != asked["samples"]:
+            raise UserError(
+                f"rollouts: question {question_id!r} has {number} samples, {asked['samples']} were asked for;"
+                " roll out again"
+            )
+
+
+def bootstrap_means(values: Sequence[float], resamples: int, seed: int) -> np.ndarray:
+    """(resamples,) means of samples with replacement, each as large as `values`."""
     data = np.asarray(values, dtype=np.float64)
     draws = np.random.default_rng(seed).integers(0, len(data), (resamples, len(data)))
-    low, high = np.percentile(data[draws].mean(1), [2.5, 97.5])
-    return {"mean": float(data.mean()), "low": float(low), "high": float(high)}
+    return data[draws].mean(1)
+
+
+def interval(values: Sequence[float], resamples: int, seed: int) -> dict[str, float]:
+    """Mean with the 2.5 and 97.5 percentiles of bootstrap means over the questions."""
+    low, high = np.percentile(bootstrap_means(values, resamples, seed), [2.5, 97.5])
+    return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
+
+
+def paired_difference(
+    values: Sequence[float], baseline: Sequence[float], resamples: int, seed: int
+) -> dict[str, float]:
+    """Mean of values - baseline, question by question, with its 95 % interval and a two-sided p-like share.
+
+    `p` is twice the share of bootstrap means on the other side of zero, 1 at most: small where the sign
+    of the difference doesn't hang on which questions were asked.
+    """
+    differences = [ours - theirs for ours, theirs in zip(values, baseline, strict=True)]
+    means = bootstrap_means(differences, resamples, seed)
+    low, high = np.percentile(means, [2.5, 97.5])
+    p = min(1.0, 2 * float(min((means <= 0).mean(), (means >= 0).mean())))
+    return {"mean": float(np.mean(differences)), "low": float(low), "high": float(high), "p": p}
 
 
 def summary(rows: list[dict[str, Any]], params: SimpleNamespace) -> dict[str, Any]:
@@ -106,7 +175,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--judgements", type=Path, metavar="FILE", help="of a judge model, for mbe")
     parser.add_argument("--coverage", type=Path, metavar="FILE", help="splits scores by what the index holds")
+    parser.add_argument(
+        "--asked", metavar="JSON", help="section rollout: no question or sample of it may be missing"
+    )
     parser.add_argument("--provenance", default="{}", metavar="JSON", help="arm, seed, iteration … to record")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
@@ -118,9 +191,12 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     if not rows:
         raise UserError(f"{args.rollouts}: no rows")
     listed = tables.read(args.questions, schema.QUESTIONS).to_pylist()
+    if args.asked:
+        check_complete(rows, listed, stage.parse_config(args.asked))
     uncovered = set(tables.read_json(args.coverage)["uncovered"]) if args.coverage else None
     by_id = {question["question_id"]: question for question in listed}
-    scored = question_metrics(rows, by_id, params.format_penalty, uncovered)
+    judgements = read_judgements(args.judgements) if args.judgements else None
+    scored = question_metrics(rows, by_id, params.format_penalty, uncovered, judgements)
     meta = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     metrics = {
         "benchmarks": split_by(scored, "benchmark", params),

@@ -1,12 +1,16 @@
 """The experiment as a whole: its checked parameters, and the folders that its runs and evaluations fill."""
 
 import argparse
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from igpo import published
 from retrieval import stage
 from retrieval.stage import UserError
+
+COMPARISONS = ("algorithms", "ablation", "basis", "per_question")  # sections of `tables` that name arms
 
 
 def check(params: Mapping[str, Any]) -> None:
@@ -21,6 +25,28 @@ def check(params: Mapping[str, Any]) -> None:
     rows = [*run["baselines"], "warmup", *(run["arms"] if run["iterations"] else [])]
     if params["tables"]["baseline"] not in rows:
         raise UserError(f"params: tables.baseline: {params['tables']['baseline']!r} is not a row: {rows}")
+    for table in COMPARISONS:
+        check_comparison(params, table)
+
+
+def check_comparison(params: Mapping[str, Any], table: str) -> None:
+    """Raise UserError unless the arms of `tables.TABLE` exist and stand for rows that the paper prints."""
+    chosen = params["tables"][table]
+    for arm in compared_arms(params, table):
+        stage.apply_arm(params, arm)
+    printed = ["IGPO"] if table == "per_question" else [row["method"] for row in published.read(table)]
+    for arm, row in chosen["rows"].items():
+        if row is not None and row not in printed:
+            near = difflib.get_close_matches(row, printed, 1, 0) or printed
+            raise UserError(
+                f"params: tables.{table}.rows.{arm}: no published row {row!r}; nearest: {near[0]!r}"
+            )
+
+
+def compared_arms(params: Mapping[str, Any], table: str) -> list[str]:
+    """The arms that `tables.TABLE` compares, its baseline among them."""
+    chosen = params["tables"][table]
+    return list(dict.fromkeys([*chosen["rows"], chosen["baseline"]]))
 
 
 def folder(arm: str, seed: int | str, k: int) -> str:
@@ -49,6 +75,13 @@ def evaluations(run: Mapping[str, Any]) -> dict[str, tuple[str | None, str]]:
     }
     found["warmup"] = (None, folder("", 0, 0))
     return found | {name: (name.rpartition("_s")[0], where) for name, where in final_policies(run).items()}
+
+
+def compared(params: Mapping[str, Any], table: str) -> dict[str, tuple[str | None, str]]:
+    """What is evaluated for `tables.TABLE`: the warm start, its arms, untrained if in `run.baselines`."""
+    run, arms = params["run"], compared_arms(params, table)
+    baselines = [arm for arm in arms if arm in run["baselines"]]
+    return evaluations({**run, "baselines": baselines, "arms": [a for a in arms if a not in baselines]})
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

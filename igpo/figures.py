@@ -23,6 +23,12 @@ PANELS = {
     "format_failure": "malformed trajectories",
     "searches": "searches per trajectory",
     "kl": "KL to the warm start, per token",
+    "flat_advantage": "groups without any advantage",
+    "gold_logprob_end": "log-probability of the answer at the end",
+    "entropy": "entropy per sampled token",
+    "duplicate_queries": "queries asked before",
+    "gold_recall": "supporting passages shown",
+    "invalid_turns": "invalid turns",
 }
 
 
@@ -38,15 +44,15 @@ def svg(figure: Figure) -> str:
 def curves(rows: Sequence[Mapping[str, Any]]) -> str:
     """One panel per metric over iterations: thin lines are seeds, a thick line is their mean."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
-    axes = figure.subplots(2, 3, sharex=True)
+    figure = Figure(figsize=(10, 10.4), layout="constrained")
+    axes = figure.subplots(len(PANELS) // 3, 3, sharex=True)
     for axis, (name, label) in zip(axes.flat, PANELS.items(), strict=True):
         for arm, colour in zip(arms, COLOURS * len(arms), strict=False):
             _lines(axis, [row for row in rows if row["arm"] == arm], name, arm, colour)
         axis.set_title(label, fontsize=10)
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    for axis in axes[1]:
+    for axis in axes[-1]:
         axis.set_xlabel("iteration")
     axes.flat[0].legend(frameon=False)
     return svg(figure)

@@ -71,16 +71,21 @@ def disk_bytes(numbers: Mapping[str, int], weights: int, keep_states: bool) -> i
     return weights * (WEIGHT_BYTES * (numbers["policy updates"] + 2) + STATE_BYTES * states)
 
 
+def benchmark_seconds(path: Path) -> float:
+    """Wall seconds of a job from its benchmark file."""
+    heads, values = (line.split("\t") for line in path.read_text().splitlines()[:2])
+    return float(dict(zip(heads, values, strict=True))["s"])
+
+
 def measured(root: Path) -> dict[str, float]:
     """Median seconds per training trajectory of each stage, from benchmark files; empty where nothing ran."""
     found: dict[str, list[float]] = {}
     for path in sorted((root / "logs/benchmark/runs").glob("*/s*/*/*.tsv")):
         rollouts = root / "results/runs" / Path(*path.parts[-4:-1]) / "rollouts.parquet"
         if path.stem in PER_TRAJECTORY and rollouts.exists():
-            heads, values = (line.split("\t") for line in path.read_text().splitlines()[:2])
             turns = tables.read(rollouts, schema.ROLLOUTS)["turn"]
             number = pc.sum(pc.equal(turns, 0)).as_py()
-            found.setdefault(path.stem, []).append(float(dict(zip(heads, values, strict=True))["s"]) / number)
+            found.setdefault(path.stem, []).append(benchmark_seconds(path) / number)
     return {name: statistics.median(values) for name, values in found.items()}
 
 

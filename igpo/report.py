@@ -8,13 +8,14 @@ import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import yaml
 
-from igpo import experiment, figures, schema, show, tables_text
-from igpo.tables import Evaluation, curve_row, published_rows, read_evaluation, table_rows, write_text
+from igpo import experiment, figures, published, schema, show, tables_text
+from igpo.tables import Evaluation, curve_row, read_evaluation, table_rows, write_text
 from retrieval import stage, tables
 
 STYLE = """
@@ -44,10 +45,12 @@ def results_part(rows: Sequence[Mapping[str, Any]]) -> str:
         parts.append(f"<h3>{html.escape(tables_text.title(name, block))}</h3>")
         parts.append(table(tables_text.HEADS, tables_text.our_cells(block)))
         parts.append(figures.intervals(block, [tables_text.method_name(row) for row in block]))
+        parts.append(table(tables_text.DETAIL_HEADS, tables_text.detail_cells(block)))
     parts.append(f"<p class=note>{html.escape(tables_text.notes(rows))}</p>")
-    published = table(*tables_text.published_cells(published_rows()))
+    parts.append(f"<p class=note>{html.escape(tables_text.NOTES['detail'])}</p>")
+    theirs = table(*tables_text.published_cells(published.f1_rows("main")))
     note = f"<p class=note>{html.escape(tables_text.NOTES['published'])}</p>"
-    return "\n".join([*parts, f"<div class=published><h3>Published by the paper</h3>{published}{note}</div>"])
+    return "\n".join([*parts, f"<div class=published><h3>Published by the paper</h3>{theirs}{note}</div>"])
 
 
 def types_part(evaluations: Sequence[Evaluation]) -> str:
@@ -138,7 +141,7 @@ def run(args: argparse.Namespace) -> str:
     """Write the page."""
     params = experiment.read(args)
     evaluations = [read_evaluation(path) for path in args.metrics]
-    parts = {"Results": results_part(table_rows(evaluations, params["tables"]["baseline"]))}
+    parts = {"Results": results_part(table_rows(evaluations, SimpleNamespace(**params["tables"])))}
     if args.iterations:
         parts["Training"] = figures.curves([curve_row(folder) for folder in args.iterations])
     parts["By type of question"] = types_part(evaluations)

@@ -1,9 +1,16 @@
-"""Answer metrics on strings: exact match and F1 as IGPO scores them (algorithms.md 1.10)."""
+"""Answer metrics on strings: exact match and F1, as IGPO scores them and as SQuAD and Search-R1 do.
 
+IGPO (algorithms.md 1.10) compares sets of words and keeps articles; SQuAD compares multisets without them.
+"""
+
+import re
 import string
+from collections import Counter
 from collections.abc import Sequence
 
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def normalise(text: str) -> str:
@@ -28,6 +35,29 @@ def _f1(words: set[str], gold: set[str]) -> float:
 def exact_match(answer: str | None, golds: Sequence[str]) -> float:
     """1.0 where the normalised answer equals a normalised gold, else 0.0; so without an answer."""
     return float(answer is not None and normalise(answer) in {normalise(gold) for gold in golds})
+
+
+def squad_normalise(text: str) -> str:
+    """Lower-case, ASCII punctuation deleted, then the words a, an, the; white space collapsed."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def squad_f1(answer: str | None, golds: Sequence[str]) -> float:
+    """Best F1 over the golds, on multisets of SQuAD-normalised words; no answer or nothing in common: 0."""
+    if answer is None:
+        return 0.0
+    words = squad_normalise(answer).split()
+    return max((_multiset_f1(words, squad_normalise(gold).split()) for gold in golds), default=0.0)
+
+
+def _multiset_f1(words: list[str], gold: list[str]) -> float:
+    common = (Counter(words) & Counter(gold)).total()
+    return 2 * common / (len(words) + len(gold)) if common else 0.0
+
+
+def squad_exact_match(answer: str | None, golds: Sequence[str]) -> float:
+    """1.0 where the SQuAD-normalised answer equals a gold that is normalised so, else 0.0."""
+    return float(answer is not None and squad_normalise(answer) in map(squad_normalise, golds))
 
 
 def outcome(answer: str | None, golds: Sequence[str], format_penalty: float) -> float:

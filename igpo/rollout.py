@@ -74,8 +74,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     meta = {
         "policy": weights_sha256(args.policy),
         "questions": tables.sha256(args.questions),
-        "retriever": ("" if searcher is index else f"{params.retriever} over ")
-        + getattr(index, "identity", "none"),
+        "retriever": identity if searcher is index else f"{params.retriever} over {identity}",
         "decoding": "greedy" if params.temperature == 0 else f"temperature {params.temperature}",
         "protocol": params.protocol,
     }

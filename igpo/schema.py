@@ -72,6 +72,16 @@ ADVANTAGES = pa.schema(
     ]
 )
 
+JUDGEMENTS = pa.schema(
+    [
+        ("question_id", pa.string()),  # key, with sample
+        ("sample", pa.int16()),
+        ("mbe", pa.float32()),  # 1 right, 0 wrong; null: the judge gave no verdict
+        ("reply", pa.string()),  # the judge's own words; null where it was not asked
+    ]
+)
+JUDGEMENTS_KEY = ("question_id", "sample")
+
 
 def turn_key(row: dict[str, Any]) -> tuple[str, int, int]:
     """(question_id, sample, turn) of a row of any per-turn table."""

@@ -2,27 +2,39 @@
 
 F1 and the rates are shares in the CSV files, per cent for the reader. Several seeds of an arm become one
 row: the mean, the sample standard deviation over seeds (`f1_std`), and the mean of the seeds' 95 % bounds,
-which stand for the choice of questions alone. The published rows are the paper's, told apart by `source`.
+which stand for the choice of questions alone. Differences to the baseline are paired by question, on the
+means over seeds. The published rows are the paper's, told apart by `source`.
 """
 
 import argparse
 import csv
 import io
+import itertools
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
 
-from igpo import schema, tables_text
+from igpo import published, schema, tables_text
+from igpo.evaluate import FAILURES, PER_QUESTION, paired_difference
 from retrieval import stage, tables
 from retrieval.stage import UserError
 
-PUBLISHED = Path(__file__).with_name("published.csv")  # arXiv:2510.14967v2, Table 1: F1 in per cent
 METRICS = ("f1", "em", "f1_format", "answer_rate", "format_failure", "turns", "searches")
+FURTHER = (
+    "f1_squad",
+    "em_squad",
+    "em_format",
+    "f1_squad_format",
+    "em_squad_format",
+    *FAILURES,
+    "gold_recall",
+    "mbe",
+)
 COLUMNS = (
     "source",
     "method",
@@ -34,31 +46,44 @@ COLUMNS = (
     "f1_high",
     "f1_std",
     "f1_difference",
+    *FURTHER,
+    "f1_difference_low",
+    "f1_difference_high",
+    "f1_difference_p",
+    "n_covered",
+    "f1_covered",
+    "n_uncovered",
+    "f1_uncovered",
+    "seed_names",
+    "questions_sha256",
+    "policy_sha256",
 )
 
 
 class Evaluation(NamedTuple):
-    """One evaluated policy: the arm it belongs to, its seed (None: not trained), its metrics file."""
+    """One evaluated policy: its arm, its seed (None: not trained), its metrics, its table of questions."""
 
     arm: str
     seed: int | None
     metrics: dict[str, Any]
+    questions: list[dict[str, Any]]
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Read `<name>/metrics.json`; the folder's name is `ARM` or `ARM_sSEED`."""
+    """Read `<name>/metrics.json` and `questions.parquet`; the folder's name is `ARM` or `ARM_sSEED`."""
     arm, _, seed = re.fullmatch(r"(.+?)(_s(\d+))?", path.absolute().parent.name).groups()  # type: ignore[union-attr]
     metrics = tables.read_json(path)
     for key in ("benchmarks", "overall", "provenance"):
         if key not in metrics:
             raise UserError(f"{path}: not a metrics file: {key!r} is missing")
-    return Evaluation(arm, int(seed) if seed else None, metrics)
+    questions = tables.read(path.with_name("questions.parquet"), PER_QUESTION).to_pylist()
+    return Evaluation(arm, int(seed) if seed else None, metrics, questions)
 
 
 def check_comparable(evaluations: Sequence[Evaluation]) -> None:
     """Raise UserError unless all evaluations answered the same questions."""
     for evaluation in evaluations[1:]:
-        for key, found in (("questions", lambda e: e.metrics["provenance"].get("questions")), ("n", _sizes)):
+        for key, found in COMPARED.items():
             if found(evaluation) != found(evaluations[0]):
                 names = f"{evaluations[0].arm} and {evaluation.arm}"
                 raise UserError(f"{names} were evaluated on different questions ({key} differs)")
@@ -73,48 +98,77 @@ def _sizes(evaluation: Evaluation) -> dict[str, int]:
     return {name: values["n"] for name, values in evaluation.metrics["benchmarks"].items()}
 
 
-def table_rows(evaluations: Sequence[Evaluation], baseline: str) -> list[dict[str, Any]]:
+COMPARED: dict[str, Callable[[Evaluation], Any]] = {
+    "questions": lambda evaluation: evaluation.metrics["provenance"].get("questions"),
+    "n": _sizes,
+    "question_id": lambda evaluation: [row["question_id"] for row in evaluation.questions],
+}
+
+
+def table_rows(evaluations: Sequence[Evaluation], params: SimpleNamespace) -> list[dict[str, Any]]:
     """One row per arm and benchmark, in the order given; `overall` too where there are several benchmarks."""
     check_comparable(evaluations)
-    arms = list(dict.fromkeys(evaluation.arm for evaluation in evaluations))
-    if baseline not in arms:
-        raise UserError(f"tables.baseline: {baseline!r} was not evaluated; evaluated: {arms}")
-    blocks = {name: [e.metrics["benchmarks"][name] for e in evaluations] for name in _sizes(evaluations[0])}
-    if len(blocks) > 1:
-        blocks["overall"] = [evaluation.metrics["overall"] for evaluation in evaluations]
-    rows = []
-    for benchmark, block in blocks.items():
-        found = {
-            arm: [values for e, values in zip(evaluations, block, strict=True) if e.arm == arm]
-            for arm in arms
+    seeds = by_arm(evaluations)
+    if params.baseline not in seeds:
+        raise UserError(f"tables.baseline: {params.baseline!r} was not evaluated; evaluated: {list(seeds)}")
+    benchmarks = list(_sizes(evaluations[0]))
+    rows: list[dict[str, Any]] = []
+    for benchmark in [*benchmarks, *(["overall"] if len(benchmarks) > 1 else [])]:
+        block = {
+            arm: {"source": "ours", "method": arm, "benchmark": benchmark, **_row(found, benchmark)}
+            for arm, found in seeds.items()
         }
-        zero = statistics.fmean(values["f1"]["mean"] for values in found[baseline])
-        rows += [{"method": arm, "benchmark": benchmark, **_row(found[arm], zero)} for arm in arms]
+        zero = block[params.baseline]["f1"]
+        compared = list(question_f1(seeds[params.baseline], benchmark).values())
+        for arm, row in block.items():
+            values = list(question_f1(seeds[arm], benchmark).values())
+            paired = paired_difference(values, compared, params.bootstrap, params.seed)
+            row["f1_difference"] = row["f1"] - zero
+            row |= {f"f1_difference_{name}": paired[name] for name in ("low", "high", "p")}
+        rows += block.values()
     return rows
 
 
-def _row(seeds: Sequence[Mapping[str, Any]], zero: float) -> dict[str, Any]:
+def by_arm(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    """The evaluations of every arm, one per seed, in the order given."""
+    arms = dict.fromkeys(evaluation.arm for evaluation in evaluations)
+    return {arm: [evaluation for evaluation in evaluations if evaluation.arm == arm] for arm in arms}
+
+
+def question_f1(seeds: Sequence[Evaluation], benchmark: str, covered: bool | None = None) -> dict[str, float]:
+    """F1 by question of a benchmark (or `overall`), the mean over seeds; `covered`: of these only."""
+    found: dict[str, list[float]] = {}
+    for row in itertools.chain.from_iterable(evaluation.questions for evaluation in seeds):
+        if benchmark in (row["benchmark"], "overall") and covered in (row["covered"], None):
+            found.setdefault(row["question_id"], []).append(row["f1"])
+    return {question_id: statistics.fmean(values) for question_id, values in found.items()}
+
+
+def _row(seeds: Sequence[Evaluation], benchmark: str) -> dict[str, Any]:
     """The mean of one arm's seeds on one benchmark; metrics that a seed lacks stay empty."""
-    row: dict[str, Any] = {"source": "ours", "seeds": len(seeds), "n": seeds[0]["n"]}
-    for metric in METRICS:
-        means = [found for values in seeds if (found := mean(values, metric)) is not None]
+    blocks = [{**e.metrics["benchmarks"], "overall": e.metrics["overall"]}[benchmark] for e in seeds]
+    row: dict[str, Any] = {"seeds": len(seeds), "n": blocks[0]["n"]}
+    for metric in (*METRICS, *FURTHER):
+        means = [found for values in blocks if (found := mean(values, metric)) is not None]
         row[metric] = statistics.fmean(means) if len(means) == len(seeds) else None
     for bound in ("low", "high"):
-        row[f"f1_{bound}"] = statistics.fmean(values["f1"][bound] for values in seeds)
-    row["f1_std"] = statistics.stdev(values["f1"]["mean"] for values in seeds) if len(seeds) > 1 else None
-    row["f1_difference"] = row["f1"] - zero
-    return row
+        row[f"f1_{bound}"] = statistics.fmean(values["f1"][bound] for values in blocks)
+    row["f1_std"] = statistics.stdev(values["f1"]["mean"] for values in blocks) if len(seeds) > 1 else None
+    for name, covered in {"covered": True, "uncovered": False}.items():
+        values = question_f1(seeds, benchmark, covered)
+        row[f"n_{name}"] = len(values)
+        row[f"f1_{name}"] = statistics.fmean(values.values()) if values else None
+    return row | provenance(seeds)
 
 
-def published_rows() -> list[dict[str, Any]]:
-    """The paper's main table: one row per method and benchmark, F1 as a share, None for a dash."""
-    with PUBLISHED.open(newline="") as file:
-        return [
-            {"source": "published", "method": row["method"], "benchmark": name, "f1": float(value) / 100}
-            for row in csv.DictReader(file)
-            for name, value in row.items()
-            if name not in ("method", "family") and value
-        ]
+def provenance(seeds: Sequence[Evaluation]) -> dict[str, str]:
+    """What a row was made from: its seeds, the SHA-256 of the questions, and of each seed's policy."""
+    known = [evaluation.metrics["provenance"] for evaluation in seeds]
+    return {
+        "seed_names": " ".join(str(e.seed) for e in seeds if e.seed is not None),
+        "questions_sha256": known[0].get("questions") or "",
+        "policy_sha256": " ".join(values.get("policy") or "" for values in known),
+    }
 
 
 def curve_row(folder: Path) -> dict[str, Any]:
@@ -123,9 +177,10 @@ def curve_row(folder: Path) -> dict[str, Any]:
     overall = tables.read_json(folder / "metrics.json")["overall"]
     scores = tables.read(folder / "scores.parquet", schema.SCORES)
     row = {"arm": arm, "seed": int(seed.removeprefix("s")), "iteration": int(k), "n": overall["n"]}
-    row |= {metric: mean(overall, metric) for metric in METRICS}
+    row |= {metric: mean(overall, metric) for metric in (*METRICS, *FURTHER)}
     row |= {"reward": pc.mean(scores["outcome"]).as_py(), "info_gain": pc.mean(scores["info_gain"]).as_py()}
-    return row | tables.read_json(folder / "policy.json")["metrics"]
+    row |= tables.read_json(folder / "policy.json")["metrics"]
+    return row | tables.read_json(folder / "health.json")
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -162,14 +217,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Write the five files."""
-    ours = table_rows([read_evaluation(path) for path in args.metrics], params.baseline)
-    published = published_rows()
+    ours = table_rows([read_evaluation(path) for path in args.metrics], params)
+    theirs = published.f1_rows("main")
     curves = [curve_row(folder) for folder in args.iterations]
     known = ["arm", "seed", "iteration", "n", *METRICS, "reward", "info_gain"]
     columns = [*known, *sorted({key for row in curves for key in row} - set(known))]
-    write_text(csv_text([*ours, *published], COLUMNS), args.out / "main.csv")
-    write_text(tables_text.markdown(ours, published), args.out / "main.md")
-    write_text(tables_text.latex(ours, published), args.out / "main.tex")
+    write_text(csv_text([*ours, *theirs], COLUMNS), args.out / "main.csv")
+    write_text(tables_text.markdown(ours, theirs), args.out / "main.md")
+    write_text(tables_text.latex(ours, theirs), args.out / "main.tex")
     write_text(csv_text(curves, columns), args.out / "curves.csv")
     tables.write_json(flat(ours), args.out / "metrics.json")
     best = max(ours, key=lambda row: row["f1"])

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from igpo import schema
-from igpo.evaluate import METRICS
+from igpo.evaluate import METRICS, PER_QUESTION
 from retrieval import tables
 
 
@@ -18,15 +18,28 @@ def block(f1: float, n: int = 4) -> dict:
 def write_evaluation(
     root: Path, name: str, benchmarks: dict[str, dict], iteration: int | None = None
 ) -> Path:
-    """`evaluations/<name>/metrics.json` below `root`."""
+    """`evaluations/<name>/{metrics.json,questions.parquet}` below `root`; a question has its block's F1."""
     path = root / "evaluations" / name / "metrics.json"
     metrics = {
         "benchmarks": benchmarks,
         "types": {"capital": block(0.25)},
         "overall": next(iter(benchmarks.values())),
-        "provenance": {"arm": name, "iteration": iteration, "questions": "ab" * 32},
+        "provenance": {
+            "arm": name,
+            "iteration": iteration,
+            "questions": "ab" * 32,
+            "policy": f"{name} policy",
+        },
     }
     tables.write_json(metrics, path)
+    questions = [
+        dict.fromkeys(METRICS, 0.5)
+        | {"question_id": f"{benchmark}{i}", "benchmark": benchmark, "type": "capital", "covered": i > 0}
+        | {"f1": values["f1"]["mean"]}
+        for benchmark, values in benchmarks.items()
+        for i in range(values["n"])
+    ]
+    tables.write(questions, PER_QUESTION, path.with_name("questions.parquet"), ("question_id",))
     return path
 
 
@@ -40,6 +53,7 @@ def write_iteration(root: Path, arm: str, seed: int, k: int, f1: float) -> Path:
     folder = root / "runs" / arm / f"s{seed}" / f"{k:03d}"
     tables.write_json({"overall": block(f1, 1), "benchmarks": {}, "provenance": {}}, folder / "metrics.json")
     tables.write_json({"metrics": {"kl": 0.001 * k, "loss": -0.5}}, folder / "policy.json")
+    tables.write_json({"flat_advantage": 0.25, "adaptivity": None}, folder / "health.json")
     empty = dict.fromkeys(("gold_logprob", "info_gain", "outcome", "f1", "em", "format_ok"))
     scores = [
         turn(0, **empty | {"gold_logprob": -2.0}, old_logprobs=[], ref_logprobs=[]),

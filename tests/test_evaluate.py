@@ -1,5 +1,6 @@
 """Metrics by hand."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -35,9 +36,18 @@ def test_an_answered_trajectory():
     assert found == {
         "f1": pytest.approx(2 / 3),
         "em": 0.0,
+        "f1_squad": pytest.approx(2 / 3),
+        "em_squad": 0.0,
         "f1_format": pytest.approx(2 / 3),
+        "em_format": 0.0,
+        "f1_squad_format": pytest.approx(2 / 3),
+        "em_squad_format": 0.0,
         "answer_rate": 1.0,
         "format_failure": 0.0,
+        "format_error": 0.0,
+        "token_limit": 0.0,
+        "turn_limit": 0.0,
+        "error": 0.0,
         "turns": 3.0,
         "searches": 3.0,
         "gold_recall": 0.5,
@@ -45,12 +55,18 @@ def test_an_answered_trajectory():
 
 
 @pytest.mark.parametrize(
-    ("stop", "failure"), [("format_error", 1.0), ("turn_limit", 0.0), ("token_limit", 1.0)]
+    ("stop", "failure"),
+    [("format_error", 1.0), ("turn_limit", 0.0), ("token_limit", 1.0), ("error: no tokens", 1.0)],
 )
 def test_an_unanswered_trajectory(stop, failure):
     found = evaluate.trajectory_metrics(trajectory([([], [])], None, stop), QUESTION, -2.0)
     assert (found["f1"], found["f1_format"], found["answer_rate"]) == (0.0, -2.0, 0.0)
+    assert (found["em_squad"], found["em_squad_format"]) == (0.0, -2.0)
     assert found["format_failure"] == failure
+    cause = stop.partition(":")[0]
+    assert {name: found[name] for name in evaluate.FAILURES} == {
+        name: float(name == cause) for name in evaluate.FAILURES
+    }
 
 
 def test_a_question_counts_once_whatever_its_samples():
@@ -75,3 +91,52 @@ def test_the_interval_holds_the_mean_and_is_reproducible():
 def test_an_unknown_question_is_an_error():
     with pytest.raises(UserError, match="lacks 'q'"):
         evaluate.question_metrics(trajectory([([], [])], "x", "answered"), {}, -2.0, None)
+
+
+def test_a_paired_difference_by_hand():
+    found = evaluate.paired_difference([1.0, 0.5, 0.0, 0.5], [0.5, 0.0, 0.0, 1.0], 4000, 0)
+    assert found["mean"] == pytest.approx(0.125)  # of 0.5, 0.5, 0, -0.5
+    # every mean of four draws from these: sums of x = (#up - #down) / 8, over 4^4 equally likely draws
+    sums = [sum(draw) / 4 for draw in itertools.product([0.5, 0.5, 0.0, -0.5], repeat=4)]
+    below = sum(value <= 0 for value in sums) / len(sums)
+    assert found["p"] == pytest.approx(2 * below, abs=0.05)
+    assert (found["low"], found["high"]) == (-0.25, 0.5)
+
+
+def test_pairs_keep_what_questions_share_out_of_the_interval():
+    easy_and_hard = [0.0, 1.0] * 20
+    better = [value * 0.9 + 0.05 for value in easy_and_hard]
+    assert evaluate.paired_difference(easy_and_hard, easy_and_hard, 500, 0) == {
+        "mean": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "p": 1.0,
+    }
+    paired = evaluate.paired_difference(better, easy_and_hard, 500, 0)
+    alone = evaluate.interval(better, 500, 0)
+    assert paired["high"] - paired["low"] < 0.2 * (alone["high"] - alone["low"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"questions": 3}, "2 questions, 3 were asked for"),
+        ({"questions": None, "benchmarks": ["b"]}, "2 questions, 1 were asked for"),
+        ({"samples": 2}, "question 'q2' has 1 samples, 2 were asked for"),
+    ],
+)
+def test_missing_rows_are_an_error(asked, said):
+    rows = [
+        *trajectory([([], [])], "x", "answered", "q1", 0),
+        *trajectory([([], [])], "x", "answered", "q1", 1),
+        *trajectory([([], [])], "x", "answered", "q2", 0),
+    ]
+    questions = [{"question_id": f"q{i}", "benchmark": "b" if i == 1 else "c"} for i in range(1, 5)]
+    with pytest.raises(UserError, match=said):
+        evaluate.check_complete(rows, questions, {"benchmarks": [], "questions": 2, "samples": 1} | asked)
+
+
+def test_all_rows_there_is_no_error():
+    rows = trajectory([([], [])], "x", "answered", "q1", 0)
+    asked = {"benchmarks": ["b"], "questions": 200, "samples": 1}  # of one question, all
+    evaluate.check_complete(rows, [{"question_id": "q1", "benchmark": "b"}], asked)

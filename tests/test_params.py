@@ -4,6 +4,7 @@ import copy
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,12 @@ def wrong(params: dict, path: str, value: object) -> dict:
         ("arms.grpo.corpus", {}, "unknown key 'corpus' in arms.grpo"),
         ("arms.warmup", {}, "arms: 'warmup' does not match"),
         ("run.arms", ["igop"], "no arm 'igop' in arms; nearest: 'igpo'"),
+        ("tables.ablation.rows", {"igop": "F1"}, "no arm 'igop' in arms; nearest: 'igpo'"),
+        (
+            "tables.ablation.rows",
+            {"igpo": "F1-IG"},
+            "tables.ablation.rows.igpo: no published row 'F1-IG'; nearest: 'F1+IG'",
+        ),
         ("tables.baseline", "nothing", "tables.baseline: 'nothing' is not a row"),
     ],
 )
@@ -116,6 +123,69 @@ def test_snakemake_ends_with_one_line_and_exit_code_2(tmp_path):
     assert errors == ["error: params: unknown key 'sampels' in rollout; nearest valid key: 'samples'"]
     assert done.returncode == 2
     assert not (tmp_path / "results").exists()
+
+
+def plans(folder: Path, target: str, *options: str) -> Counter:
+    """How often each rule would run for `target` in an empty folder."""
+    command = [sys.executable, "-m", "snakemake", target, "--snakefile", str(ROOT / "Snakefile"), "-n"]
+    done = subprocess.run(
+        [*command, "--directory", str(folder), *options], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return Counter(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
+
+
+@pytest.mark.parametrize("table", ["algorithms", "ablation", "basis", "per_question"])
+def test_a_table_of_the_paper_trains_its_arms_from_one_warm_start(table, params, tmp_path):
+    rules = plans(tmp_path, f"tables/{table}")
+    arms = len(experiment.compared_arms(params, table))
+    assert rules["warmup"] == 1
+    assert rules["train"] == rules["rollout"] == arms * params["run"]["iterations"]
+    assert rules["evaluation_rollout"] == arms + 1  # and the warm start
+    assert rules["per_question" if table == "per_question" else "comparison"] == rules["show_table"] == 1
+    assert "tables" not in rules
+
+
+def test_a_baseline_in_a_comparison_is_not_trained(params):
+    params["tables"]["algorithms"] = {"baseline": "rag", "rows": {"igpo": "IGPO"}}
+    found = experiment.compared(params, "algorithms")
+    assert list(found) == ["rag", "warmup", "igpo_s1"]
+    assert found["rag"] == ("rag", "results/models/base")
+
+
+def test_the_main_table_and_the_time_are_targets_too(params, tmp_path):
+    assert plans(tmp_path, "tables/main")["tables"] == 1
+    rules = plans(tmp_path, "tables/time")
+    assert rules["time_by_phase"] == 1
+    assert rules["train"] == len(params["run"]["arms"]) * params["run"]["iterations"]
+    assert "evaluation_rollout" not in rules
+
+
+def test_a_judge_is_asked_for_evaluations_only_and_off_by_default(params, tmp_path):
+    assert "judge" not in plans(tmp_path, "all")
+    (tmp_path / "judge.yaml").write_text("judge: {url: 'http://127.0.0.1:8000/v1', model: any}\n")
+    rules = plans(tmp_path, "all", "--configfile", str(tmp_path / "judge.yaml"))
+    assert rules["judge"] == rules["evaluation_rollout"] == 5
+
+
+def test_the_papers_experiment_plans_as_a_whole(tmp_path):
+    options = ["--configfile", str(ROOT / "experiments" / "paper.yaml")]
+    rules = plans(tmp_path, "all", *options)
+    runs = 2 * 3  # arms and seeds
+    for rule in ("rollout", "score", "advantage", "train", "health"):
+        assert rules[rule] == runs * 60, rule
+    assert rules["evaluation_rollout"] == runs + 3  # the baselines and the warm start
+    assert rules["evaluate"] == runs * 60 + runs + 3
+    assert rules["warmup"] == rules["tables"] == rules["report"] == rules["track"] == 1
+
+
+def test_the_papers_experiment_is_the_papers(params):
+    paper = stage.read_params([ROOT / "params.yaml", ROOT / "experiments" / "paper.yaml"])
+    numbers = plan.volume({**paper, "run": {**paper["run"], "seeds": [1], "arms": ["igpo"]}}, {"test": 3197})
+    assert numbers["training trajectories"] == 30_720  # 60 steps of 32 questions and 16 trajectories
+    assert numbers["evaluation trajectories"] == 4 * 3197
+    assert paper["rollout"]["max_turns"] == 10
+    assert len(paper["evaluate"]["rollout"]["benchmarks"]) == 7
 
 
 def test_runs_and_evaluations_follow_the_parameters(params):

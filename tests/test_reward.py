@@ -2,7 +2,15 @@
 
 import pytest
 
-from igpo.reward import exact_match, f1, normalise, outcome
+from igpo.reward import (
+    exact_match,
+    f1,
+    normalise,
+    outcome,
+    squad_exact_match,
+    squad_f1,
+    squad_normalise,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,3 +53,38 @@ def test_outcome_is_the_penalty_for_a_malformed_trajectory():
     assert outcome(None, ["Paris"], -2.0) == -2.0
     assert outcome("", ["Paris"], -2.0) == 0.0
     assert outcome("Paris", ["Paris"], -2.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The  Beatles!", "beatles"),
+        ("U.S.", "us"),
+        ("a rock-and-roll band", "rockandroll band"),
+        ("An A-ha theme", "aha theme"),  # articles go after punctuation, as whole words
+        ("Ærø—Øst", "ærø—øst"),
+    ],
+)
+def test_squad_normalise(text, expected):
+    assert squad_normalise(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "golds", "expected"),
+    [
+        ("the Paris", ["Paris"], 1.0),
+        ("duran duran", ["Duran"], 2 / 3),  # a multiset: 1 common of 2 and 1 words
+        ("duran duran", ["Duran Duran"], 1.0),
+        ("b c d", ["c d e", "c"], 2 / 3),
+        ("the", ["a"], 0.0),  # nothing left of either
+        (None, ["Paris"], 0.0),
+    ],
+)
+def test_squad_f1(answer, golds, expected):
+    assert squad_f1(answer, golds) == pytest.approx(expected)
+
+
+def test_squad_exact_match_drops_articles_and_joins_at_punctuation():
+    assert squad_exact_match("The Beatles", ["X", "beatles"]) == 1.0
+    assert squad_exact_match("New-York", ["New York"]) == 0.0
+    assert squad_exact_match(None, ["x"]) == 0.0

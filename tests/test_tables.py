@@ -4,15 +4,20 @@ import csv
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import results_tree
 import yaml
 
-from igpo import report, show, tables, tables_text
+from igpo import comparison, per_question, published, report, show, tables, tables_text, time_by_phase
 from retrieval.stage import UserError
 
-CONFIG = results_tree.config(baseline="closed_book")
+PARAMS = SimpleNamespace(baseline="closed_book", bootstrap=200, seed=0)
+COMPARED = {"baseline": "warmup", "rows": {"igpo": "IGPO"}}
+CONFIG = results_tree.config(
+    **vars(PARAMS), algorithms=COMPARED, ablation=COMPARED, basis=COMPARED, per_question=COMPARED
+)
 
 
 @pytest.fixture
@@ -42,12 +47,39 @@ def test_seeds_become_mean_std_and_mean_bounds(made, tmp_path):
     assert rows["warmup"]["f1_std"] == ""
 
 
+def test_differences_are_paired_on_the_means_over_seeds(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    rows = {row["method"]: row for row in read_csv(tmp_path / "out/main.csv") if row["source"] == "ours"}
+    found = [float(rows["igpo"][f"f1_difference_{name}"]) for name in ("low", "high", "p")]
+    assert found == pytest.approx([0.5, 0.5, 0.0])  # 0.6 - 0.1 on every question: no resample differs
+    assert rows["closed_book"]["f1_difference_p"] == "1"
+
+
+def test_rows_say_what_they_were_made_from_and_split_by_coverage(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    assert row["seed_names"] == "1 2"
+    assert row["questions_sha256"] == "ab" * 32
+    assert row["policy_sha256"] == "igpo_s1 policy igpo_s2 policy"
+    assert (row["n_covered"], row["n_uncovered"]) == ("3", "1")
+    assert float(row["f1_covered"]) == pytest.approx(0.6)
+
+
+def test_main_csv_keeps_its_first_columns(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    heads = (tmp_path / "out/main.csv").read_text().splitlines()[0]
+    assert heads.startswith(
+        "source,method,seeds,benchmark,n,f1,em,f1_format,answer_rate,format_failure,turns,searches,"
+        "f1_low,f1_high,f1_std,f1_difference,"
+    )
+
+
 def test_two_runs_give_equal_bytes(made, tmp_path):
     assert make_tables(made, tmp_path / "one") == make_tables(made, tmp_path / "two")
 
 
 def test_published_rows_are_told_apart_and_keep_the_papers_average():
-    rows = [row for row in tables.published_rows() if row["method"] == "IGPO"]
+    rows = [row for row in published.f1_rows("main") if row["method"] == "IGPO"]
     assert {row["source"] for row in rows} == {"published"}
     cells = [row["f1"] for row in rows if row["benchmark"] != "avg"]
     average = next(row["f1"] for row in rows if row["benchmark"] == "avg")
@@ -57,6 +89,7 @@ def test_published_rows_are_told_apart_and_keep_the_papers_average():
 
 def test_markdown_has_both_tables_and_says_what_vitalqa_is(made, tmp_path):
     text = make_tables(made, tmp_path / "out")["main.md"].decode()
+    assert "| 60.0 (3) | 60.0 (1) |" in re.sub(" +", " ", text)  # covered, uncovered
     ours, published = text.split("## Published by the paper")
     assert "60.0 ± 14.1 | [50.0, 70.0]" in re.sub(" +", " ", ours)
     assert "this project's own question set" in ours
@@ -80,6 +113,7 @@ def test_curves_hold_reward_information_gain_and_training_metrics(made, tmp_path
     assert float(rows[1]["reward"]) == pytest.approx(0.5)
     assert float(rows[1]["info_gain"]) == pytest.approx(0.5)
     assert float(rows[1]["kl"]) == pytest.approx(0.002)
+    assert (rows[1]["flat_advantage"], rows[1]["adaptivity"]) == ("0.25", "")
 
 
 def test_flat_metrics_for_dvc(made, tmp_path):
@@ -90,7 +124,7 @@ def test_flat_metrics_for_dvc(made, tmp_path):
 def test_several_benchmarks_get_an_overall_row(tmp_path):
     both = {"a": results_tree.block(0.2), "b": results_tree.block(0.4)}
     path = results_tree.write_evaluation(tmp_path, "closed_book", both)
-    rows = tables.table_rows([tables.read_evaluation(path)], "closed_book")
+    rows = tables.table_rows([tables.read_evaluation(path)], PARAMS)
     assert [row["benchmark"] for row in rows] == ["a", "b", "overall"]
 
 
@@ -98,7 +132,7 @@ def test_other_questions_are_refused(tmp_path):
     one = results_tree.write_evaluation(tmp_path, "closed_book", {"vitalqa": results_tree.block(0.1)})
     two = results_tree.write_evaluation(tmp_path, "warmup", {"vitalqa": results_tree.block(0.1, n=5)})
     with pytest.raises(UserError, match="different questions"):
-        tables.table_rows([tables.read_evaluation(path) for path in (one, two)], "closed_book")
+        tables.table_rows([tables.read_evaluation(path) for path in (one, two)], PARAMS)
 
 
 def test_a_file_that_is_no_metrics_file_ends_in_one_line(tmp_path, capsys):
@@ -155,3 +189,78 @@ def test_report_is_one_page_without_anything_from_elsewhere(made, params, tmp_pa
     assert not re.search(r"(?:src|href)=[\"'](?!#)|@import|<script|<link", text.replace("xlink:href", "href"))
     report.main(results_tree.command(*made, **options | {"out": tmp_path / "again.html"}))
     assert (tmp_path / "again.html").read_text() == text
+
+
+def test_published_tables_agree_with_the_papers_averages():
+    for table in ("algorithms", "ablation", "basis"):
+        rows = published.read(table)
+        assert len(rows) == 6
+        for row in rows:
+            cells = [float(value) for name, value in row.items() if name not in ("method", "model", "avg")]
+            assert len(cells) == 7
+            assert sum(cells) / 7 == pytest.approx(float(row["avg"]), abs=0.051)
+    for row in published.read("per_question"):
+        assert sum(float(row[name]) for name in per_question.SHARES) == pytest.approx(100, abs=0.11)
+    assert sum(float(row["share"]) for row in published.read("time")) == pytest.approx(100)
+
+
+def test_a_comparison_stands_above_the_published_rows_and_says_where_it_comes_from(made, tmp_path):
+    options = results_tree.command(made[0][1:], [], config=CONFIG, out=tmp_path, table="algorithms")
+    comparison.main(options[: options.index("--iterations")])
+    text = re.sub(" +", " ", (tmp_path / "algorithms.md").read_text())
+    ours, theirs = text.split("## Published by the paper")
+    assert "| igpo (IGPO) | 60.0 [50.0, 70.0] | +20.0 [+20.0, +20.0] | 0.000 |" in ours
+    assert "| igpo (IGPO) | igpo | 1 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |" in ours
+    assert "| GRPO | 40.3 |" in theirs
+    assert "Table 2" in theirs and "60.0" not in theirs
+    rows = read_csv(tmp_path / "algorithms.csv")
+    assert [(row["source"], row["published_row"]) for row in rows[:2]] == [("ours", ""), ("ours", "IGPO")]
+    assert {row["source"] for row in rows[2:]} == {"published"}
+    tex = (tmp_path / "algorithms.tex").read_text()
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
+
+
+def test_published_rows_of_several_models_are_told_apart():
+    methods = dict.fromkeys(row["method"] for row in published.f1_rows("ablation"))
+    assert next(iter(methods)) == "F1 (Qwen2.5-3B-Instruct)"
+    assert len(methods) == 6
+
+
+def test_questions_better_equal_worse_by_hand():
+    found = per_question.shares([0.5, 1.0, 0.2, 0.1 + 0.2], [0.5, 0.0, 0.4, 0.3])
+    assert found == pytest.approx({"better": 0.25, "equal": 0.5, "worse": 0.25, "mean_difference": 0.2})
+
+
+def test_the_table_of_questions(made, tmp_path):
+    options = results_tree.command(made[0][1:], [], config=CONFIG, out=tmp_path)
+    per_question.main(options[: options.index("--iterations")])
+    ours = read_csv(tmp_path / "per_question.csv")[0]
+    assert [float(ours[name]) for name in per_question.SHARES] == [1.0, 0.0, 0.0]
+    assert (ours["seed_names"], ours["baseline_policy_sha256"]) == ("1 2", "warmup policy")
+    text = re.sub(" +", " ", (tmp_path / "per_question.md").read_text())
+    assert "| igpo against warm start | vitalqa | 100.0 | 0.0 | 0.0 |" in text
+    assert "| IGPO against GRPO | musique | 71.2 | 25.4 | 3.4 |" in text
+
+
+def test_time_by_phase_adds_up_benchmark_files(made, tmp_path):
+    folders = made[1]
+    for folder in folders:
+        for phase, seconds in {"rollout": 6, "score": 1, "train": 3}.items():
+            path = tmp_path / "benchmark" / "runs" / Path(*folder.parts[-3:]) / f"{phase}.tsv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"s\th:m:s\n{seconds}.0\t0:00:0{seconds}\n")
+    options = ["--benchmarks", str(tmp_path / "benchmark"), "--out", str(tmp_path)]
+    time_by_phase.main(["--iterations", *map(str, folders), *options])
+    text = re.sub(" +", " ", (tmp_path / "time.md").read_text())
+    assert "| igpo | 60.0 | 10.0 | 30.0 | 40 | 4 | 1 2 |" in text
+    assert "| IGPO | 82.6 | 4.8 | 12.6 | – | – | – |" in text
+
+
+def test_a_missing_benchmark_file_is_named(made, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        time_by_phase.main(
+            ["--iterations", str(made[1][0]), "--benchmarks", str(tmp_path), "--out", str(tmp_path / "out")]
+        )
+    assert end.value.code == 2
+    assert "rollout.tsv: no such file; snakemake --forcerun rollout" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

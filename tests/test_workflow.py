@@ -262,3 +262,25 @@ def test_shards_are_encoded_by_jobs_of_their_own(tree):
     manifest = json.loads((tree / "results/index/dense/manifest.json").read_text())
     assert (manifest["kind"], manifest["rows"]) == ("dense", PASSAGES)
     assert not (tree / "results/index/vectors/1").exists(), "vectors are temporary"
+
+
+def test_a_table_of_the_paper_is_made_and_printed_and_f1_is_grpo_to_the_bit(finished):
+    done = snakemake(finished, "tables/ablation", "tables/per_question", "tables/time")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for table in ("ablation", "per_question", "time"):
+        text = (finished / "results/tables" / f"{table}.md").read_text()
+        assert text in done.stdout
+        assert {path.suffix for path in (finished / "results/tables").glob(f"{table}.*")} == {
+            ".csv",
+            ".md",
+            ".tex",
+        }
+    made = {
+        arm: list(digests(finished, f"runs/{arm}/**/*.parquet", f"runs/{arm}/**/model.safetensors").values())
+        for arm in ("f1", "grpo")
+    }
+    assert made["f1"] == made["grpo"]
+    assert len(made["f1"]) == 2 * 5
+    health = json.loads((finished / "results/runs/igpo/s1/002/health.json").read_text())
+    assert 0 <= health["flat_advantage"] <= 1
+    assert health["entropy"] > 0

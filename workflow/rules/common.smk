@@ -22,7 +22,7 @@ ALIVE = open(".snakemake/alive", "w")
 with contextlib.suppress(BlockingIOError):
     fcntl.flock(ALIVE, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
-from igpo import experiment
+from igpo import experiment, published
 from retrieval.stage import UserError, apply_arm, merge, numbers, read_params
 
 # `config` holds what --configfile and --config gave. One line and exit code 2 for what a user can mend;
@@ -84,6 +84,7 @@ def parsed(path):
     return ast.dump(tree), imported
 
 
+@functools.cache
 def code(name):
     """Digest of a stage module and of its local imports; comments, docstrings and layout don't count."""
     todo, dumps = [name], {}

@@ -1,17 +1,20 @@
 # From policies to the reader: evaluation rollouts, metrics, tables, page, MLflow.
-EVALUATIONS = experiment.evaluations(RUN)
+COMPARED = {table: experiment.compared(config, table) for table in experiment.COMPARISONS}
+MAIN = experiment.evaluations(RUN)
+EVALUATIONS = functools.reduce(dict.__or__, COMPARED.values(), MAIN)  # all that any table may ask for
 RUN_FOLDERS = experiment.iterations(RUN)
-METRICS = expand("results/evaluations/{name}/metrics.json", name=EVALUATIONS)
+METRICS = expand("results/evaluations/{name}/metrics.json", name=MAIN)
+QUESTION_METRICS = expand("results/evaluations/{name}/questions.parquet", name=MAIN)
 CURVES = expand(
     "{folder}/{file}",
     folder=RUN_FOLDERS,
-    file=["metrics.json", "policy.json", "scores.parquet"],
+    file=["metrics.json", "policy.json", "scores.parquet", "health.json"],
 )
 
 
-def evaluation_section(wildcards):
-    """The arm's `rollout` section with `evaluate.rollout` laid over it."""
-    arm = EVALUATIONS[wildcards.name][0]
+def evaluation_section(name):
+    """The `rollout` section of an evaluation's arm with `evaluate.rollout` laid over it."""
+    arm = EVALUATIONS[name][0]
     return section("rollout", arm, **(ARMS[arm] if arm else config)["evaluate"]["rollout"])
 
 
@@ -33,7 +36,7 @@ rule evaluation_rollout:
         gpu=1,
     params:
         code=code("igpo.rollout"),
-        config=evaluation_section,
+        config=lambda wildcards: evaluation_section(wildcards.name),
         policy=lambda wildcards: EVALUATIONS[wildcards.name][1],
         indexes=INDEX_OPTIONS,
         arm=lambda wildcards: EVALUATIONS[wildcards.name][0] or "warmup",
@@ -63,6 +66,12 @@ def acting_policy(folder):
     )
 
 
+def asked(wildcards):
+    """The settings of the rollouts that are evaluated: every question and sample of theirs must be there."""
+    folder, name = wildcards.folder.split("/")[:2]
+    return section("rollout", name) if folder == "runs" else evaluation_section(name)
+
+
 def provenance(wildcards):
     """Where an evaluation's or an iteration's numbers come from, as JSON; code as digests of stages."""
     arm, seed, iteration = acting_policy(wildcards.folder)
@@ -81,11 +90,36 @@ def provenance(wildcards):
     )
 
 
+def judgements(wildcards):
+    """The judge's verdicts on an evaluation; none without a judge or for an iteration."""
+    judged = config["judge"]["url"] and wildcards.folder.startswith("evaluations/")
+    return f"results/{wildcards.folder}/judgements.parquet" if judged else []
+
+
+rule judge:
+    input:
+        rollouts="results/evaluations/{name}/rollouts.parquet",
+        questions="results/questions/test.parquet",
+    output:
+        "results/evaluations/{name}/judgements.parquet",
+    log:
+        "logs/evaluations/{name}/judge.log",
+    wildcard_constraints:
+        name="|".join(EVALUATIONS),
+    params:
+        code=code("igpo.judge"),
+        config=section("judge"),
+    shell:
+        "exec python -m igpo.judge --config {params.config:q} --rollouts {input.rollouts}"
+        " --questions {input.questions} --out {output} > {log} 2>&1"
+
+
 rule evaluate:
     input:
         rollouts="results/{folder}/rollouts.parquet",
         questions=evaluated_questions,
         coverage=lambda wildcards: ([] if wildcards.folder.startswith("runs/") else "results/coverage.json"),
+        judgements=judgements,
     output:
         metrics="results/{folder}/metrics.json",
         questions="results/{folder}/questions.parquet",
@@ -97,17 +131,37 @@ rule evaluate:
         code=code("igpo.evaluate"),
         config=lambda wildcards: section("evaluate", acting_policy(wildcards.folder)[0]),
         coverage=lambda wildcards, input: (f"--coverage {input.coverage}" if input.coverage else ""),
+        judgements=lambda wildcards, input: (f"--judgements {input.judgements}" if input.judgements else ""),
+        asked=asked,
         provenance=provenance,
     shell:
         "exec python -m igpo.evaluate --config {params.config:q} --rollouts {input.rollouts}"
-        " --questions {input.questions} {params.coverage} --provenance {params.provenance:q}"
+        " --questions {input.questions} {params.coverage} {params.judgements} --asked {params.asked:q} --provenance {params.provenance:q}"
         " --out {output.metrics} > {log} 2>&1"
+
+
+rule health:
+    input:
+        rollouts=f"{FOLDER}/rollouts.parquet",
+        scores=f"{FOLDER}/scores.parquet",
+        advantages=f"{FOLDER}/advantages.parquet",
+        questions=TRAIN_QUESTIONS,
+    output:
+        f"{FOLDER}/health.json",
+    log:
+        "logs/runs/{arm}/s{seed}/{k}/health.log",
+    params:
+        code=code("igpo.health"),
+    shell:
+        "exec python -m igpo.health --rollouts {input.rollouts} --scores {input.scores}"
+        " --advantages {input.advantages} --questions {input.questions} --out {output} > {log} 2>&1"
 
 
 rule tables:
     input:
         CURVES,
-        f"{ROOT}/igpo/published.csv",
+        QUESTION_METRICS,
+        published.path("main"),
         metrics=METRICS,
     output:
         expand(
@@ -125,9 +179,83 @@ rule tables:
         " --iterations {params.iterations} --out results/tables > {log} 2>&1"
 
 
+def compared(file):
+    """`file` of every evaluation that the table of the wildcards compares."""
+    return lambda wildcards: expand(
+        "results/evaluations/{name}/{file}", name=COMPARED[wildcards.table], file=file
+    )
+
+
+rule comparison:
+    input:
+        compared("questions.parquet"),
+        lambda wildcards: published.path(wildcards.table),
+        metrics=compared("metrics.json"),
+    output:
+        multiext("results/tables/{table}", ".csv", ".md", ".tex"),
+    log:
+        "logs/tables_{table}.log",
+    wildcard_constraints:
+        table="algorithms|ablation|basis",
+    params:
+        code=code("igpo.comparison"),
+        config=section("tables"),
+    shell:
+        "exec python -m igpo.comparison --config {params.config:q} --table {wildcards.table}"
+        " --metrics {input.metrics} --out results/tables > {log} 2>&1"
+
+
+rule per_question:
+    input:
+        compared("questions.parquet"),
+        lambda wildcards: published.path(wildcards.table),
+        metrics=compared("metrics.json"),
+    output:
+        multiext("results/tables/{table}", ".csv", ".md", ".tex"),
+    log:
+        "logs/tables_{table}.log",
+    wildcard_constraints:
+        table="per_question",
+    params:
+        code=code("igpo.per_question"),
+        config=section("tables"),
+    shell:
+        "exec python -m igpo.per_question --config {params.config:q} --metrics {input.metrics}"
+        " --out results/tables > {log} 2>&1"
+
+
+rule time_by_phase:
+    input:
+        expand("{folder}/policy.json", folder=RUN_FOLDERS),
+        published.path("time"),
+    output:
+        multiext("results/tables/time", ".csv", ".md", ".tex"),
+    log:
+        "logs/tables_time.log",
+    params:
+        code=code("igpo.time_by_phase"),
+        iterations=RUN_FOLDERS,
+    shell:
+        "exec python -m igpo.time_by_phase --iterations {params.iterations} --benchmarks logs/benchmark"
+        " --out results/tables > {log} 2>&1"
+
+
+# `snakemake tables/ablation` makes the table and prints it; a target's name is a file's.
+rule show_table:
+    input:
+        "results/tables/{table}.md",
+    output:
+        "tables/{table}",
+    wildcard_constraints:
+        table="|".join(published.PRINTED),
+    shell:
+        "tee {output} < {input}"
+
+
 rule report:
     input:
         CURVES,
+        QUESTION_METRICS,
         coverage="results/coverage.json",
         metrics=METRICS,
         rollouts=expand("{folder}/rollouts.parquet", folder=RUN_FOLDERS),
@@ -150,6 +278,7 @@ rule report:
 rule track:
     input:
         CURVES,
+        QUESTION_METRICS,
         metrics=METRICS,
         tables="results/tables/main.md",
     output:

@@ -1,0 +1,196 @@
+"""Health of a policy: `rollouts, scores, advantages, questions -> health.json`, one number per name.
+
+What falls before F1 does (algorithms.md 5): searches that ignore the question's depth or repeat themselves,
+groups without spread and so without gradient, an entropy that collapses, text that degenerates. A number
+that can't be had is null: no question with known supporting passages, no turn of that depth.
+"""
+
+import argparse
+import itertools
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from igpo import schema
+from igpo.advantage import NO_SPREAD
+from igpo.schema import Rows, trajectories
+from retrieval import stage, tables
+from retrieval.stage import UserError
+
+Health = dict[str, float | None]
+REPEATED = re.compile(r"(\S)\1{3,}")  # four or more of one character, as in "!!!!"
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean; None of nothing."""
+    listed = list(values)
+    return statistics.fmean(listed) if listed else None
+
+
+def searching(listed: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]) -> Health:
+    """How the policy searches, means over trajectories.
+
+    `adaptivity`: searches on questions of several hops less those on questions of one hop.
+    `duplicate_queries`: share of a trajectory's queries that it had asked before.
+    `hit_overlap`: share of the hits of its later turns that an earlier turn had shown.
+    `gold_recall_t`: share of the supporting passages shown up to turn t, or to an earlier end.
+    """
+    searches: dict[bool, list[int]] = {True: [], False: []}
+    duplicates, overlaps, recalls = [], [], []
+    for rows in listed:
+        question = questions[rows[0]["question_id"]]
+        queries = [" ".join(query.lower().split()) for row in rows for query in row["queries"]]
+        if question["hops"] > 0:
+            searches[question["hops"] > 1].append(len(queries))
+        if queries:
+            duplicates.append(1 - len(set(queries)) / len(queries))
+        overlaps += _overlap(rows)
+        if question["supporting_ids"]:
+            recalls.append(_recall_by_turn(rows, set(question["supporting_ids"])))
+    several, one = mean(searches[True]), mean(searches[False])
+    depth = max((len(recall) for recall in recalls), default=0)
+    return {
+        "adaptivity": None if several is None or one is None else several - one,
+        "duplicate_queries": mean(duplicates),
+        "hit_overlap": mean(overlaps),
+        **{f"gold_recall_{t + 1}": mean(r[min(t, len(r) - 1)] for r in recalls) for t in range(depth)},
+    }
+
+
+def _overlap(rows: Rows) -> list[float]:
+    """The share of hits seen before, as a list of one; of none where only one turn has hits."""
+    turns = [row["hit_ids"] for row in rows if row["hit_ids"]]
+    later = [(hit, turn) for turn, hits in enumerate(turns) if turn for hit in hits]
+    seen = [any(hit in earlier for earlier in turns[:turn]) for hit, turn in later]
+    return [sum(seen) / len(seen)] if seen else []
+
+
+def _recall_by_turn(rows: Rows, supporting: set[str]) -> list[float]:
+    """Share of `supporting` shown up to each of turns 1…T; what a prompt shows counts from turn 1 on."""
+    shown: set[str] = set()
+    recalls = []
+    for row in rows:
+        shown |= set(row["hit_ids"]) & supporting
+        recalls.append(len(shown) / len(supporting))
+    return recalls[1:]
+
+
+def information(scores: Sequence[Rows]) -> Health:
+    """Information gain by depth (mean, spread, share above zero), and the gold answer's log-probability.
+
+    `gold_logprob_start` and `_end` are the means of s_0 and s_{T-1} per gold token; their difference is the
+    reduction of the gold answer's entropy.
+    """
+    result: Health = {
+        "gold_logprob_start": mean(rows[0]["gold_logprob"] for rows in scores),
+        "gold_logprob_end": mean(rows[-2]["gold_logprob"] for rows in scores),
+    }
+    for turn in range(1, max(len(rows) for rows in scores) - 1):
+        gains = [rows[turn]["info_gain"] for rows in scores if turn < len(rows) - 1]
+        result[f"info_gain_{turn}"] = mean(gains)
+        result[f"info_gain_std_{turn}"] = statistics.pstdev(gains)
+        result[f"info_gain_positive_{turn}"] = mean(gain > 0 for gain in gains)
+    return result
+
+
+def spread(scores: Sequence[Rows], advantages: Rows) -> Health:
+    """Shares of groups that give no gradient.
+
+    `flat_outcome`, `flat_info_gain`: no spread of these rewards; `flat_both`: of neither;
+    `flat_advantage`: every advantage is 0, whatever the arm makes of the rewards.
+    """
+    flat: dict[str, list[bool]] = {"outcome": [], "info_gain": [], "both": [], "advantage": []}
+    for _, group in itertools.groupby(scores, key=lambda rows: rows[0]["question_id"]):
+        listed = list(group)
+        outcome = _flat([rows[-1]["outcome"] for rows in listed])
+        gain = _flat([row["info_gain"] for rows in listed for row in rows[1:-1]])
+        for name, value in (("outcome", outcome), ("info_gain", gain), ("both", outcome and gain)):
+            flat[name].append(value)
+    for _, turns in itertools.groupby(advantages, key=lambda row: row["question_id"]):
+        flat["advantage"].append(all(row["advantage"] == 0 for row in turns))
+    return {f"flat_{name}": mean(values) for name, values in flat.items()}
+
+
+def _flat(values: Sequence[float]) -> bool:
+    return len(values) < 2 or statistics.pvariance(values) <= NO_SPREAD
+
+
+def writing(listed: Sequence[Rows], advantages: Rows) -> Health:
+    """What the policy writes.
+
+    `entropy`: -log-probability per sampled token, which estimates the policy's entropy at temperature 1.
+    `repeated_characters`: share of characters in runs of four or more. `invalid_turns`: share of turns that
+    are malformed, cut off or failed, or call a tool without an argument. `credited_tokens`: share of the
+    sampled tokens whose turn has an advantage other than 0.
+    """
+    turns = [row for rows in listed for row in rows[1:]]
+    logprobs = [value for row in turns for value in row["policy_logprobs"]]
+    characters = sum(len(row["text"]) for row in turns)
+    repeated = sum(len(run.group()) for row in turns for run in REPEATED.finditer(row["text"]))
+    credit = {schema.turn_key(row): row["advantage"] for row in advantages}
+    credited = sum(len(row["policy_ids"]) for row in turns if credit[schema.turn_key(row)] != 0)
+    sampled = sum(len(row["policy_ids"]) for row in turns)
+    return {
+        "entropy": None if not logprobs else -statistics.fmean(logprobs),
+        "repeated_characters": repeated / characters if characters else None,
+        "invalid_turns": mean(_invalid(row) for row in turns),
+        "credited_tokens": credited / sampled if sampled else None,
+    }
+
+
+def _invalid(row: Mapping[str, Any]) -> bool:
+    failed = (row["stop"] or "answered").partition(":")[0] not in ("answered", "turn_limit")
+    return failed or (row["tool"] is not None and not row["queries"])
+
+
+def health(rollouts: Rows, scores: Rows, advantages: Rows, questions: Rows) -> Health:
+    """All of the above, from sorted rows of one iteration. Raises UserError where the tables don't fit."""
+    if [schema.turn_key(row) for row in rollouts] != [schema.turn_key(row) for row in scores]:
+        raise UserError("scores: their turns are not those of the rollouts; score these rollouts again")
+    if [schema.turn_key(row) for row in rollouts if row["turn"]] != list(map(schema.turn_key, advantages)):
+        raise UserError("advantages: their turns are not those of the rollouts; compute them again")
+    known = {row["question_id"]: row for row in questions}
+    if missing := sorted({row["question_id"] for row in rollouts} - set(known)):
+        raise UserError(f"the questions file lacks {missing[0]!r}, which the rollouts hold")
+    listed = trajectories(rollouts)
+    scored = iter(scores)
+    by_trajectory = [list(itertools.islice(scored, len(rows))) for rows in listed]
+    return {
+        **searching(listed, known),
+        **information(by_trajectory),
+        **spread(by_trajectory, advantages),
+        **writing(listed, advantages),
+    }
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    for name in ("rollouts", "scores", "advantages", "questions"):
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+
+def run(args: argparse.Namespace) -> str:
+    """Compute and write the numbers."""
+    expected = {
+        "rollouts": schema.ROLLOUTS,
+        "scores": schema.SCORES,
+        "advantages": schema.ADVANTAGES,
+        "questions": schema.QUESTIONS,
+    }
+    read = {name: tables.read(getattr(args, name), columns).to_pylist() for name, columns in expected.items()}
+    if not read["rollouts"]:
+        raise UserError(f"{args.rollouts}: no rows")
+    found = health(**read)
+    tables.write_json(found, args.out)
+    return (
+        f"{found['flat_advantage']:.0%} of the groups without advantage, entropy {found['entropy'] or 0:.3f}"
+    )
+
+
+main = stage.command(None, arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

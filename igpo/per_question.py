@@ -1,0 +1,139 @@
+"""Questions on which an arm beats, equals or loses to another: `metrics.json … -> per_question.{csv,md,tex}`.
+
+F1 of a question is the mean over an arm's seeds. `tables.per_question` names the arms and the baseline.
+"""
+
+import argparse
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from igpo import published
+from igpo.comparison import HASH, published_note
+from igpo.tables import (
+    Evaluation,
+    by_arm,
+    check_comparable,
+    csv_text,
+    provenance,
+    question_f1,
+    read_evaluation,
+    write_text,
+)
+from igpo.tables_text import NOTES, latex_table, markdown_table, method_name, percent
+from retrieval import stage
+from retrieval.stage import UserError
+
+SAME = 1e-9  # F1 values this close are equal: means over seeds in floating point
+SHARES = ("better", "equal", "worse")
+MADE_FROM = ("seed_names", "questions_sha256", "policy_sha256")
+COLUMNS = (
+    "source",
+    "method",
+    "baseline",
+    "benchmark",
+    "n",
+    *SHARES,
+    "mean_difference",
+    *MADE_FROM,
+    "baseline_policy_sha256",
+)
+
+
+def shares(values: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
+    """Shares of questions with a better, equal, worse value than the baseline's, and the mean difference."""
+    differences = [ours - theirs for ours, theirs in zip(values, baseline, strict=True)]
+    better = sum(difference > SAME for difference in differences) / len(differences)
+    worse = sum(difference < -SAME for difference in differences) / len(differences)
+    equal = sum(abs(difference) <= SAME for difference in differences) / len(differences)
+    mean = statistics.fmean(differences)
+    return {"better": better, "equal": equal, "worse": worse, "mean_difference": mean}
+
+
+def our_rows(evaluations: Sequence[Evaluation], arms: Sequence[str], baseline: str) -> list[dict[str, Any]]:
+    """One row per arm other than the baseline and benchmark, `overall` last."""
+    check_comparable(evaluations)
+    seeds = by_arm(evaluations)
+    if missing := sorted({*arms, baseline} - set(seeds)):
+        raise UserError(f"tables.per_question: {missing[0]!r} was not evaluated; evaluated: {list(seeds)}")
+    benchmarks = list(evaluations[0].metrics["benchmarks"])
+    rows = []
+    for arm in [arm for arm in arms if arm != baseline]:
+        for benchmark in [*benchmarks, "overall"]:
+            values, zero = (list(question_f1(seeds[name], benchmark).values()) for name in (arm, baseline))
+            row = {"source": "ours", "method": arm, "baseline": baseline, "benchmark": benchmark}
+            row |= {"n": len(values), **shares(values, zero), **provenance(seeds[arm])}
+            rows.append(row | {"baseline_policy_sha256": provenance(seeds[baseline])["policy_sha256"]})
+    return rows
+
+
+def published_rows() -> list[dict[str, Any]]:
+    """The paper's table: IGPO against GRPO."""
+    return [
+        {"source": "published", "method": "IGPO", "baseline": "GRPO", "benchmark": row["benchmark"]}
+        | {name: float(row[name]) / 100 for name in SHARES}
+        for row in published.read("per_question")
+    ]
+
+
+def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """(heads, cells) of a table for a reader, shares in per cent."""
+    lines = [
+        [
+            f"{method_name(row)} against {method_name({'method': row['baseline']})}",
+            row["benchmark"],
+            *(percent(row[name]) for name in SHARES),
+        ]
+        for row in rows
+    ]
+    return ["method", "benchmark", *SHARES], lines
+
+
+def provenance_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """(heads, cells): what each row of ours was made from; hashes are shortened."""
+    lines = [
+        [
+            row["method"],
+            row["benchmark"],
+            str(row["n"]),
+            row["seed_names"] or "–",
+            row["questions_sha256"][:HASH],
+            *(" ".join(p[:HASH] for p in row[name].split()) for name in MADE_FROM[2:]),
+            " ".join(policy[:HASH] for policy in row["baseline_policy_sha256"].split()),
+        ]
+        for row in rows
+    ]
+    return ["method", "benchmark", "n", "seeds", "questions", "policies", "the baseline's"], lines
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+    """Write the table in three forms."""
+    chosen = params.per_question
+    evaluations = [read_evaluation(path) for path in args.metrics]
+    ours, theirs = our_rows(evaluations, list(chosen["rows"]), chosen["baseline"]), published_rows()
+    note = published_note("per_question").replace("F1 in per cent", "Per cent of questions")
+    titled = {
+        "Ours: better, equal and worse questions": (cells(ours), NOTES["per_question"]),
+        "Where ours come from": (provenance_cells(ours), ""),
+        "Published by the paper": (cells(theirs), note),
+    }
+    parts = [f"## {title}\n\n{markdown_table(*table)}\n\n{text}" for title, (table, text) in titled.items()]
+    tex = [latex_table(f"{title}. {text}", *table) for title, (table, text) in titled.items()]
+    write_text(csv_text([*ours, *theirs], COLUMNS), args.out / "per_question.csv")
+    write_text("\n\n".join(part.strip() for part in parts) + "\n", args.out / "per_question.md")
+    write_text("\n\n".join(tex) + "\n", args.out / "per_question.tex")
+    return f"{len(ours)} rows"
+
+
+main = stage.command("tables", arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Health by hand: two questions of two trajectories each."""
+
+import math
+
+import pytest
+
+from igpo import schema
+from igpo.health import health
+from retrieval.stage import UserError
+
+QUESTIONS = [
+    {"question_id": "q1", "hops": 1, "supporting_ids": ["a"]},
+    {"question_id": "q2", "hops": 2, "supporting_ids": ["b", "c"]},
+]
+# (question, sample): (queries, hits, text, gains, outcome, stop) per turn; q1's group has no spread at all
+SEARCH = (["Rome"], ["a", "x"], "go")
+PLAYED = {
+    ("q1", 0): ([SEARCH, ([], [], "so")], [0.5], 1.0, "answered"),
+    ("q1", 1): ([SEARCH, ([], [], "so")], [0.5], 1.0, "answered"),
+    ("q2", 0): (
+        [(["Rome"], ["b", "x"], "go"), (["rome ", "Oslo"], ["x", "c"], "!!!!"), ([], [], "so")],
+        [0.2, -0.4],
+        0.5,
+        "answered",
+    ),
+    ("q2", 1): ([([], [], "hmmmm aaa")], [], -2.0, "format_error"),
+}
+ADVANTAGES = {"q1": 0.0, "q2": 0.7}
+
+
+def made() -> dict[str, list[dict]]:
+    """The three tables; every turn samples two tokens of log-probability -1 and -3."""
+    found: dict[str, list[dict]] = {"rollouts": [], "scores": [], "advantages": []}
+    for (question_id, sample), (turns, gains, outcome, stop) in PLAYED.items():
+        gold, last = -2.0, len(turns)
+        for number, (queries, hits, text) in enumerate([([], [], ""), *turns]):
+            key = {"question_id": question_id, "sample": sample, "turn": number}
+            searched = 0 < number < last
+            gold += gains[number - 1] if searched else 0.0
+            sampled = [1, 2] if number else []
+            found["rollouts"].append(
+                dict.fromkeys(schema.ROLLOUTS.names)
+                | key
+                | {"policy_ids": sampled, "policy_logprobs": [-1.0, -3.0][: len(sampled)], "text": text}
+                | {"queries": queries, "hit_ids": hits, "tool": "web_search" if queries else None}
+                | {"stop": stop if number == last else None}
+            )
+            found["scores"].append(
+                key
+                | {"gold_logprob": None if number == last else gold}
+                | {"info_gain": gains[number - 1] if searched else None}
+                | {"outcome": outcome if number == last else None}
+            )
+            if number:
+                found["advantages"].append(key | {"advantage": ADVANTAGES[question_id]})
+    return found
+
+
+def test_searching():
+    found = health(**made(), questions=QUESTIONS)
+    assert found["adaptivity"] == pytest.approx((3 + 0) / 2 - (1 + 1) / 2)
+    assert found["duplicate_queries"] == pytest.approx((0 + 0 + 1 / 3) / 3)  # of those that searched
+    assert found["hit_overlap"] == pytest.approx(1 / 2)  # x again, c new; the others have one turn of hits
+    assert found["gold_recall_1"] == pytest.approx((1 + 1 + 1 / 2 + 0) / 4)
+    assert found["gold_recall_2"] == found["gold_recall_3"] == pytest.approx((1 + 1 + 1 + 0) / 4)
+
+
+def test_information_by_depth():
+    found = health(**made(), questions=QUESTIONS)
+    assert found["info_gain_1"] == pytest.approx(0.4)
+    assert found["info_gain_std_1"] == pytest.approx(math.sqrt((0.01 + 0.01 + 0.04) / 3))
+    assert (found["info_gain_positive_1"], found["info_gain_positive_2"]) == (1.0, 0.0)
+    assert found["info_gain_2"] == pytest.approx(-0.4)
+    assert "info_gain_3" not in found
+    assert found["gold_logprob_start"] == pytest.approx(-2.0)
+    assert found["gold_logprob_end"] == pytest.approx((-1.5 - 1.5 - 2.2 - 2.0) / 4)
+
+
+def test_spread():
+    found = health(**made(), questions=QUESTIONS)
+    assert [found[f"flat_{name}"] for name in ("outcome", "info_gain", "both", "advantage")] == [0.5] * 4
+
+
+def test_a_group_may_be_flat_in_one_reward_only():
+    tables = made()
+    for row in tables["scores"]:
+        if row["outcome"] is not None:
+            row["outcome"] = 1.0 + 1e-9 * row["sample"]  # below what counts as spread
+    found = health(**tables, questions=QUESTIONS)
+    assert (found["flat_outcome"], found["flat_info_gain"], found["flat_both"]) == (1.0, 0.5, 0.5)
+
+
+def test_writing():
+    found = health(**made(), questions=QUESTIONS)
+    assert found["entropy"] == pytest.approx(2.0)
+    # go so, go so, go !!!! so, hmmmm aaa: 4 of "!!!!" and 4 of "mmmm"; three equal letters are none
+    assert found["repeated_characters"] == pytest.approx(8 / (4 + 4 + 8 + 9))
+    assert found["invalid_turns"] == pytest.approx(1 / 8)
+    assert found["credited_tokens"] == pytest.approx(8 / 16)
+
+
+def test_unknown_hops_and_supporting_passages_are_null():
+    unknown = [row | {"hops": 0, "supporting_ids": []} for row in QUESTIONS]
+    found = health(**made(), questions=unknown)
+    assert found["adaptivity"] is None
+    assert not any(name.startswith("gold_recall") for name in found)
+
+
+@pytest.mark.parametrize("name", ["scores", "advantages"])
+def test_tables_of_other_rollouts_are_refused(name):
+    tables = made()
+    del tables[name][-1]
+    with pytest.raises(UserError, match=f"^{name}: their turns are not those of the rollouts"):
+        health(**tables, questions=QUESTIONS)
