@@ -71,7 +71,10 @@ def check(params: Mapping[str, Any], section: str | None = None) -> None:
         wrong = sorted(map(str, set(error.instance) - set(known)))[0]
         near = difflib.get_close_matches(wrong, known, 1, 0) or known
         raise UserError(f"params: unknown key {wrong!r} in {where}; nearest valid key: {near[0]!r}")
-    raise UserError(f"params: {where}: {error.message}")
+    near = []
+    if error.validator == "enum":
+        near = difflib.get_close_matches(str(error.instance), map(str, error.validator_value), 1, 0)
+    raise UserError(f"params: {where}: {error.message}" + "".join(f"; nearest: {name!r}" for name in near))
 
 
 def read_params(paths: list[Path]) -> dict[str, Any]:
