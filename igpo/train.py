@@ -24,7 +24,7 @@ from igpo.loss import Columns, Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, check_model, depth, logprobs, packs
 from igpo.schema import Rows, trajectories, turn_key
-from igpo.score import groups, tree
+from igpo.trees import groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError

@@ -19,8 +19,8 @@ from igpo import agent, protocol, schema
 from igpo.engine import Generation
 from igpo.model import load, load_tokenizer, save, weights_sha256
 from igpo.packing import logprobs, packs
-from igpo.score import groups, tree
 from igpo.train import autocast
+from igpo.trees import groups, tree
 from retrieval import stage, tables
 from retrieval.search import open_searcher
 from retrieval.stage import UserError
