@@ -124,7 +124,9 @@ def training_groups(
                     column += [value] * length
             lengths = [len(row["policy_ids"]) for row in turns]
             spans += {"token": [1] * sum(lengths), "turn": lengths, "sequence": [sum(lengths)]}[params.ratio]
-        result.append(TrainingGroup(tree(group), torch.tensor(columns), torch.tensor(spans)))
+        result.append(
+            TrainingGroup(tree(group), torch.tensor(columns), torch.tensor(spans, dtype=torch.long))
+        )
     return result
 
 

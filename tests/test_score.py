@@ -10,6 +10,7 @@ from igpo import schema, score
 from igpo.model import load, load_tokenizer
 from igpo.packing import depth
 from igpo.protocol import Renderer
+from igpo.step_rewards import Evidence
 from igpo.trees import other_observations
 from retrieval import tables
 from retrieval.stage import UserError
@@ -211,6 +212,19 @@ def test_without_step_rewards_no_answer_is_forced(base_model, renderer, rows, sc
     for row, other in zip(found, scored, strict=True):
         assert row["outcome"] == other["outcome"]
         assert row["old_logprobs"] == pytest.approx(other["old_logprobs"], abs=1e-4)
+
+
+def test_the_call_that_ran_out_of_turns_carries_the_penalty_and_has_no_gain():
+    """In the first released code an empty turn after it is blamed, and the call gets a gain of 0."""
+    rows = rollout("q1", 0, [1, 2], [([3], [4]), ([5], [])], None)
+    rows[-1] |= {"stop": "turn_limit", "tool": "web_search", "hit_ids": ["x"]}
+    ((trajectory,),) = score.groups(rows)
+    logprobs = {id(trajectory.trunk): [-0.5, -0.25]}
+    known = Evidence([[-2.0], [-1.0]], [[]], [], {})
+    found = score.score_trajectory(trajectory, logprobs, logprobs, known, GOLDS["q1"], PARAMS)
+    assert [row["info_gain"] for row in found] == [None, 1.0, None]
+    assert [row["outcome"] for row in found] == [None, None, -2.0]
+    assert [row["old_logprobs"] for row in found] == [[], [-0.5], [-0.25]]
 
 
 def test_a_missing_turn_is_an_error(rows):

@@ -35,14 +35,12 @@ def test_none_gives_every_search_turn_zero():
     assert STEP_REWARDS["none"](evidence()) == []
 
 
-def test_stepsearch_equals_the_worked_example():
-    """Matches of turns (.5, 0), (.5, .25), (.75, .125) with two supporting passages."""
+def test_stepsearch_by_hand():
+    """Matches of turns (.5, 0), (.5, .25), (.75, .125) and two supporting passages: gains .25, .125, .125."""
     orthogonal = {"x": {"x": 1.0}, "y": {"y": 1.0}}
-    # The hits that the worked example names, with the cosines that it gives their turn.
     vectors = orthogonal | {"a": {"x": 0.5}, "b": {}, "c": {"y": 0.25}, "d": {"x": 0.75, "y": 0.125}}
     hits = [["a", "b"], ["a", "c"], ["d", "a"]]
     found = stepsearch(evidence(hits=hits, supporting=["x", "y"], vectors=vectors))
-    # The third turn repeats one of its two hits here.
     assert found == pytest.approx([0.25, -0.375, 0.125 - 0.5])
     repeated = stepsearch(evidence(hits=[["a", "b"], ["b", "a"]], supporting=["x", "y"], vectors=vectors))
     assert repeated == pytest.approx([0.25, -1.0])
