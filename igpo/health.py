@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from igpo import schema
-from igpo.advantage import NO_SPREAD
+from igpo.methods import NO_SPREAD
 from igpo.schema import Rows, trajectories
 from retrieval import stage, tables
 from retrieval.stage import UserError

@@ -17,7 +17,10 @@ QUESTIONS = pa.schema(
         ("question_id", pa.string()),  # key
         ("benchmark", pa.string()),
         ("question", pa.string()),
-        ("answers", pa.list_(pa.string())),  # at least one; the first is the target of information gain
+        (
+            "answers",
+            pa.list_(pa.string()),
+        ),  # at least one; the first is the target of information gain
         ("supporting_ids", pa.list_(pa.string())),  # corpus ids in the order of the hops; empty: unknown
         ("hops", pa.int8()),  # 0: unknown
         ("split", pa.string()),  # train | dev | test
@@ -52,8 +55,11 @@ ROLLOUTS = pa.schema(
 SCORES = pa.schema(
     [
         *_key,
-        ("gold_logprob", pa.float32()),  # mean per gold token after this turn's observation; null at turn T
-        ("info_gain", pa.float32()),  # turns 1…T-1
+        (
+            "gold_logprob",
+            pa.float32(),
+        ),  # mean per gold token after this turn; null at T, or not forced
+        ("info_gain", pa.float32()),  # turns 1…T-1: the step reward
         ("outcome", pa.float32()),  # reward of turn T, format penalty included
         ("f1", pa.float32()),  # turn T
         ("em", pa.float32()),  # turn T
@@ -66,8 +72,8 @@ SCORES = pa.schema(
 ADVANTAGES = pa.schema(
     [
         *_key,  # turns 1…T
-        ("reward", pa.float32()),  # information gain, or outcome at turn T
-        ("normalised", pa.float32()),
+        ("reward", pa.float32()),  # step reward, or outcome at turn T
+        ("normalised", pa.float32()),  # by the method: reward, return or step advantage
         ("advantage", pa.float32()),
     ]
 )

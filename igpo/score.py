@@ -1,84 +1,36 @@
 """Scores: `policy, reference, rollouts, questions -> scores.parquet`.
 
 s_t = mean log-probability per token of the gold answer, forced after turn t's observation (paper Eq. 3);
-information gain r_t = s_t - s_{t-1} (paper Eq. 4) or exp(s_t) - exp(s_{t-1}) (first version). The gold
-answers of all turns, and the log-probabilities that training needs, come from one pass per model over
-each group. Unlike the released code, s is computed from the sampled token ids, with true positions, at
-temperature 1.
+what a search turn was worth follows from it (`igpo.step_rewards`). The gold answers of all turns, and the
+log-probabilities that training needs, come from one pass per model over each group. Unlike the released
+code, s is computed from the sampled token ids, with true positions, at temperature 1.
 """
 
 import argparse
 import itertools
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from igpo import protocols, reward, schema
 from igpo.model import load, load_tokenizer, weights_sha256
-from igpo.packing import Segment, check_model, common_prefix, depth, flatten, logprobs, packs
+from igpo.packing import Segment, check_model, depth, flatten, logprobs, packs
 from igpo.protocol import Renderer
-from igpo.schema import Rows, trajectories
+from igpo.schema import Rows
+from igpo.step_rewards import FORCED, STEP_REWARDS, Evidence, Vector, tf_idf
+from igpo.trees import Scored, force_answers, groups, other_observations, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
-
-
-@dataclass
-class Scored:
-    """One trajectory's segments in its group's tree: its tokens, and a forced answer after turns 0…T-1."""
-
-    rows: Rows
-    trunk: Segment
-    branches: list[Segment]
-
-
-def group_tree(
-    group: list[Rows], root: Segment, forced: tuple[list[int], list[int]] | None = None
-) -> list[Scored]:
-    """Segments of trajectories with one prompt that continues `root`; `forced`: a gold answer scaffold."""
-    prompt = Segment(group[0][0]["observation_ids"][len(root.ids) :], root, len(root.ids))
-    scored = []
-    for rows in group:
-        ids: list[int] = []
-        wanted: list[int] = []
-        ends = [0]
-        for row in rows[1:]:
-            wanted += range(len(ids), len(ids) + len(row["policy_ids"]))
-            ids += row["policy_ids"] + row["observation_ids"]
-            ends.append(len(ids))
-        trunk = Segment(ids, prompt, len(prompt.ids), wanted)
-        branches = [Segment(forced[0], trunk, end, forced[1]) for end in ends[:-1]] if forced else []
-        scored.append(Scored(rows, trunk, branches))
-    return scored
-
-
-def tree(group: list[Scored], branches: bool = True) -> list[Segment]:
-    """A group's segments in packing order: what all prompts share, its prompt, its trajectories."""
-    ancestors = [segment for segment, _ in group[0].trunk.path()]
-    return [*ancestors[::-1], *(s for t in group for s in (t.trunk, *(t.branches if branches else [])))]
-
-
-def groups(rows: Rows, forced: dict[str, tuple[list[int], list[int]]] | None = None) -> list[list[Scored]]:
-    """The trajectories of every question, as segments that share prompts and the prompts' common beginning.
-
-    Raises UserError when the samples of a question have different prompts.
-    """
-    listed = trajectories(rows)
-    prompts = [rows[0]["observation_ids"] for rows in listed]
-    root = Segment(prompts[0][: common_prefix(prompts)])
-    result = []
-    for question_id, members in itertools.groupby(listed, key=lambda rows: rows[0]["question_id"]):
-        group = list(members)
-        if any(t[0]["observation_ids"] != group[0][0]["observation_ids"] for t in group):
-            raise UserError(f"rollouts: the samples of question {question_id!r} have different prompts")
-        result.append(group_tree(group, root, forced[question_id] if forced else None))
-    return result
 
 
 @torch.inference_mode()
@@ -95,17 +47,33 @@ def run_model(
     return values
 
 
+def evidence(
+    scored: Scored,
+    values: dict[int, list[float]],
+    question: Mapping[str, Any],
+    vectors: Mapping[str, Vector],
+) -> Evidence:
+    """What the step rewards of a trajectory follow from; of several gold answers the likeliest counts."""
+
+    def mean(answer: Segment) -> float:
+        return math.fsum(values[id(answer)]) / len(answer.wanted)
+
+    gold = [[max(map(mean, answers)) for answers in contexts] for contexts in scored.branches]
+    hits = [row["hit_ids"] for row in scored.rows[1:-1]]
+    return Evidence(gold, hits, question["supporting_ids"], vectors)
+
+
 def score_trajectory(
     scored: Scored,
     values: dict[int, list[float]],
     reference: dict[int, list[float]],
+    known: Evidence,
     golds: list[str],
     params: SimpleNamespace,
 ) -> Rows:
     """The score rows of one trajectory, turns 0…T."""
     old, ref = values[id(scored.trunk)], reference[id(scored.trunk)]
-    gold = [math.fsum(values[id(b)]) / len(b.wanted) for b in scored.branches]
-    basis = [math.exp(s) for s in gold] if params.info_gain == "prob_diff" else gold
+    gains = STEP_REWARDS[params.info_gain](known)
     last, rows, used = len(scored.rows) - 1, [], 0
     for turn, row in enumerate(scored.rows):
         length = len(row["policy_ids"])
@@ -114,8 +82,8 @@ def score_trajectory(
         rows.append(
             {
                 **{name: row[name] for name in schema.TURN_KEY},
-                "gold_logprob": None if final else gold[turn],
-                "info_gain": basis[turn] - basis[turn - 1] if 0 < turn < last else None,
+                "gold_logprob": known.gold[turn][0] if known.gold and not final else None,
+                "info_gain": gains[turn - 1] if 0 < turn < last else None,
                 "outcome": reward.outcome(answer, golds, params.format_penalty) if final else None,
                 "f1": reward.f1(answer, golds) if final else None,
                 "em": reward.exact_match(answer, golds) if final else None,
@@ -134,22 +102,60 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", type=Path, metavar="DIR", help="default: the policy itself")
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--corpus", type=Path, metavar="FILE", help="needed for info_gain: stepsearch")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
-def gold_answers(questions: Path, rows: Rows) -> dict[str, list[str]]:
-    """Gold answers of the questions in `rows`. Raises UserError where one is unknown or has no answer."""
-    known = {
-        row["question_id"]: row["answers"] for row in tables.read(questions, schema.QUESTIONS).to_pylist()
-    }
+def asked_questions(questions: Path, rows: Rows) -> dict[str, dict[str, Any]]:
+    """The questions in `rows` by id. Raises UserError where one is unknown or its first answer is empty."""
+    known = {row["question_id"]: row for row in tables.read(questions, schema.QUESTIONS).to_pylist()}
     asked = sorted({row["question_id"] for row in rows})
     for question_id in asked:
-        answers = known.get(question_id)
-        if answers is None:
+        if question_id not in known:
             raise UserError(f"{questions}: no question {question_id!r}, which the rollouts hold")
+        answers = known[question_id]["answers"]
         if not answers or not answers[0].strip():
             raise UserError(f"{questions}: question {question_id!r} has no gold answer")
     return {question_id: known[question_id] for question_id in asked}
+
+
+def passage_vectors(
+    corpus: Path | None, questions: Mapping[str, Mapping[str, Any]], rows: Rows
+) -> dict[str, Vector]:
+    """TF-IDF vectors of all passages found and of those that support the questions.
+
+    Raises UserError without a corpus, where it lacks a passage, or a question has no supporting passage.
+    """
+    if corpus is None:
+        raise UserError("score.info_gain: stepsearch compares passages: give --corpus")
+    bare = [name for name, question in questions.items() if not question["supporting_ids"]]
+    if bare:
+        raise UserError(f"score.info_gain: stepsearch: question {bare[0]!r} has no supporting passages")
+    wanted = {hit for row in rows for hit in row["hit_ids"]}
+    wanted.update(name for question in questions.values() for name in question["supporting_ids"])
+    table = tables.read(corpus, tables.CORPUS)
+    found = table.filter(pc.is_in(table["id"], pa.array(sorted(wanted)))).to_pylist()
+    texts = {row["id"]: f"{row['title']} {row['text']}" for row in found}
+    if missing := wanted - set(texts):
+        raise UserError(f"{corpus}: no passage {min(missing)!r}, which the rollouts or questions name")
+    return tf_idf(dict(sorted(texts.items())))
+
+
+def forced_groups(
+    rows: Rows, renderer: Renderer, questions: Mapping[str, Mapping[str, Any]], params: SimpleNamespace
+) -> list[list[Scored]]:
+    """The trajectories of every question with the forced answers that the step reward needs."""
+    scored = groups(rows)
+    if params.info_gain not in FORCED:
+        return scored
+    others = other_observations(rows, params.counterfactuals) if params.info_gain == "counterfactual" else {}
+    for group in scored:
+        golds = questions[group[0].rows[0]["question_id"]]["answers"]
+        chosen = golds[:1] if params.gold == "first" else [gold for gold in golds if gold.strip()]
+        answers = [renderer.forced_answer(gold) for gold in chosen]
+        for trajectory in group:
+            force_answers(trajectory, answers, others)
+    return scored
 
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
@@ -158,12 +164,12 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     rows = table.to_pylist()
     if not rows:
         raise UserError(f"{args.rollouts}: no rows")
-    golds = gold_answers(args.questions, rows)
+    questions = asked_questions(args.questions, rows)
     # a table that another program wrote is taken for the default protocol's
     protocol = protocols.find((table.schema.metadata or {}).get(b"protocol", b"igpo").decode())
     renderer = Renderer(load_tokenizer(args.policy), protocol)
-    forced = {question_id: renderer.forced_answer(answers[0]) for question_id, answers in golds.items()}
-    scored = groups(rows, forced)
+    vectors = passage_vectors(args.corpus, questions, rows) if params.info_gain == "stepsearch" else {}
+    scored = forced_groups(rows, renderer, questions, params)
     dtype = compute_dtype() if params.dtype == "auto" else getattr(torch, params.dtype)
     values = run_model(args.policy, [tree(group) for group in scored], params.batch_tokens, dtype)
     policy, reference = weights_sha256(args.policy), weights_sha256(args.reference or args.policy)
@@ -171,14 +177,11 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     if reference != policy:
         plain = [tree(group, branches=False) for group in scored]
         others = run_model(args.reference, plain, params.batch_tokens, dtype)
-    scores = [
-        row
-        for group in scored
-        for trajectory in group
-        for row in score_trajectory(
-            trajectory, values, others, golds[trajectory.rows[0]["question_id"]], params
-        )
-    ]
+    scores = []
+    for trajectory in itertools.chain.from_iterable(scored):
+        question = questions[trajectory.rows[0]["question_id"]]
+        known = evidence(trajectory, values, question, vectors)
+        scores += score_trajectory(trajectory, values, others, known, question["answers"], params)
     meta = {"policy": policy, "reference": reference, "rollouts": tables.sha256(args.rollouts)}
     tables.write(scores, schema.SCORES, args.out, schema.TURN_KEY, meta)
     gains = [row["info_gain"] for row in scores if row["info_gain"] is not None]

@@ -10,6 +10,8 @@ import argparse
 import itertools
 import logging
 import math
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +20,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from igpo import schema
-from igpo.loss import Terms, policy_loss, token_weights
+from igpo.loss import Columns, Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, check_model, depth, logprobs, packs
-from igpo.schema import trajectories, turn_key
-from igpo.score import groups, tree
+from igpo.schema import Rows, trajectories, turn_key
+from igpo.trees import groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
@@ -67,57 +69,94 @@ def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path) -> None:
         save_file(state, temporary)
 
 
-def training_trees(
-    rollouts: list[dict[str, Any]],
-    scores: list[dict[str, Any]],
-    credits: list[dict[str, Any]],
-    aggregation: str,
-) -> list[tuple[list[Segment], torch.Tensor]]:
-    """(segments, columns) per group; columns (4, M): old, reference, advantage, weight per policy token."""
-    lengths = [sum(len(row["policy_ids"]) for row in rows) for rows in trajectories(rollouts)]
-    weights = iter(token_weights(lengths, aggregation))
-    advantage = {turn_key(row): row["advantage"] for row in credits}
+@dataclass
+class TrainingGroup:
+    """A question's trajectories: their tokens, and for the M policy tokens among them what the loss needs."""
+
+    segments: list[Segment]
+    columns: torch.Tensor  # (5, M): the fields of `loss.Columns`
+    spans: torch.Tensor  # numbers of consecutive policy tokens that share a ratio
+
+
+def weights_of(rollouts: Rows, scores: Rows, params: SimpleNamespace) -> list[float]:
+    """Weight of each trajectory's policy tokens in the loss.
+
+    0 where `drop_equal_groups` and all outcomes of the question are equal (DAPO's filter, arXiv:2503.14476);
+    the others are then all that counts.
+    """
+    outcomes: dict[str, set[float]] = defaultdict(set)
+    for row in scores:
+        if row["outcome"] is not None:
+            outcomes[row["question_id"]].add(row["outcome"])
+    listed = trajectories(rollouts)
+    kept = [not params.drop_equal_groups or len(outcomes[rows[0]["question_id"]]) > 1 for rows in listed]
+    lengths = [sum(len(row["policy_ids"]) for row in rows) for rows in itertools.compress(listed, kept)]
+    weights = iter(token_weights(lengths, params.aggregation, params.norm_tokens))
+    return [next(weights) if keep else 0.0 for keep in kept]
+
+
+def clip_scale(credit: dict[str, Any], last: bool, spread: float) -> float:
+    """A2TGPO's c = 1 + spread (2 sigmoid(z) - 1) of a search turn's normalised reward z; 1 for the answer."""
+    return 1.0 if last else 1 + spread * math.tanh(credit["normalised"] / 2)  # = 2 sigmoid(z) - 1
+
+
+def training_groups(
+    rollouts: Rows, scores: Rows, credits: Rows, params: SimpleNamespace
+) -> list[TrainingGroup]:
+    """The batch's groups. Raises UserError where a turn has no scores or advantage."""
+    weights = iter(weights_of(rollouts, scores, params))
+    credit = {turn_key(row): row for row in credits}
     score = {turn_key(row): row for row in scores}
-    trees = []
+    result = []
     for group in groups(rollouts):
-        columns: list[list[float]] = [[], [], [], []]
+        columns: list[list[float]] = [[] for _ in Columns._fields]
+        spans: list[int] = []
         for trajectory in group:
-            weight = next(weights)
-            for row in trajectory.rows[1:]:
+            weight, turns = next(weights), trajectory.rows[1:]
+            for row in turns:
                 key, length = turn_key(row), len(row["policy_ids"])
-                if key not in advantage or len(score[key]["old_logprobs"]) != length:
+                if key not in credit or len(score[key]["old_logprobs"]) != length:
                     raise UserError(f"advantages, scores: turn {key} of the rollouts is missing or differs")
+                scale = clip_scale(credit[key], row is turns[-1], params.clip_scale)
                 columns[0] += score[key]["old_logprobs"]
                 columns[1] += score[key]["ref_logprobs"]
-                columns[2] += [advantage[key]] * length
-                columns[3] += [weight] * length
-        trees.append((tree(group), torch.tensor(columns)))
-    return trees
+                for column, value in zip(columns[2:], (credit[key]["advantage"], weight, scale), strict=True):
+                    column += [value] * length
+            lengths = [len(row["policy_ids"]) for row in turns]
+            spans += {"token": [1] * sum(lengths), "turn": lengths, "sequence": [sum(lengths)]}[params.ratio]
+        result.append(
+            TrainingGroup(tree(group), torch.tensor(columns), torch.tensor(spans, dtype=torch.long))
+        )
+    return result
 
 
-def accumulate(
-    model: Any, trees: list[tuple[list[Segment], torch.Tensor]], params: SimpleNamespace
-) -> tuple[float, list[Terms]]:
-    """Add the gradient of the batch's loss to the weights, a token budget at a time; returns loss, terms."""
-    loss, terms, columns = 0.0, [], iter([values for _, values in trees])
-    segments = [listed for listed, _ in trees]
+def accumulate(model: Any, batch: list[TrainingGroup], params: SimpleNamespace) -> tuple[float, list[Terms]]:
+    """Add the gradient of the batch's loss to the weights, a token budget at a time; returns loss, terms.
+
+    A group stays whole, so no ratio is cut.
+    """
+    loss, terms, rest = 0.0, [], iter(batch)
+    segments = [group.segments for group in batch]
     for packed, count in packs(segments, params.batch_tokens, model.device, "trained on"):
-        values = torch.cat(list(itertools.islice(columns, count)), 1).to(model.device)
+        part = list(itertools.islice(rest, count))
+        columns = Columns(*torch.cat([group.columns for group in part], 1).to(model.device))
+        spans = torch.cat([group.spans for group in part]).to(model.device)
         with autocast(model.device.type):
             chosen = logprobs(model, packed)
-        old, reference, advantage, weight = values
-        term = policy_loss(chosen, old, reference, advantage, (params.clip_low, params.clip_high), params.kl)
-        part = (term.loss * weight).sum()
-        part.backward()
-        loss += part.item()
+        term = policy_loss(chosen, columns, spans, params)
+        share = (term.loss * columns.weights).sum()
+        share.backward()
+        loss += share.item()
         terms.append(Terms(*(value.detach() for value in term)))
     return loss, terms
 
 
-def update(model: Any, optimiser: torch.optim.AdamW, trees: Any, params: SimpleNamespace) -> dict[str, float]:
+def update(
+    model: Any, optimiser: torch.optim.AdamW, batch: list[TrainingGroup], params: SimpleNamespace
+) -> dict[str, float]:
     """One optimiser step on the whole batch; returns its metrics."""
     optimiser.zero_grad()
-    loss, terms = accumulate(model, trees, params)
+    loss, terms = accumulate(model, batch, params)
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm))
     if not math.isfinite(norm):
         raise UserError(f"the gradient norm is {norm}: lower train.lr or look at the scores")
@@ -148,11 +187,11 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = tables.read(args.scores, schema.SCORES).to_pylist()
     credits = tables.read(args.advantages, schema.ADVANTAGES).to_pylist()
-    trees = training_trees(rollouts, scores, credits, params.aggregation)
+    batch = training_groups(rollouts, scores, credits, params)
     torch.manual_seed(0)
     model, optimiser = open_training(args.policy, params)
-    check_model(model, max(depth(segment) for segments, _ in trees for segment in segments))
-    metrics = [update(model, optimiser, trees, params) for _ in range(params.updates)][-1]
+    check_model(model, max(depth(segment) for group in batch for segment in group.segments))
+    metrics = [update(model, optimiser, batch, params) for _ in range(params.updates)][-1]
     args.out.mkdir(parents=True, exist_ok=True)
     save_state(model, optimiser, args.out / STATE)
     parent = tables.read_json(args.policy / "policy.json") if (args.policy / "policy.json").exists() else {}

@@ -21,8 +21,8 @@ from igpo.model import load, load_tokenizer, save, weights_sha256
 from igpo.packing import logprobs, packs
 from igpo.protocol import Renderer, passage_text
 from igpo.protocols.igpo import call_text
-from igpo.score import groups, tree
 from igpo.train import autocast
+from igpo.trees import groups, tree
 from retrieval import stage, tables
 from retrieval.search import open_searcher
 from retrieval.stage import UserError

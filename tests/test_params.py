@@ -66,6 +66,8 @@ def wrong(params: dict, path: str, value: object) -> dict:
             "rollout.engine: 'vlm' is not one of ['vllm', 'transformers']; nearest: 'vllm'",
         ),
         ("rollout.protocol", "serch_r1", "nearest: 'search_r1'"),
+        ("advantage.method", "gipgo", "]; nearest: 'gigpo'"),
+        ("score.info_gain", "log_prob_dif", "]; nearest: 'log_prob_diff'"),
         ("advantage.gamma", "much", "advantage.gamma: 'much' is not of type 'number'"),
         ("train.lr", None, "'lr' is a required property"),
         (

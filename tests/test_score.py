@@ -11,9 +11,14 @@ from igpo.model import load, load_tokenizer
 from igpo.packing import depth
 from igpo.protocol import Renderer
 from igpo.protocols import prepare
+from igpo.step_rewards import Evidence
+from igpo.trees import other_observations
+from retrieval import tables
 from retrieval.stage import UserError
 
-PARAMS = SimpleNamespace(info_gain="log_prob_diff", format_penalty=-2.0)
+PARAMS = SimpleNamespace(
+    info_gain="log_prob_diff", gold="first", counterfactuals=2, format_penalty=-2.0, dtype="float32"
+)
 
 
 def rollout(question: str, sample: int, prompt: list[int], turns: list[tuple[list[int], list[int]]], answer):
@@ -51,28 +56,40 @@ def rows(renderer):
     ]
 
 
-GOLDS = {"q1": ["1819"], "q2": ["Jane Austen", "Austen"]}
+GOLDS = {"q1": ["1819"], "q2": ["Jane Austen", "Austen", " "]}
+QUESTIONS = {name: {"answers": golds, "supporting_ids": []} for name, golds in GOLDS.items()}
 
 
-def naive_gold(model, renderer, rows, turn, gold):
-    """Mean gold log-probability after a turn by one plain forward pass."""
-    context = [token for row in rows[: turn + 1] for token in row["policy_ids"] + row["observation_ids"]]
+def naive_gold(model, renderer, context, gold):
+    """Mean gold log-probability after a context by one plain forward pass."""
     ids, chosen = renderer.forced_answer(gold)
     logits = model(torch.tensor([context + ids])).logits[0].log_softmax(-1)
     return sum(float(logits[len(context) + i - 1, ids[i]]) for i in chosen) / len(chosen)
 
 
+def context(rows, turn, observation=None):
+    """All tokens up to a turn's end; with `observation` in place of the turn's own."""
+    ids = [token for row in rows[:turn] for token in row["policy_ids"] + row["observation_ids"]]
+    own = rows[turn]["observation_ids"] if observation is None else observation
+    return ids + rows[turn]["policy_ids"] + own
+
+
+def score_rows(base_model, renderer, rows, **changed):
+    """The rows that the stage would write."""
+    params = SimpleNamespace(**vars(PARAMS) | changed)
+    groups = score.forced_groups(rows, renderer, QUESTIONS, params)
+    values = score.run_model(base_model, [score.tree(group) for group in groups], 4096, torch.float32)
+    result = []
+    for trajectory in itertools.chain.from_iterable(groups):
+        question = QUESTIONS[trajectory.rows[0]["question_id"]]
+        known = score.evidence(trajectory, values, question, {})
+        result += score.score_trajectory(trajectory, values, values, known, question["answers"], params)
+    return result
+
+
 @pytest.fixture(scope="module")
 def scored(base_model, renderer, rows):
-    forced = {question: renderer.forced_answer(golds[0]) for question, golds in GOLDS.items()}
-    groups = score.groups(rows, forced)
-    values = score.run_model(base_model, [score.tree(group) for group in groups], 4096, torch.float32)
-    return [
-        row
-        for group in groups
-        for t in group
-        for row in score.score_trajectory(t, values, values, GOLDS[t.rows[0]["question_id"]], PARAMS)
-    ]
+    return score_rows(base_model, renderer, rows)
 
 
 def test_scores_equal_one_pass_per_turn(base_model, renderer, rows, scored):
@@ -82,7 +99,7 @@ def test_scores_equal_one_pass_per_turn(base_model, renderer, rows, scored):
             key = (trajectory[0]["question_id"], trajectory[0]["sample"])
             mine = [row for row in scored if (row["question_id"], row["sample"]) == key]
             gold = [
-                naive_gold(model, renderer, trajectory, turn, GOLDS[key[0]][0])
+                naive_gold(model, renderer, context(trajectory, turn), GOLDS[key[0]][0])
                 for turn in range(len(trajectory) - 1)
             ]
             assert [row["gold_logprob"] for row in mine[:-1]] == pytest.approx(gold, abs=1e-4)
@@ -119,13 +136,96 @@ def test_the_last_turn_alone_has_an_outcome(scored):
 
 
 def test_prob_diff_is_the_difference_of_probabilities(base_model, renderer, rows):
-    forced = {question: renderer.forced_answer(golds[0]) for question, golds in GOLDS.items()}
-    group = score.groups(rows, forced)[0]
-    values = score.run_model(base_model, [score.tree(group)], 4096, torch.float32)
-    params = SimpleNamespace(info_gain="prob_diff", format_penalty=-2.0)
-    mine = score.score_trajectory(group[0], values, values, GOLDS["q1"], params)
+    mine = score_rows(base_model, renderer, rows, info_gain="prob_diff")[:4]
     probability = [torch.tensor(row["gold_logprob"]).exp().item() for row in mine[:-1]]
     assert mine[1]["info_gain"] == pytest.approx(probability[1] - probability[0], abs=1e-6)
+
+
+def test_the_best_gold_is_the_likeliest_alias(base_model, renderer, rows):
+    found = score_rows(base_model, renderer, rows, gold="best")[-3:]
+    model = load(base_model, torch.float32, "eager").eval()
+    trajectory = schema.trajectories(rows)[-1]
+    with torch.inference_mode():
+        expected = [
+            max(naive_gold(model, renderer, context(trajectory, turn), gold) for gold in GOLDS["q2"][:2])
+            for turn in (0, 1)
+        ]
+    assert [row["gold_logprob"] for row in found[:2]] == pytest.approx(expected, abs=1e-4)
+    assert found[1]["info_gain"] == pytest.approx(expected[1] - expected[0], abs=2e-4)
+
+
+def test_a_counterfactual_gain_is_less_what_other_questions_observations_give(base_model, renderer, rows):
+    found = score_rows(base_model, renderer, rows, info_gain="counterfactual")
+    model = load(base_model, torch.float32, "eager").eval()
+    first, _, second = schema.trajectories(rows)
+    searches = [(first, 1, [second[1]]), (first, 2, [second[1]]), (second, 1, [first[1], first[2]])]
+    gains = [row["info_gain"] for row in found if row["info_gain"] is not None]
+    with torch.inference_mode():
+        for (trajectory, turn, others), gain in zip(searches, gains, strict=True):
+            gold = GOLDS[trajectory[0]["question_id"]][0]
+            own = naive_gold(model, renderer, context(trajectory, turn), gold)
+            instead = [
+                naive_gold(model, renderer, context(trajectory, turn, row["observation_ids"]), gold)
+                for row in others
+            ]
+            assert gain == pytest.approx(own - sum(instead) / len(instead), abs=2e-4)
+    assert gains[0] > 0.5
+
+
+def test_random_observations_come_from_other_questions_and_follow_from_the_turn():
+    rows = [
+        {"question_id": f"q{number}", "sample": 0, "turn": turn, "observation_ids": [number, turn]}
+        for number in range(6)
+        for turn in range(4)
+    ]
+    drawn = other_observations(rows, 3)
+    assert set(drawn) == {(row["question_id"], 0, row["turn"]) for row in rows if row["turn"]}
+    for (question_id, _, _), observations in drawn.items():
+        assert len({tuple(ids) for ids in observations}) == 3
+        assert all(f"q{number}" != question_id and turn for number, turn in observations)
+    assert drawn == other_observations(rows, 3)
+    assert len({repr(observations) for observations in drawn.values()}) > 6
+    assert other_observations(rows[:4], 3) == {("q0", 0, turn): [] for turn in (1, 2, 3)}
+
+
+def test_stepsearch_reads_the_passages_from_the_corpus(tmp_path):
+    texts = [("1", "Melville", "writer"), ("2", "Emma", "novel by Austen"), ("3", "Rome", "city")]
+    corpus = [dict(zip(("id", "title", "text"), row, strict=True)) for row in texts]
+    tables.write(corpus, tables.CORPUS, tmp_path / "corpus.parquet", ("id",))
+    asked = {"q1": {"supporting_ids": ["1"]}}
+    found = score.passage_vectors(tmp_path / "corpus.parquet", asked, [{"hit_ids": ["2"]}])
+    assert list(found) == ["1", "2"]
+    assert set(found["2"]) == {"emma", "novel", "by", "austen"}
+    with pytest.raises(UserError, match="no passage '9'"):
+        score.passage_vectors(tmp_path / "corpus.parquet", asked, [{"hit_ids": ["9"]}])
+    with pytest.raises(UserError, match="question 'q2' has no supporting passages"):
+        score.passage_vectors(tmp_path / "corpus.parquet", {"q2": {"supporting_ids": []}}, [])
+    with pytest.raises(UserError, match="give --corpus"):
+        score.passage_vectors(None, asked, [])
+
+
+def test_without_step_rewards_no_answer_is_forced(base_model, renderer, rows, scored):
+    groups = score.forced_groups(rows, renderer, QUESTIONS, SimpleNamespace(info_gain="none"))
+    assert not any(trajectory.branches for group in groups for trajectory in group)
+    found = score_rows(base_model, renderer, rows, info_gain="none")
+    assert [row["info_gain"] for row in found if row["info_gain"] is not None] == [0.0] * 3
+    assert all(row["gold_logprob"] is None for row in found)
+    for row, other in zip(found, scored, strict=True):
+        assert row["outcome"] == other["outcome"]
+        assert row["old_logprobs"] == pytest.approx(other["old_logprobs"], abs=1e-4)
+
+
+def test_the_call_that_ran_out_of_turns_carries_the_penalty_and_has_no_gain():
+    """In the first released code an empty turn after it is blamed, and the call gets a gain of 0."""
+    rows = rollout("q1", 0, [1, 2], [([3], [4]), ([5], [])], None)
+    rows[-1] |= {"stop": "turn_limit", "tool": "web_search", "hit_ids": ["x"]}
+    ((trajectory,),) = score.groups(rows)
+    logprobs = {id(trajectory.trunk): [-0.5, -0.25]}
+    known = Evidence([[-2.0], [-1.0]], [[]], [], {})
+    found = score.score_trajectory(trajectory, logprobs, logprobs, known, GOLDS["q1"], PARAMS)
+    assert [row["info_gain"] for row in found] == [None, 1.0, None]
+    assert [row["outcome"] for row in found] == [None, None, -2.0]
+    assert [row["old_logprobs"] for row in found] == [[], [-0.5], [-0.25]]
 
 
 def test_a_missing_turn_is_an_error(rows):

@@ -5,14 +5,32 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import tiny
+from golden import CASES, CLIP_SCALES
 
 from igpo import schema, train
+from igpo.methods import METHODS, Trajectory
 from igpo.model import STATE
 from retrieval.stage import UserError
 
 PARAMS = SimpleNamespace(
-    lr=1e-3, weight_decay=0.01, clip_low=0.2, clip_high=0.2, kl=0.1, max_grad_norm=1.0, batch_tokens=4096
+    lr=1e-3,
+    weight_decay=0.01,
+    ratio="token",
+    clip_low=0.2,
+    clip_high=0.2,
+    clip_scale=0.0,
+    dual_clip=None,
+    kl=0.1,
+    aggregation="seq-mean-token-mean",
+    norm_tokens=100,
+    drop_equal_groups=False,
+    max_grad_norm=1.0,
+    batch_tokens=4096,
 )
+
+
+def changed(**values) -> SimpleNamespace:
+    return SimpleNamespace(**vars(PARAMS) | values)
 
 
 def batch(seed: int = 0):
@@ -44,9 +62,9 @@ def batch(seed: int = 0):
     return rollouts, scores, credits
 
 
-def gradient(model, trees, params=PARAMS) -> dict[str, torch.Tensor]:
+def gradient(model, groups, params=PARAMS) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    train.accumulate(model, trees, params)
+    train.accumulate(model, groups, params)
     return {name: weight.grad.clone() for name, weight in model.named_parameters()}
 
 
@@ -83,36 +101,81 @@ def close(left, right, tolerance=2e-6):
 
 def test_the_gradient_equals_one_pass_per_trajectory(tiny_model):
     tables = batch()
-    trees = train.training_trees(*tables, "seq-mean-token-mean")
-    close(gradient(tiny_model, trees), plain_gradient(tiny_model, *tables))
+    groups = train.training_groups(*tables, PARAMS)
+    close(gradient(tiny_model, groups), plain_gradient(tiny_model, *tables))
 
 
-def test_the_token_budget_changes_nothing(tiny_model):
-    trees = train.training_trees(*batch(), "seq-mean-token-mean")
-    small = SimpleNamespace(**vars(PARAMS) | {"batch_tokens": 30})
-    close(gradient(tiny_model, trees, small), gradient(tiny_model, trees))
+@pytest.mark.parametrize("ratio", ["token", "turn", "sequence"])
+def test_the_token_budget_changes_nothing(tiny_model, ratio):
+    """Groups stay whole, so that ratios of turns and sequences are exact whatever the budget."""
+    groups = train.training_groups(*batch(), changed(ratio=ratio))
+    small = changed(batch_tokens=30)
+    close(gradient(tiny_model, groups, small), gradient(tiny_model, groups))
 
 
 def test_tool_tokens_have_no_loss():
     rollouts, scores, credits = batch()
-    trees = train.training_trees(rollouts, scores, credits, "token-mean")
-    assert sum(columns.shape[1] for _, columns in trees) == sum(len(row["policy_ids"]) for row in rollouts)
-    assert torch.cat([columns[3] for _, columns in trees], 0).sum() == pytest.approx(1.0, abs=1e-6)
+    groups = train.training_groups(rollouts, scores, credits, changed(aggregation="token-mean"))
+    tokens = sum(len(row["policy_ids"]) for row in rollouts)
+    assert sum(group.columns.shape[1] for group in groups) == tokens
+    assert sum(len(segment.wanted) for group in groups for segment in group.segments) == tokens
+    assert torch.cat([group.columns[3] for group in groups]).sum() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_spans_of_the_ratio_by_level():
+    lengths = {}
+    for ratio in ("token", "turn", "sequence"):
+        first, second = train.training_groups(*batch(), changed(ratio=ratio))
+        lengths[ratio] = [first.spans.tolist(), second.spans.tolist()]
+    # Turn t of the batch has 4 + t tokens; the trajectories have 2, 1, 3 and 1, 2 turns.
+    assert lengths["turn"] == [[5, 6, 5, 5, 6, 7], [5, 5, 6]]
+    assert lengths["sequence"] == [[11, 5, 18], [5, 11]]
+    assert lengths["token"] == [[1] * 34, [1] * 16]
+
+
+def test_clip_scales_equal_the_worked_case():
+    trajectories = [
+        Trajectory(name, row, [1] * len(row), range(len(row)))
+        for name in ("g0", "g1")
+        for row in CASES["ragged"][name]
+    ]
+    normalised, _ = METHODS["a2tgpo"](trajectories, SimpleNamespace(std="population", gamma=1.0, alpha=0.3))
+    for row, expected in zip(normalised, CLIP_SCALES, strict=True):
+        found = [train.clip_scale({"normalised": z}, z is row[-1], 0.3) for z in row]
+        assert found == pytest.approx(expected, abs=2e-6)
+    assert train.clip_scale({"normalised": 1.7}, False, 0.0) == 1.0
+
+
+def test_groups_with_equal_outcomes_can_leave_the_loss():
+    """What remains has the gradient of a batch without them, KL included."""
+    rollouts, scores, credits = batch()
+    for row in scores:
+        row["outcome"] = None if row["turn"] == 0 else 0.5  # q1: all equal
+    next(row for row in reversed(scores) if row["outcome"])["outcome"] = 1.0  # q2: not
+    rest = [[row for row in rows if row["question_id"] == "q2"] for rows in (rollouts, scores, credits)]
+    for aggregation in ("seq-mean-token-mean", "token-mean"):
+        params = changed(drop_equal_groups=True, aggregation=aggregation)
+        model = tiny("llama")
+        filtered = gradient(model, train.training_groups(rollouts, scores, credits, params))
+        close(filtered, gradient(model, train.training_groups(*rest, params)))
+    others = [[row for row in rows if row["question_id"] == "q1"] for rows in (rollouts, scores, credits)]
+    nothing = gradient(tiny("llama"), train.training_groups(*others, changed(drop_equal_groups=True)))
+    assert all(not value.any() for value in nothing.values())
 
 
 def test_a_missing_advantage_is_an_error():
     rollouts, scores, credits = batch()
     with pytest.raises(UserError, match=r"turn \('q1', 0, 1\)"):
-        train.training_trees(rollouts, scores, credits[1:], "token-mean")
+        train.training_groups(rollouts, scores, credits[1:], PARAMS)
 
 
 def test_an_update_goes_on_from_what_was_saved(tmp_path):
     """Two updates across files equal two updates in one process, but for what bf16 moments round off."""
-    trees = [train.training_trees(*batch(seed), "seq-mean-token-mean") for seed in (0, 1)]
+    groups = [train.training_groups(*batch(seed), PARAMS) for seed in (0, 1)]
     start = tiny("llama")
     start.bfloat16().save_pretrained(tmp_path / "start")
     model, optimiser = train.open_training(tmp_path / "start", PARAMS)
-    train.update(model, optimiser, trees[0], PARAMS)
+    train.update(model, optimiser, groups[0], PARAMS)
     (tmp_path / "next").mkdir()
     train.save_state(model, optimiser, tmp_path / "next" / STATE)
     copy, _ = train.open_training(tmp_path / "start", PARAMS)
@@ -123,16 +186,16 @@ def test_an_update_goes_on_from_what_was_saved(tmp_path):
     resumed, later = train.open_training(tmp_path / "next", PARAMS)
     for name, weight in resumed.named_parameters():
         torch.testing.assert_close(weight, model.get_parameter(name), rtol=2**-15, atol=1e-7)
-    train.update(model, optimiser, trees[1], PARAMS)
-    train.update(resumed, later, trees[1], PARAMS)
+    train.update(model, optimiser, groups[1], PARAMS)
+    train.update(resumed, later, groups[1], PARAMS)
     for name, weight in resumed.named_parameters():
         torch.testing.assert_close(weight, model.get_parameter(name), rtol=1e-3, atol=2e-5)
 
 
 def test_an_update_lowers_its_loss():
-    model, trees = tiny("llama").train(), train.training_trees(*batch(), "seq-mean-token-mean")
+    model, groups = tiny("llama").train(), train.training_groups(*batch(), PARAMS)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    first = train.update(model, optimiser, trees, PARAMS)
-    second = train.update(model, optimiser, trees, PARAMS)
+    first = train.update(model, optimiser, groups, PARAMS)
+    second = train.update(model, optimiser, groups, PARAMS)
     assert second["loss"] < first["loss"]
     assert 0 <= first["clip_fraction"] <= 1

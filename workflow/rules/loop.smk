@@ -69,6 +69,7 @@ rule score:
         reference="results/warmup/policy.json",
         rollouts=f"{FOLDER}/rollouts.parquet",
         questions=TRAIN_QUESTIONS,
+        corpus="results/corpus.parquet",
     output:
         f"{FOLDER}/scores.parquet",
     log:
@@ -86,7 +87,7 @@ rule score:
     shell:
         "exec python -m igpo.score --config {params.config:q} --policy {params.policy}"
         " --reference results/warmup --rollouts {input.rollouts} --questions {input.questions}"
-        " --out {output} > {log} 2>&1"
+        " --corpus {input.corpus} --out {output} > {log} 2>&1"
 
 
 rule advantage:

@@ -1,0 +1,253 @@
+"""Methods against worked cases, invariances, and the released code's known slips."""
+
+import random
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from golden import CASES, EXPECTED, NEIGHBOURS, SHOWN, TOKENS, WEIGHTED
+
+from igpo.methods import METHODS, Trajectory, discounted, z_scores
+from retrieval.stage import SCHEMA
+
+DEFAULTS = {
+    "normalisation": "separate",
+    "scope": "group",
+    "gamma": 1.0,
+    "std": "population",
+    "gain_weight": 1.0,
+    "outcome_weight": 1.0,
+    "omega": 1.0,
+    "alpha": 0.3,
+}
+
+
+def run(method: str, batch: list[Trajectory], **changed) -> list[list[float]]:
+    """Advantages of a batch; other settings are the defaults."""
+    normalised, advantages = METHODS[method](batch, SimpleNamespace(**DEFAULTS | changed))
+    shape = [len(t.rewards) for t in batch]
+    assert [len(row) for row in normalised] == [len(row) for row in advantages] == shape
+    return advantages
+
+
+def group(rewards: list[list[float]], name: str = "g") -> list[Trajectory]:
+    """Trajectories that all were shown the same; two tokens a turn."""
+    return [Trajectory(name, row, [2] * len(row), range(len(row))) for row in rewards]
+
+
+def ragged() -> list[Trajectory]:
+    return [
+        Trajectory(name, *columns)
+        for name in ("g0", "g1")
+        for columns in zip(CASES["ragged"][name], TOKENS[name], SHOWN[name], strict=True)
+    ]
+
+
+def close(found: list[list[float]], expected: list[list[float]], tolerance: float = 2e-6) -> None:
+    for left, right in zip(found, expected, strict=True):
+        assert left == pytest.approx(right, abs=tolerance)
+
+
+def test_every_method_can_be_chosen():
+    choices = yaml.safe_load(SCHEMA.read_text())["properties"]["advantage"]["properties"]["method"]["enum"]
+    assert choices == list(METHODS)
+
+
+def test_z_scores_by_hand():
+    assert z_scores([1.0, 3.0], "population") == pytest.approx([-1 / 1.000001, 1 / 1.000001])
+    assert z_scores([1.0, 3.0], "sample") == pytest.approx([-1 / (2**0.5 + 1e-6), 1 / (2**0.5 + 1e-6)])
+    assert z_scores([1.0, 3.0], "none") == [-1.0, 1.0]
+
+
+def test_discounted_by_hand():
+    assert discounted([1.0, 2.0, 4.0], 0.5) == [3.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("case", EXPECTED, ids=str)
+def test_igpo_equals_the_worked_cases(case):
+    name, normalisation, gamma = case
+    batch = [t for key, rewards in CASES[name].items() for t in group(rewards, key)]
+    found = run("igpo", batch, normalisation=normalisation, gamma=gamma)
+    close(found, [row for key in CASES[name] for row in EXPECTED[case][key]])
+
+
+@pytest.mark.parametrize(("method", "changed", "expected"), NEIGHBOURS, ids=lambda value: str(value)[:40])
+def test_neighbours_equal_the_worked_case(method, changed, expected):
+    batch = ragged()
+    rows = [e if isinstance(e, list) else [e] * len(t.rewards) for e, t in zip(expected, batch, strict=True)]
+    close(run(method, batch, **changed), rows)
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("normalisation", ["separate", "joint"])
+def test_curriculum_weights_act_after_normalisation(name, normalisation):
+    """The released code weighs rewards ahead of separate normalisation, which cancels the weights."""
+    batch = [t for key, rewards in CASES[name].items() for t in group(rewards, key)]
+    weighted = run("igpo", batch, outcome_weight=0.5, normalisation=normalisation)
+    if normalisation == "separate":
+        close(weighted, WEIGHTED[name])
+    plain, gains_alone = (
+        run("igpo", batch, outcome_weight=weight, normalisation=normalisation) for weight in (1.0, 0.0)
+    )
+    halfway = [
+        [(a + b) / 2 for a, b in zip(*rows, strict=True)] for rows in zip(plain, gains_alone, strict=True)
+    ]
+    close(weighted, halfway, 1e-12)
+
+
+def test_a_turn_whose_normalised_reward_is_zero_is_still_discounted():
+    """The released code finds turns by "not zero" and merges such a turn with the next one."""
+    found = run("igpo", group(CASES["exact_zeros"]["g0"]), gamma=0.9)
+    assert found[1][0] == pytest.approx(0.9 * found[1][1], abs=1e-6)
+    assert found[1][0] != pytest.approx(found[1][1], abs=1e-3)
+
+
+OUTCOME_ONLY = ["grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gigpo"]
+
+
+@pytest.mark.parametrize("method", OUTCOME_ONLY)
+def test_methods_of_the_outcome_ignore_step_rewards(method):
+    """The released GRPO script trains with information gain; outcome only must mean that."""
+    without = [replace(t, rewards=[0.0] * (len(t.rewards) - 1) + [t.rewards[-1]]) for t in ragged()]
+    assert run(method, ragged()) == run(method, without)
+
+
+@pytest.mark.parametrize("std", ["population", "sample"])
+def test_igpo_without_gains_is_grpo_to_the_bit(std):
+    params = SimpleNamespace(**DEFAULTS | {"gain_weight": 0.0, "std": std})
+    found, expected = METHODS["igpo"](ragged(), params), METHODS["grpo"](ragged(), params)
+    assert repr(found) == repr(expected)
+
+
+def test_igpo_without_the_outcome_leaves_the_answer_without_advantage():
+    found = run("igpo", ragged(), outcome_weight=0.0)
+    assert [row[-1] for row in found] == [0.0] * len(found)
+    gains = [row[:-1] for row in run("igpo", ragged())]
+    outcomes = [row[-1] for row in run("igpo", ragged())]
+    expected = [[v - outcome for v in row] for row, outcome in zip(gains, outcomes, strict=True)]
+    close([row[:-1] for row in found], expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_trajectories_does_not_matter(method):
+    batch = ragged()
+    order = random.Random(0).sample(range(len(batch)), len(batch))
+    expected = run(method, batch, gamma=0.9)
+    found = run(method, [batch[i] for i in order], gamma=0.9)
+    close(found, [expected[i] for i in order], 1e-12)
+
+
+def moved(batch: list[Trajectory], scale: float, shift: float) -> list[Trajectory]:
+    return [replace(t, rewards=[scale * reward + shift for reward in t.rewards]) for t in batch]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_shift_of_all_outcomes_changes_nothing(method):
+    batch = [replace(t, rewards=[*t.rewards[:-1], t.rewards[-1] + 2]) for t in ragged()]
+    close(run(method, batch), run(method, ragged()), 2e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_scale_of_all_rewards_scales_what_is_not_divided_by_a_deviation(method):
+    factor = 3.0 if method in ("dr_grpo", "rloo") else 1.0
+    expected = [[factor * value for value in row] for row in run(method, ragged(), gamma=0.9)]
+    close(run(method, moved(ragged(), 3.0, 0.0), gamma=0.9), expected, 4e-5)
+
+
+@pytest.mark.parametrize("method", ["igpo", "a2tgpo"])
+def test_gains_and_outcomes_have_scales_of_their_own(method):
+    batch = [replace(t, rewards=[*(5 * r - 1 for r in t.rewards[:-1]), t.rewards[-1]]) for t in ragged()]
+    close(run(method, batch), run(method, ragged()), 2e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_spread_gives_exactly_zero(method):
+    """In single precision the released code divides rounding errors of such a group by its floor."""
+    assert run(method, group([[0.1]] * 16)) == [[0.0]] * 16
+    same = group([[0.3, 0.3, 0.3]] * 3)
+    expected = run(method, same, scope="group_turn")
+    assert expected == [[0.0] * 3] * 3
+
+
+BY_GROUP = [name for name in METHODS if not name.startswith("reinforce_pp")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trajectory_alone_in_its_batch_has_nothing_to_compare_with(method):
+    assert run(method, [Trajectory("alone", [1.0], [2], ["q"])]) == [[0.0]]
+
+
+@pytest.mark.parametrize("method", BY_GROUP)
+def test_a_trajectory_alone_in_its_group_has_nothing_to_compare_with(method):
+    assert run(method, [*ragged(), Trajectory("alone", [1.0], [2], ["q"])])[-1] == [0.0]
+
+
+@pytest.mark.parametrize("method", BY_GROUP)
+def test_groups_do_not_mix(method):
+    both = run(method, ragged())
+    assert both[:4] == run(method, ragged()[:4])
+    assert both[4:] == run(method, ragged()[4:])
+
+
+@pytest.mark.parametrize("method", ["reinforce_pp", "reinforce_pp_baseline"])
+def test_whitening_counts_every_token_once(method):
+    """A turn of n tokens weighs as n turns of one token would: mean 0 and variance 1 over tokens."""
+    batch = ragged()
+    values = [
+        value
+        for row, t in zip(run(method, batch), batch, strict=True)
+        for value, count in zip(row, t.tokens, strict=True)
+        for _ in range(count)
+    ]
+    assert sum(values) == pytest.approx(0.0, abs=1e-9)
+    assert sum(value**2 for value in values) / (len(values) - 1) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_reinforce_pp_discounts_the_outcome_by_turn():
+    found = run(
+        "reinforce_pp", group([[9.0, 1.0], [0.0]]), gamma=0.5
+    )  # returns 0.5, 1 and 0, two tokens each
+    assert found[0][0] == pytest.approx(0.0, abs=1e-12)
+    assert found[0][1] == pytest.approx(0.5 / 0.2**0.5, abs=1e-6)
+    assert found[1] == [-found[0][1]]
+
+
+def test_gigpo_compares_turns_in_the_same_state_only():
+    batch = [
+        Trajectory("g", [0.0, 1.0], [1, 1], ["q", "q a"]),
+        Trajectory("g", [0.0, 0.0], [1, 1], ["q", "q b"]),
+    ]
+    assert run("gigpo", batch, std="none") == [[1.0, 0.5], [-1.0, -0.5]]
+    assert run("gigpo", batch, std="none", omega=0.0) == [[0.5, 0.5], [-0.5, -0.5]]
+
+
+def test_joint_normalisation_invents_signal_where_separate_gives_none():
+    """Every trajectory right, every gain equal: nothing to learn, but joint advantages punish searching."""
+    batch = group([[0.05] * turns + [1.0] for turns in (0, 1, 2, 2)])
+    assert run("igpo", batch) == [[0.0] * len(t.rewards) for t in batch]
+    joint = run("igpo", batch, normalisation="joint")
+    close(joint, [[1.118], [0.2236, 1.118], [-0.6708, 0.2236, 1.118], [-0.6708, 0.2236, 1.118]], 1e-4)
+
+
+def test_a_pool_of_all_depths_punishes_the_second_search_of_identical_trajectories():
+    batch = group([[0.3, -0.1, 1.0], [0.3, -0.1, 1.0]])
+    z = METHODS["igpo"](batch, SimpleNamespace(**DEFAULTS))[0]
+    close(z, [[1.0, -1.0, 0.0]] * 2, 1e-5)
+    assert run("igpo", batch, scope="group_turn") == [[0.0] * 3] * 2
+
+
+def test_advantages_grow_with_the_number_of_turns():
+    """At gamma 1 a first turn's advantage is a sum of T values of unit variance: about sqrt(T) large."""
+    draw = random.Random(0).gauss
+    means = {}
+    for turns in (2, 8):
+        batch = group([[draw(0, 1) for _ in range(turns)] for _ in range(2000)])
+        first = [abs(row[0]) for row in run("igpo", batch)]
+        means[turns] = sum(first) / len(first)
+    assert means[8] / means[2] == pytest.approx(2.0, abs=0.1)
+
+
+def test_joint_scope_by_turn_compares_an_answer_with_searches_of_its_depth():
+    found = run("igpo", group([[0.0, 1.0], [2.0]]), normalisation="joint", scope="group_turn")
+    close(found, [[-1.0, 0.0], [1.0]], 1e-5)
