@@ -60,7 +60,7 @@ def wrong(params: dict, path: str, value: object) -> dict:
         ("rolout", {}, "unknown key 'rolout' in top level; nearest valid key: 'rollout'"),
         ("rollout.samples", -1, "rollout.samples: -1 is less than the minimum"),
         ("rollout.engine", "vlm", "rollout.engine: 'vlm' is not one of ['vllm', 'transformers']"),
-        ("advantage.method", "gipgo", "'a2tgpo']; nearest: 'gigpo'"),
+        ("advantage.method", "gipgo", "'ppo']; nearest: 'gigpo'"),
         ("advantage.gamma", "much", "advantage.gamma: 'much' is not of type 'number'"),
         ("train.lr", None, "'lr' is a required property"),
         (
