@@ -10,6 +10,7 @@ STAGES = {
     "warmup": "supervised warm-up on traces built from train questions",
     "rollout": "let a policy answer questions with searches",
     "score": "information gain of every turn, outcome, log-probabilities",
+    "critic": "values of every turn, and the next critic (PPO)",
     "advantage": "turn-level advantages from scores",
     "train": "one policy update",
     "judge": "a judge model's verdicts on the answers of a rollout file",

@@ -1,6 +1,7 @@
 """Advantages: `rollouts, scores -> advantages.parquet`, one value per turn, by a method of `igpo.methods`."""
 
 import argparse
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -40,17 +41,28 @@ def check_keys(rollouts: Rows, scores: Rows) -> None:
         raise UserError("scores: its turns are not those of the rollouts; score these rollouts again")
 
 
-def advantages(rollouts: Rows, scores: Rows, params: SimpleNamespace) -> Rows:
-    """Advantage rows of turns 1…T from sorted rows of turns 0…T."""
+def with_values(batch: list[Trajectory], rollouts: Rows, values: Rows | None) -> list[Trajectory]:
+    """The batch with a critic's values. Raises UserError unless they are of these rollouts."""
+    turns = [turn_key(row) for row in rollouts if row["turn"]]
+    if values is None or [turn_key(row) for row in values] != turns:
+        raise UserError("method ppo needs --values of these rollouts: run `igpo critic`")
+    rest = iter([row["value"] for row in values])
+    return [dataclasses.replace(t, values=list(itertools.islice(rest, len(t.rewards)))) for t in batch]
+
+
+def advantages(rollouts: Rows, scores: Rows, params: SimpleNamespace, values: Rows | None = None) -> Rows:
+    """Advantage rows of turns 1…T from sorted rows of turns 0…T, and a critic's values of turns 1…T."""
     check_keys(rollouts, scores)
     listed, rest = trajectories(rollouts), iter(scores)
     batch = [trajectory(rows, list(itertools.islice(rest, len(rows)))) for rows in listed]
+    if params.method == "ppo":
+        batch = with_values(batch, rollouts, values)
     normalised, advantage = METHODS[params.method](batch, params)
     result = []
     for rows, known, z, credits in zip(listed, batch, normalised, advantage, strict=True):
-        for row, *values in zip(rows[1:], known.rewards, z, credits, strict=True):
+        for row, *columns in zip(rows[1:], known.rewards, z, credits, strict=True):
             key = {name: row[name] for name in schema.TURN_KEY}
-            result.append(key | dict(zip(("reward", "normalised", "advantage"), values, strict=True)))
+            result.append(key | dict(zip(("reward", "normalised", "advantage"), columns, strict=True)))
     return result
 
 
@@ -58,13 +70,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--values", type=Path, metavar="FILE", help="a critic's, for method ppo")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Compute advantages and write the table."""
     rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
-    rows = advantages(rollouts, tables.read(args.scores, schema.SCORES).to_pylist(), params)
+    scores = tables.read(args.scores, schema.SCORES).to_pylist()
+    values = tables.read(args.values, schema.VALUES).to_pylist() if args.values else None
+    rows = advantages(rollouts, scores, params, values)
     tables.write(rows, schema.ADVANTAGES, args.out, schema.TURN_KEY, {"scores": tables.sha256(args.scores)})
     zero = sum(row["advantage"] == 0 for row in rows)
     return f"{len(rows)} turns, {zero} with advantage 0"

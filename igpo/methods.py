@@ -28,6 +28,7 @@ class Trajectory:
     rewards: Sequence[float]  # step rewards of turns 1…T-1, then the outcome
     tokens: Sequence[int]  # numbers of policy tokens
     shown: Sequence[Hashable]  # all that the policy had been shown ahead of the turn
+    values: Sequence[float | None] = ()  # a critic's; None for a turn without policy tokens
 
 
 def z_scores(values: Sequence[float], std: str) -> list[float]:
@@ -190,6 +191,24 @@ def a2tgpo(batch: Sequence[Trajectory], params: SimpleNamespace) -> tuple[Values
     return z, advantages
 
 
+def gae(rewards: Sequence[float], values: Sequence[float | None], gamma: float, lam: float) -> list[float]:
+    """Generalised advantage estimates over turns (arXiv:1506.02438).
+
+    delta_t = r_t + gamma V_{t+1} - V_t,  A_t = delta_t + gamma lam A_{t+1}. A turn without policy tokens,
+    which a critic does not value, is worth its reward.
+    """
+    known = [reward if value is None else value for reward, value in zip(rewards, values, strict=True)]
+    ahead = [*known[1:], 0.0]
+    deltas = [r + gamma * later - v for r, v, later in zip(rewards, known, ahead, strict=True)]
+    return discounted(deltas, gamma * lam)
+
+
+def ppo(batch: Sequence[Trajectory], params: SimpleNamespace) -> tuple[Values, Values]:
+    """PPO with a critic (arXiv:1707.06347): GAE over turns, whitened over the tokens of the batch."""
+    estimates = [gae(t.rewards, t.values, params.gamma, params.lam) for t in batch]
+    return estimates, whiten(estimates, batch)
+
+
 METHODS: dict[str, Method] = {
     "igpo": igpo,
     "grpo": grpo,
@@ -200,4 +219,5 @@ METHODS: dict[str, Method] = {
     "gigpo": gigpo,
     "gtpo": gtpo,
     "a2tgpo": a2tgpo,
+    "ppo": ppo,
 }

@@ -255,8 +255,8 @@ class _Head(torch.autograd.Function):
         return of_hidden, None, (of_logits.T @ hidden.float()).to(weight.dtype)
 
 
-def logprobs(model: Any, packed: Pack) -> torch.Tensor:
-    """Log-probabilities of a pack's wanted tokens, (M,) in fp32; logits exist for 512 rows at a time.
+def states(model: Any, packed: Pack) -> torch.Tensor:
+    """Last hidden states ahead of a pack's wanted tokens, (M, width).
 
     `model` is a causal language model with attention "tree".
     """
@@ -267,14 +267,19 @@ def logprobs(model: Any, packed: Pack) -> torch.Tensor:
         blocks=packed.blocks,
         use_cache=False,
     ).last_hidden_state[0]
-    wanted = hidden[packed.rows]
+    return hidden[packed.rows]
+
+
+def logprobs(model: Any, packed: Pack) -> torch.Tensor:
+    """Log-probabilities of a pack's wanted tokens, (M,) in fp32; logits exist for 512 rows at a time."""
+    wanted = states(model, packed)
     weight = model.get_output_embeddings().weight
     parts = []
     for low in range(0, len(wanted), HEAD_ROWS):
         rows = slice(low, low + HEAD_ROWS)
-        with torch.autocast(hidden.device.type, enabled=False):
+        with torch.autocast(wanted.device.type, enabled=False):
             parts.append(_Head.apply(wanted[rows], packed.targets[rows], weight))
-    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+    return torch.cat(parts) if parts else wanted.new_zeros(0, dtype=torch.float32)
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:

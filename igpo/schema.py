@@ -69,6 +69,13 @@ SCORES = pa.schema(
     ]
 )
 
+VALUES = pa.schema(
+    [
+        *_key,  # turns 1…T
+        ("value", pa.float32()),  # the critic's, ahead of the turn's first token; null for a turn without any
+    ]
+)
+
 ADVANTAGES = pa.schema(
     [
         *_key,  # turns 1…T

@@ -32,23 +32,31 @@ from retrieval.stage import UserError
 log = logging.getLogger("igpo")
 
 
-def open_training(folder: Path, params: SimpleNamespace) -> tuple[Any, torch.optim.AdamW]:
-    """The policy in fp32 and its optimiser, both as the last update left them."""
-    model = load(folder, torch.float32, "tree").train()
+def open_optimiser(model: Any, state_file: Path | None, params: SimpleNamespace) -> torch.optim.AdamW:
+    """AdamW over the model's weights, both as the last update left them in `state_file`, if there is one."""
     named = dict(model.named_parameters())
     optimiser = torch.optim.AdamW(
         named.values(), lr=params.lr, betas=(0.9, 0.999), weight_decay=params.weight_decay, fused=True
     )
-    if (folder / STATE).exists():
-        state = load_file(folder / STATE)
+    if state_file is not None:
+        state = load_file(state_file)
         for name, weight in named.items():
+            if f"rest.{name}" not in state:
+                continue  # never had a gradient
             weight.data += state[f"rest.{name}"].to(weight.device)
             optimiser.state[weight] = {
                 "step": state["step"].clone(),
                 "exp_avg": state[f"exp_avg.{name}"].to(weight),
                 "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(weight),
             }
-    return model, optimiser
+    return optimiser
+
+
+def open_training(folder: Path, params: SimpleNamespace) -> tuple[Any, torch.optim.AdamW]:
+    """The policy in fp32 and its optimiser, both as the last update left them."""
+    model = load(folder, torch.float32, "tree").train()
+    state = folder / STATE
+    return model, open_optimiser(model, state if state.exists() else None, params)
 
 
 def autocast(device: str) -> torch.autocast:
@@ -61,6 +69,8 @@ def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path) -> None:
     state: dict[str, torch.Tensor] = {}
     for name, weight in model.named_parameters():
         kept = optimiser.state[weight]
+        if not kept:
+            continue  # has no gradient
         state["step"] = kept["step"].cpu()
         state[f"rest.{name}"] = (weight.data - weight.data.bfloat16().float()).bfloat16().cpu()
         for moment in ("exp_avg", "exp_avg_sq"):

@@ -90,10 +90,57 @@ rule score:
         " --corpus {input.corpus} --out {output} > {log} 2>&1"
 
 
+def previous_critic(wildcards):
+    """Folder of the critic that values iteration k: that of k-1, or the warm start."""
+    k = int(wildcards.k) - 1
+    return experiment.folder(wildcards.arm, wildcards.seed, k) + ("/critic" if k else "")
+
+
+def previous_critic_files(wildcards):
+    """What the critic of iteration k starts from."""
+    where = previous_critic(wildcards)
+    state = [f"{where}/training_state.st"] if where.endswith("/critic") else []
+    return [f"{where}/policy.json", *state]
+
+
+def values(wildcards):
+    """A critic's values, for arms that ask for them."""
+    return f"{FOLDER}/values.parquet" if ARMS[wildcards.arm]["advantage"]["method"] == "ppo" else []
+
+
+rule critic:
+    input:
+        previous_critic_files,
+        rollouts=f"{FOLDER}/rollouts.parquet",
+        scores=f"{FOLDER}/scores.parquet",
+    output:
+        values=f"{FOLDER}/values.parquet",
+        critic=f"{FOLDER}/critic/policy.json",
+        state=kept(f"{FOLDER}/critic/training_state.st"),
+    log:
+        "logs/runs/{arm}/s{seed}/{k}/critic.log",
+    benchmark:
+        "logs/benchmark/runs/{arm}/s{seed}/{k}/critic.tsv"
+    priority: depth(2)
+    threads: MODEL_THREADS
+    resources:
+        gpu=1,
+    params:
+        code=code("igpo.critic"),
+        config=arm_section("critic"),
+        critic=previous_critic,
+        out=subpath(output.critic, parent=True),
+    shell:
+        "exec python -m igpo.critic --config {params.config:q} --critic {params.critic}"
+        " --rollouts {input.rollouts} --scores {input.scores} --values {output.values}"
+        " --out {params.out} > {log} 2>&1"
+
+
 rule advantage:
     input:
         rollouts=f"{FOLDER}/rollouts.parquet",
         scores=f"{FOLDER}/scores.parquet",
+        values=values,
     output:
         f"{FOLDER}/advantages.parquet",
     log:
@@ -102,9 +149,10 @@ rule advantage:
     params:
         code=code("igpo.advantage"),
         config=arm_section("advantage"),
+        values=lambda wildcards, input: f"--values {input.values}" if input.values else "",
     shell:
         "exec python -m igpo.advantage --config {params.config:q} --rollouts {input.rollouts}"
-        " --scores {input.scores} --out {output} > {log} 2>&1"
+        " --scores {input.scores} {params.values} --out {output} > {log} 2>&1"
 
 
 rule train:

@@ -1,0 +1,144 @@
+"""The critic of PPO: `critic or policy, rollouts, scores -> values.parquet, the next critic`.
+
+V of a turn is a linear head over the model's last state before the turn's first token. The values are those
+of the critic as it was; then it takes one step towards the turns' discounted returns (squared error, mean
+over turns), which is GAE's target at lambda 1. The first critic is the policy with a head of zeros.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from igpo import schema
+from igpo.advantage import check_keys, turn_reward
+from igpo.methods import discounted
+from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
+from igpo.packing import Pack, Segment, check_model, depth, packs, states
+from igpo.schema import Rows, trajectories
+from igpo.score import Scored, groups, tree
+from igpo.train import autocast, open_optimiser, save_state
+from retrieval import stage, tables
+from retrieval.stage import UserError
+
+HEAD = "value_head.st"
+
+
+class Critic(torch.nn.Module):
+    """A causal language model with attention "tree" and a value head, in fp32."""
+
+    def __init__(self, folder: Path):
+        """Load the body, and the head where the folder has one. Raises UserError as `model.load` does."""
+        super().__init__()
+        self.body = load(folder, torch.float32, "tree").train()
+        self.value = torch.nn.Linear(self.body.config.hidden_size, 1)
+        for weight in self.value.parameters():
+            torch.nn.init.zeros_(weight)
+        if (folder / HEAD).exists():
+            self.value.load_state_dict(load_file(folder / HEAD))
+        self.value.to(self.body.device)
+
+    def forward(self, packed: Pack) -> torch.Tensor:
+        """Values (M,) ahead of a pack's wanted tokens."""
+        with autocast(self.body.device.type):
+            hidden = states(self.body, packed)
+        return self.value(hidden.float())[:, 0]
+
+
+def value_tree(group: list[Scored]) -> list[Segment]:
+    """A group's segments, of which the first policy token of every turn is wanted."""
+    marked = []
+    for trajectory in group:
+        sizes = [(len(row["policy_ids"]), len(row["observation_ids"])) for row in trajectory.rows[1:]]
+        starts = itertools.accumulate((sum(size) for size in sizes), initial=0)
+        wanted = [start for start, (policy, _) in zip(starts, sizes, strict=False) if policy]
+        marked.append(
+            dataclasses.replace(trajectory, trunk=dataclasses.replace(trajectory.trunk, wanted=wanted))
+        )
+    return tree(marked)
+
+
+def returns(rollouts: Rows, scores: Rows, gamma: float) -> list[float]:
+    """Discounted return of every turn that has policy tokens, in the order of the rows."""
+    check_keys(rollouts, scores)
+    rest, result = iter(scores), []
+    for rows in trajectories(rollouts):
+        scored = list(itertools.islice(rest, len(rows)))[1:]
+        values = discounted([turn_reward(row, row is scored[-1]) for row in scored], gamma)
+        result += [value for row, value in zip(rows[1:], values, strict=True) if row["policy_ids"]]
+    return result
+
+
+def learn(critic: Critic, trees: list[list[Segment]], targets: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Add the gradient of 1/2 mean (V - return)^2 to the weights; returns the values, shape (M,)."""
+    values, rest = [], targets
+    for packed, _ in packs(trees, tokens, critic.body.device, "valued"):
+        found = critic(packed)
+        wanted, rest = rest[: len(found)].to(found), rest[len(found) :]
+        (0.5 * (found - wanted).square().sum() / len(targets)).backward()
+        values.append(found.detach().cpu())
+    return torch.cat(values)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    parser.add_argument("--critic", type=Path, required=True, metavar="DIR", help="the last one, or a policy")
+    parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--values", type=Path, required=True, metavar="FILE", help="written: V of every turn")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the next critic")
+
+
+def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+    """Value the turns, then update the critic."""
+    rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
+    scores = tables.read(args.scores, schema.SCORES).to_pylist()
+    targets = torch.tensor(returns(rollouts, scores, params.gamma))
+    trees = [value_tree(group) for group in groups(rollouts)]
+    critic = Critic(args.critic)
+    check_model(critic.body, max(depth(segment) for segments in trees for segment in segments))
+    optimiser = open_optimiser(critic, args.critic / STATE if (args.critic / HEAD).exists() else None, params)
+    values = learn(critic, trees, targets, params.batch_tokens)
+    norm = float(torch.nn.utils.clip_grad_norm_(critic.parameters(), params.max_grad_norm))
+    if not math.isfinite(norm):
+        raise UserError(f"the critic's gradient norm is {norm}: lower critic.lr or look at the scores")
+    optimiser.step()
+    write(args, rollouts, values, critic, optimiser)
+    error = (values - targets).square().mean()
+    explained = 1 - float(error / targets.var(correction=0)) if len(set(targets.tolist())) > 1 else math.nan
+    return f"{len(values)} turns, mean value {values.mean():+.3f}, explained variance {explained:+.3f}"
+
+
+def write(
+    args: argparse.Namespace, rollouts: Rows, values: torch.Tensor, critic: Critic, optimiser: Any
+) -> None:
+    """Write the values, then the next critic with its manifest last."""
+    found = iter(values.tolist())
+    rows = [
+        {name: row[name] for name in schema.TURN_KEY} | {"value": next(found) if row["policy_ids"] else None}
+        for row in rollouts
+        if row["turn"]
+    ]
+    inputs = {name: tables.sha256(getattr(args, name)) for name in ("rollouts", "scores")}
+    tables.write(rows, schema.VALUES, args.values, schema.TURN_KEY, inputs)
+    args.out.mkdir(parents=True, exist_ok=True)
+    save_state(critic, optimiser, args.out / STATE)
+    critic.bfloat16()
+    with tables.replacing(args.out / HEAD) as temporary:
+        save_file(
+            {name: weight.float().cpu() for name, weight in critic.value.state_dict().items()}, temporary
+        )
+    manifest = {"parents": [weights_sha256(args.critic)], "inputs": inputs}
+    save(critic.body, load_tokenizer(args.critic), args.out, manifest)
+
+
+main = stage.command("critic", arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The critic: where it looks, what it learns, and PPO's advantages."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import tiny
+from safetensors.torch import load_file
+from test_train import batch
+
+from igpo import advantage, critic, schema
+from igpo.methods import gae
+from igpo.model import STATE, load_tokenizer
+from igpo.packing import packs
+from igpo.score import groups
+from igpo.train import open_optimiser
+from retrieval import tables
+from retrieval.stage import UserError
+
+PARAMS = SimpleNamespace(gamma=0.9, lr=1e-2, weight_decay=0.0, max_grad_norm=1.0, batch_tokens=60)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny("llama").bfloat16().save_pretrained(tmp_path / "policy")
+    return tmp_path / "policy"
+
+
+def scored():
+    """Rollouts and scores whose gains are 0 and whose outcomes are 0, 1, 2 …"""
+    rollouts, scores, _ = batch()
+    outcomes = iter(range(10))
+    for row, score in zip(rollouts, scores, strict=True):
+        score["info_gain"] = 0.0
+        score["outcome"] = float(next(outcomes)) if row["stop"] else None
+    return rollouts, scores
+
+
+def values(model, rollouts) -> torch.Tensor:
+    trees = [critic.value_tree(group) for group in groups(rollouts)]
+    return torch.cat([model(packed) for packed, _ in packs(trees, 60, "cpu", "valued")])
+
+
+def test_gae_by_hand():
+    assert gae([0.5, 1.0], [0.2, 0.4], 0.5, 0.5) == pytest.approx([0.5 + 0.2 - 0.2 + 0.25 * 0.6, 0.6])
+    assert gae([0.0, 0.0, 1.0], [0.25, 0.5, 0.75], 1.0, 1.0) == pytest.approx([0.75, 0.5, 0.25])
+    assert gae([0.0, -2.0], [0.5, None], 1.0, 1.0) == [-2.5, 0.0]
+
+
+def test_a_value_is_the_head_over_the_state_before_the_turn(folder):
+    rollouts, _ = scored()
+    model = critic.Critic(folder)
+    torch.nn.init.normal_(model.value.weight)
+    found = values(model, rollouts).tolist()
+    body = tiny("llama")
+    body.set_attn_implementation("eager")
+    body.load_state_dict(model.body.state_dict())
+    expected, context = [], []
+    for row in rollouts:
+        context = context if row["turn"] else []
+        if row["turn"]:
+            states = body.model(torch.tensor([context])).last_hidden_state[0, -1]
+            expected.append(model.value(states).item())
+        context = context + row["policy_ids"] + row["observation_ids"]
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_returns_are_discounted_and_turns_without_tokens_have_none():
+    rollouts, scores = scored()
+    assert critic.returns(rollouts, scores, 0.5)[:6] == [0.0, 0.0, 1.0, 0.5, 1.0, 2.0]
+    rollouts[2]["policy_ids"] = []
+    assert len(critic.returns(rollouts, scores, 0.5)) == 8
+
+
+def test_a_critic_learns_what_follows(folder):
+    rollouts, scores = scored()
+    targets = torch.tensor(critic.returns(rollouts, scores, 0.9))
+    trees = [critic.value_tree(group) for group in groups(rollouts)]
+    model = critic.Critic(folder)
+    optimiser = open_optimiser(model, None, PARAMS)
+    errors = []
+    for _ in range(20):
+        optimiser.zero_grad()
+        errors.append(float((critic.learn(model, trees, targets, 60) - targets).square().mean()))
+        optimiser.step()
+    assert errors[-1] < 0.2 * errors[0]
+
+
+def test_the_stage_values_then_learns_and_goes_on_from_its_files(folder, base_model, tmp_path):
+    load_tokenizer(base_model).save_pretrained(folder)
+    rollouts, scores = scored()
+    for row in rollouts:
+        row |= {"text": "", "queries": [], "hit_ids": [], "policy_logprobs": []}
+    for name, rows in (("rollouts", rollouts), ("scores", scores)):
+        tables.write(rows, getattr(schema, name.upper()), tmp_path / name, schema.TURN_KEY)
+
+    def step(before: Path, number: int) -> list[float]:
+        files = {"rollouts": tmp_path / "rollouts", "scores": tmp_path / "scores", "critic": before}
+        files |= {"values": tmp_path / f"values{number}", "out": tmp_path / str(number)}
+        words = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+        critic.main([*words, "--config", json.dumps(vars(PARAMS))])
+        return tables.read(files["values"], schema.VALUES)["value"].to_pylist()
+
+    assert step(folder, 1) == [0.0] * 9  # the first head is all zeros
+    second = step(tmp_path / "1", 2)
+    loaded = critic.Critic(tmp_path / "1")
+    open_optimiser(loaded, tmp_path / "1" / STATE, PARAMS)
+    assert second == pytest.approx(values(loaded, rollouts).tolist(), abs=1e-6)
+    assert all(value != 0 for value in second)
+    assert load_file(tmp_path / "2" / STATE)["step"] == 2
+
+
+def test_the_gradient_does_not_depend_on_the_token_budget(folder):
+    rollouts, scores = scored()
+    targets = torch.tensor(critic.returns(rollouts, scores, 0.9))
+    trees = [critic.value_tree(group) for group in groups(rollouts)]
+    found = []
+    for tokens in (30, 10_000):
+        model = critic.Critic(folder)
+        torch.nn.init.constant_(model.value.weight, 0.1)
+        critic.learn(model, trees, targets, tokens)
+        found.append(
+            torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+        )
+    assert torch.allclose(*found, atol=1e-6)
+
+
+def test_ppo_needs_values_of_its_rollouts():
+    rollouts, scores = scored()
+    params = SimpleNamespace(method="ppo", gamma=1.0, lam=1.0)
+    with pytest.raises(UserError, match="run `igpo critic`"):
+        advantage.advantages(rollouts, scores, params)
+    rows = [{name: row[name] for name in schema.TURN_KEY} | {"value": 0.0} for row in rollouts if row["turn"]]
+    found = advantage.advantages(rollouts, scores, params, rows)
+    assert [row["normalised"] for row in found][:6] == [0.0, 0.0, 1.0, 2.0, 2.0, 2.0]
+    with pytest.raises(UserError, match="--values"):
+        advantage.advantages(rollouts, scores, params, rows[1:])
