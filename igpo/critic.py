@@ -22,8 +22,8 @@ from igpo.methods import discounted
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Pack, Segment, check_model, depth, packs, states
 from igpo.schema import Rows, trajectories
-from igpo.score import Scored, groups, tree
 from igpo.train import autocast, open_optimiser, save_state
+from igpo.trees import Scored, groups, tree
 from retrieval import stage, tables
 from retrieval.stage import UserError
 

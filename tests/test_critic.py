@@ -14,8 +14,8 @@ from igpo import advantage, critic, schema
 from igpo.methods import gae
 from igpo.model import STATE, load_tokenizer
 from igpo.packing import packs
-from igpo.score import groups
 from igpo.train import open_optimiser
+from igpo.trees import groups
 from retrieval import tables
 from retrieval.stage import UserError
 
