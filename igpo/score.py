@@ -81,6 +81,18 @@ def groups(rows: Rows, forced: dict[str, tuple[list[int], list[int]]] | None = N
     return result
 
 
+def cut(scored: list[list[Scored]], tokens: int) -> list[list[Scored]]:
+    """Groups of at most `tokens` tokens whole, larger ones one trajectory at a time.
+
+    So a group's size does not show in memory.
+    """
+    result = []
+    for group in scored:
+        whole = sum(len(segment.ids) for segment in tree(group)) <= tokens
+        result += [group] if whole else [[trajectory] for trajectory in group]
+    return result
+
+
 @torch.inference_mode()
 def run_model(
     folder: Path, trees: list[list[Segment]], tokens: int, dtype: torch.dtype
@@ -160,7 +172,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     golds = gold_answers(args.questions, rows)
     renderer = Renderer(load_tokenizer(args.policy))
     forced = {question_id: renderer.forced_answer(answers[0]) for question_id, answers in golds.items()}
-    scored = groups(rows, forced)
+    scored = cut(groups(rows, forced), params.batch_tokens)
     dtype = compute_dtype() if params.dtype == "auto" else getattr(torch, params.dtype)
     values = run_model(args.policy, [tree(group) for group in scored], params.batch_tokens, dtype)
     policy, reference = weights_sha256(args.policy), weights_sha256(args.reference or args.policy)

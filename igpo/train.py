@@ -22,7 +22,7 @@ from igpo.loss import Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, check_model, depth, logprobs, packs
 from igpo.schema import trajectories, turn_key
-from igpo.score import groups, tree
+from igpo.score import cut, groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
@@ -33,6 +33,8 @@ log = logging.getLogger("igpo")
 def open_training(folder: Path, params: SimpleNamespace) -> tuple[Any, torch.optim.AdamW]:
     """The policy in fp32 and its optimiser, both as the last update left them."""
     model = load(folder, torch.float32, "tree").train()
+    if params.checkpoint:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     named = dict(model.named_parameters())
     optimiser = torch.optim.AdamW(
         named.values(), lr=params.lr, betas=(0.9, 0.999), weight_decay=params.weight_decay, fused=True
@@ -72,14 +74,18 @@ def training_trees(
     scores: list[dict[str, Any]],
     credits: list[dict[str, Any]],
     aggregation: str,
+    tokens: int,
 ) -> list[tuple[list[Segment], torch.Tensor]]:
-    """(segments, columns) per group; columns (4, M): old, reference, advantage, weight per policy token."""
+    """(segments, columns) per group, or per trajectory of a group beyond `tokens` tokens.
+
+    columns (4, M): old, reference, advantage, weight per policy token.
+    """
     lengths = [sum(len(row["policy_ids"]) for row in rows) for rows in trajectories(rollouts)]
     weights = iter(token_weights(lengths, aggregation))
     advantage = {turn_key(row): row["advantage"] for row in credits}
     score = {turn_key(row): row for row in scores}
     trees = []
-    for group in groups(rollouts):
+    for group in cut(groups(rollouts), tokens):
         columns: list[list[float]] = [[], [], [], []]
         for trajectory in group:
             weight = next(weights)
@@ -148,7 +154,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = tables.read(args.scores, schema.SCORES).to_pylist()
     credits = tables.read(args.advantages, schema.ADVANTAGES).to_pylist()
-    trees = training_trees(rollouts, scores, credits, params.aggregation)
+    trees = training_trees(rollouts, scores, credits, params.aggregation, params.batch_tokens)
     torch.manual_seed(0)
     model, optimiser = open_training(args.policy, params)
     check_model(model, max(depth(segment) for segments, _ in trees for segment in segments))

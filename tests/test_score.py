@@ -132,6 +132,20 @@ def test_a_missing_turn_is_an_error(rows):
         schema.trajectories([rows[0], *rows[2:]])
 
 
+def test_a_group_beyond_the_budget_is_cut_and_scores_the_same(base_model, renderer, rows):
+    forced = {question: renderer.forced_answer(golds[0]) for question, golds in GOLDS.items()}
+    whole = score.groups(rows, forced)
+    parts = score.cut(whole, 100)
+    assert [len(part) for part in parts] == [1, 1, 1]
+    assert score.cut(whole, 4096) == whole
+    found = []
+    for groups in (whole, parts):
+        values = score.run_model(base_model, [score.tree(group) for group in groups], 100, torch.float32)
+        found.append([values[id(s)] for group in groups for t in group for s in (t.trunk, *t.branches)])
+    for left, right in zip(*found, strict=True):
+        assert left == pytest.approx(right, abs=1e-4)
+
+
 def test_depth_counts_the_whole_path(renderer, rows):
     trunk = score.groups(rows)[0][0].trunk
     assert depth(trunk) == sum(len(row["policy_ids"]) + len(row["observation_ids"]) for row in rows[:4])

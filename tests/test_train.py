@@ -11,7 +11,7 @@ from igpo.model import STATE
 from retrieval.stage import UserError
 
 PARAMS = SimpleNamespace(
-    lr=1e-3, weight_decay=0.01, clip_low=0.2, clip_high=0.2, kl=0.1, max_grad_norm=1.0, batch_tokens=4096
+    lr=1e-3, weight_decay=0.01, clip_low=0.2, clip_high=0.2, kl=0.1, max_grad_norm=1.0, batch_tokens=4096, checkpoint=False
 )
 
 
@@ -83,19 +83,34 @@ def close(left, right, tolerance=2e-6):
 
 def test_the_gradient_equals_one_pass_per_trajectory(tiny_model):
     tables = batch()
-    trees = train.training_trees(*tables, "seq-mean-token-mean")
+    trees = train.training_trees(*tables, "seq-mean-token-mean", 4096)
     close(gradient(tiny_model, trees), plain_gradient(tiny_model, *tables))
 
 
 def test_the_token_budget_changes_nothing(tiny_model):
-    trees = train.training_trees(*batch(), "seq-mean-token-mean")
+    trees = train.training_trees(*batch(), "seq-mean-token-mean", 4096)
     small = SimpleNamespace(**vars(PARAMS) | {"batch_tokens": 30})
-    close(gradient(tiny_model, trees, small), gradient(tiny_model, trees))
+    whole = gradient(tiny_model, trees)
+    close(gradient(tiny_model, trees, small), whole)
+    cut = train.training_trees(*batch(), "seq-mean-token-mean", 30)
+    assert (len(trees), len(cut)) == (2, 5)  # groups, trajectories
+    close(gradient(tiny_model, cut, small), whole)
+
+
+def test_checkpointing_changes_no_gradient(tmp_path):
+    trees = train.training_trees(*batch(), "seq-mean-token-mean", 4096)
+    tiny("llama").bfloat16().save_pretrained(tmp_path)
+    found = []
+    for checkpoint in (False, True):
+        model, _ = train.open_training(tmp_path, SimpleNamespace(**vars(PARAMS) | {"checkpoint": checkpoint}))
+        assert model.is_gradient_checkpointing == checkpoint
+        found.append(gradient(model, trees))
+    close(*found, tolerance=0)
 
 
 def test_tool_tokens_have_no_loss():
     rollouts, scores, credits = batch()
-    trees = train.training_trees(rollouts, scores, credits, "token-mean")
+    trees = train.training_trees(rollouts, scores, credits, "token-mean", 4096)
     assert sum(columns.shape[1] for _, columns in trees) == sum(len(row["policy_ids"]) for row in rollouts)
     assert torch.cat([columns[3] for _, columns in trees], 0).sum() == pytest.approx(1.0, abs=1e-6)
 
@@ -103,12 +118,12 @@ def test_tool_tokens_have_no_loss():
 def test_a_missing_advantage_is_an_error():
     rollouts, scores, credits = batch()
     with pytest.raises(UserError, match=r"turn \('q1', 0, 1\)"):
-        train.training_trees(rollouts, scores, credits[1:], "token-mean")
+        train.training_trees(rollouts, scores, credits[1:], "token-mean", 4096)
 
 
 def test_an_update_goes_on_from_what_was_saved(tmp_path):
     """Two updates across files equal two updates in one process, but for what bf16 moments round off."""
-    trees = [train.training_trees(*batch(seed), "seq-mean-token-mean") for seed in (0, 1)]
+    trees = [train.training_trees(*batch(seed), "seq-mean-token-mean", 4096) for seed in (0, 1)]
     start = tiny("llama")
     start.bfloat16().save_pretrained(tmp_path / "start")
     model, optimiser = train.open_training(tmp_path / "start", PARAMS)
@@ -130,7 +145,7 @@ def test_an_update_goes_on_from_what_was_saved(tmp_path):
 
 
 def test_an_update_lowers_its_loss():
-    model, trees = tiny("llama").train(), train.training_trees(*batch(), "seq-mean-token-mean")
+    model, trees = tiny("llama").train(), train.training_trees(*batch(), "seq-mean-token-mean", 4096)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     first = train.update(model, optimiser, trees, PARAMS)
     second = train.update(model, optimiser, trees, PARAMS)
