@@ -36,6 +36,11 @@ class Segment:
     after: int = 0
     wanted: Sequence[int] = field(default_factory=list)
 
+    def path_ids(self) -> list[int]:
+        """All tokens of a segment's path, the root's first."""
+        parts = [self.ids, *(ancestor.ids[:visible] for ancestor, visible in self.path())]
+        return [token for part in reversed(parts) for token in part]
+
     def path(self) -> Iterator[tuple["Segment", int]]:
         """What this segment continues, nearest first: (segment, its number of visible tokens)."""
         segment = self
@@ -223,15 +228,31 @@ AttentionMaskInterface.register("tree", lambda *args, **kwargs: None)
 
 
 def check_model(model: Any, longest: int) -> None:
-    """Raise UserError for models that a tree can't express or trajectories beyond the context."""
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
+    """Raise UserError for models that a tree can't express or trajectories beyond the context.
+
+    A sliding window at least as long as the longest trajectory is full attention.
+    """
+    window = getattr(model.config, "sliding_window", None)
+    plain = "sliding_attention" if window else "full_attention"
+    kinds = set(getattr(model.config, "layer_types", None) or [plain]) - {"full_attention"}
+    if window and longest <= window:
+        kinds -= {"sliding_attention"}
+    if kinds:
         raise UserError(
-            f"{model.name_or_path}: layers with {sorted(kinds)} are not supported, only full attention"
+            f"{model.name_or_path}: token trees can't express {', '.join(sorted(kinds))} over {longest} "
+            "tokens; use a model with full attention, or shorten the trajectories (rollout.max_tokens)"
         )
+    check_context(model, longest)
+
+
+def check_context(model: Any, longest: int) -> None:
+    """Raise UserError for trajectories beyond the model's context."""
     limit = model.config.max_position_embeddings
     if longest > limit:
-        raise UserError(f"a trajectory of {longest} tokens exceeds the model's context of {limit}")
+        raise UserError(
+            f"a trajectory of {longest} tokens, forced answer included, exceeds the context of {limit} "
+            f"tokens of {model.name_or_path}: lower rollout.max_tokens and roll out again"
+        )
 
 
 class _Head(torch.autograd.Function):

@@ -7,15 +7,9 @@ from igpo.packing import Segment, batches, check_model, logprobs, pack
 from retrieval.stage import UserError
 
 
-def path_ids(segment: Segment) -> list[int]:
-    """All tokens of a segment's path, root first."""
-    parts = [list(segment.ids)] + [list(ancestor.ids[:visible]) for ancestor, visible in segment.path()]
-    return [token for part in reversed(parts) for token in part]
-
-
 def plain_logprobs(model, segment: Segment) -> torch.Tensor:
     """One ordinary forward pass over the path: the slow reference."""
-    ids = path_ids(segment)
+    ids = segment.path_ids()
     model.set_attn_implementation("eager")
     logits = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
     model.set_attn_implementation("tree")
@@ -100,6 +94,13 @@ def test_a_model_with_sliding_windows_is_refused(tiny_model):
         check_model(tiny_model, 10)
 
 
+def test_a_window_as_long_as_the_trajectories_is_full_attention(tiny_model):
+    tiny_model.config.layer_types, tiny_model.config.sliding_window = None, 64
+    check_model(tiny_model, 64)
+    with pytest.raises(UserError, match="sliding_attention over 65 tokens"):
+        check_model(tiny_model, 65)
+
+
 def test_a_trajectory_beyond_the_context_is_refused(tiny_model):
-    with pytest.raises(UserError, match="2049 tokens exceeds"):
+    with pytest.raises(UserError, match=r"2049 tokens, .* exceeds the context of 2048"):
         check_model(tiny_model, 2049)

@@ -11,7 +11,14 @@ from igpo.model import STATE
 from retrieval.stage import UserError
 
 PARAMS = SimpleNamespace(
-    lr=1e-3, weight_decay=0.01, clip_low=0.2, clip_high=0.2, kl=0.1, max_grad_norm=1.0, batch_tokens=4096, checkpoint=False
+    lr=1e-3,
+    weight_decay=0.01,
+    clip_low=0.2,
+    clip_high=0.2,
+    kl=0.1,
+    max_grad_norm=1.0,
+    batch_tokens=4096,
+    checkpoint=False,
 )
 
 
