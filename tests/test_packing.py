@@ -94,11 +94,39 @@ def test_a_model_with_sliding_windows_is_refused(tiny_model):
         check_model(tiny_model, 10)
 
 
-def test_a_window_as_long_as_the_trajectories_is_full_attention(tiny_model):
-    tiny_model.config.layer_types, tiny_model.config.sliding_window = None, 64
-    check_model(tiny_model, 64)
+SIZES = {
+    "vocab_size": 320,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "attn_implementation": "tree",
+}
+
+
+def test_a_window_as_long_as_the_trajectories_is_full_attention():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    model = MistralForCausalLM(MistralConfig(sliding_window=64, **SIZES))
+    check_model(model, 64)
     with pytest.raises(UserError, match="sliding_attention over 65 tokens"):
-        check_model(tiny_model, 65)
+        check_model(model, 65)
+
+
+def test_a_head_that_is_no_plain_matrix_is_refused(tiny_model):
+    check_model(tiny_model, 10)
+    tiny_model.lm_head.bias = torch.nn.Parameter(torch.linspace(0, 3, 320))
+    with pytest.raises(UserError, match="off the model's own"):
+        check_model(tiny_model, 10)
+
+
+def test_attention_with_capped_logits_is_refused():
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    with pytest.raises(UserError, match="capped logits"):
+        check_model(Gemma2ForCausalLM(Gemma2Config(**SIZES)), 10)
 
 
 def test_a_trajectory_beyond_the_context_is_refused(tiny_model):
