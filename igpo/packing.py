@@ -22,6 +22,7 @@ from retrieval.stage import UserError
 log = logging.getLogger("igpo")
 BLOCK = 128  # query rows of one attention call
 HEAD_ROWS = 512  # rows of one call of the output layer
+TOLERANCE = 0.1  # of a log-probability: bf16 logits between 16 and 32 are rounded to 0.125
 
 
 @dataclass(eq=False)
@@ -35,6 +36,11 @@ class Segment:
     parent: "Segment | None" = None
     after: int = 0
     wanted: Sequence[int] = field(default_factory=list)
+
+    def path_ids(self) -> list[int]:
+        """All tokens of a segment's path, the root's first."""
+        parts = [self.ids, *(ancestor.ids[:visible] for ancestor, visible in self.path())]
+        return [token for part in reversed(parts) for token in part]
 
     def path(self) -> Iterator[tuple["Segment", int]]:
         """What this segment continues, nearest first: (segment, its number of visible tokens)."""
@@ -204,11 +210,15 @@ def _attention(
     attention_mask: None,
     scaling: float,
     blocks: list[Block] | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention over a pack: query (1, H, N, D), key and value (1, H_kv, N, D) -> (1, N, H, D)."""
     if blocks is None:
         raise ValueError("tree attention needs the blocks of a pack")
+    if softcap is not None or s_aux is not None:
+        raise UserError("token trees can't express attention with capped logits or sinks; use another model")
     dtype = query.dtype
     if query.requires_grad and query.device.type == "cpu":
         # The backward pass of SDPA in bf16 is slow on a CPU.
@@ -223,15 +233,55 @@ AttentionMaskInterface.register("tree", lambda *args, **kwargs: None)
 
 
 def check_model(model: Any, longest: int) -> None:
-    """Raise UserError for models that a tree can't express or trajectories beyond the context."""
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"}:
+    """Raise UserError for models that a tree can't express or trajectories beyond the context.
+
+    A sliding window at least as long as the longest trajectory is full attention.
+    """
+    window = getattr(model.config, "sliding_window", None)
+    plain = "sliding_attention" if window else "full_attention"
+    kinds = set(getattr(model.config, "layer_types", None) or [plain]) - {"full_attention"}
+    if window and longest <= window:
+        kinds -= {"sliding_attention"}
+    if kinds:
         raise UserError(
-            f"{model.name_or_path}: layers with {sorted(kinds)} are not supported, only full attention"
+            f"{model.name_or_path}: token trees can't express {', '.join(sorted(kinds))} over {longest} "
+            "tokens; use a model with full attention, or shorten the trajectories (rollout.max_tokens)"
         )
+    check_context(model, longest)
+    check_passes(model)
+
+
+@torch.inference_mode()
+def check_passes(model: Any) -> None:
+    """Raise UserError unless a tree gives what the model's own pass gives.
+
+    An output layer may have a bias, scale its logits or cap them, which `logprobs` doesn't know.
+    """
+    segment = Segment(list(range(8)), wanted=list(range(1, 8)))
+    packed, training = pack([segment], model.device), model.training
+    model.eval()
+    found = logprobs(model, packed)
+    model.set_attn_implementation("sdpa")
+    logits = model(packed.ids[None]).logits[0].float()
+    model.set_attn_implementation("tree")
+    model.train(training)
+    plain = logits.log_softmax(-1)[packed.rows, packed.targets]
+    difference = float((found - plain).abs().mean())
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"{model.name_or_path}: log-probabilities from a token tree are {difference:.2f} off the model's "
+            "own; its output layer is not a plain matrix: use another model"
+        )
+
+
+def check_context(model: Any, longest: int) -> None:
+    """Raise UserError for trajectories beyond the model's context."""
     limit = model.config.max_position_embeddings
     if longest > limit:
-        raise UserError(f"a trajectory of {longest} tokens exceeds the model's context of {limit}")
+        raise UserError(
+            f"a trajectory of {longest} tokens, forced answer included, exceeds the context of {limit} "
+            f"tokens of {model.name_or_path}: lower rollout.max_tokens and roll out again"
+        )
 
 
 class _Head(torch.autograd.Function):

@@ -11,6 +11,7 @@ import itertools
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +22,11 @@ import torch
 
 from igpo import protocols, reward, schema
 from igpo.model import load, load_tokenizer, weights_sha256
-from igpo.packing import Segment, check_model, depth, flatten, logprobs, packs
+from igpo.packing import Segment, check_context, check_model, depth, flatten, logprobs, packs
 from igpo.protocol import Renderer
 from igpo.schema import Rows
 from igpo.step_rewards import FORCED, STEP_REWARDS, Evidence, Vector, tf_idf
-from igpo.trees import Scored, force_answers, groups, other_observations, tree
+from igpo.trees import Scored, cut, force_answers, groups, other_observations, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
@@ -45,6 +46,33 @@ def run_model(
         for segment, part in zip(packed.segments, packed.split(logprobs(model, packed)), strict=True):
             values[id(segment)] = part.tolist()
     return values
+
+
+@torch.inference_mode()
+def run_naive(folder: Path, trees: list[list[Segment]], dtype: torch.dtype) -> dict[int, list[float]]:
+    """The same by one plain forward pass per segment: slow, for comparison and for any kind of layer."""
+    model = load(folder, dtype, "sdpa").eval()
+    segments = flatten(trees)
+    check_context(model, max(depth(segment) for segment in segments))
+    values: dict[int, list[float]] = {}
+    for segment in segments:
+        wanted = torch.tensor(segment.wanted, dtype=torch.long)
+        ids = torch.tensor(segment.path_ids())
+        at = wanted + len(ids) - len(segment.ids)
+        values[id(segment)] = _following(model, ids, at).tolist() if len(at) else []
+    return values
+
+
+def _following(model: Any, ids: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of the tokens at places `at` of one sequence."""
+    logits = model(ids[None].to(model.device), logits_to_keep=(at - 1).to(model.device)).logits[0].float()
+    return logits.log_softmax(-1).cpu().gather(1, ids[at][:, None])[:, 0]
+
+
+def check_vocabulary(policy: Any, reference: Path) -> None:
+    """Raise UserError unless the reference has the same token ids as the policy's tokenizer."""
+    if load_tokenizer(reference).get_vocab() != policy.get_vocab():
+        raise UserError(f"{reference}: the reference's vocabulary differs from {policy.name_or_path}'s")
 
 
 def evidence(
@@ -167,16 +195,18 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     questions = asked_questions(args.questions, rows)
     # a table that another program wrote is taken for the default protocol's
     protocol = protocols.find((table.schema.metadata or {}).get(b"protocol", b"igpo").decode())
-    renderer = Renderer(load_tokenizer(args.policy), protocol)
+    tokenizer = load_tokenizer(args.policy)
+    renderer = Renderer(tokenizer, protocol)
     vectors = passage_vectors(args.corpus, questions, rows) if params.info_gain == "stepsearch" else {}
-    scored = forced_groups(rows, renderer, questions, params)
+    scored = cut(forced_groups(rows, renderer, questions, params), params.batch_tokens)
     dtype = compute_dtype() if params.dtype == "auto" else getattr(torch, params.dtype)
-    values = run_model(args.policy, [tree(group) for group in scored], params.batch_tokens, dtype)
     policy, reference = weights_sha256(args.policy), weights_sha256(args.reference or args.policy)
-    others = values
     if reference != policy:
-        plain = [tree(group, branches=False) for group in scored]
-        others = run_model(args.reference, plain, params.batch_tokens, dtype)
+        check_vocabulary(tokenizer, args.reference)
+    run_passes = run_naive if params.passes == "naive" else partial(run_model, tokens=params.batch_tokens)
+    values = others = run_passes(args.policy, [tree(group) for group in scored], dtype=dtype)
+    if reference != policy:
+        others = run_passes(args.reference, [tree(group, branches=False) for group in scored], dtype=dtype)
     scores = []
     for trajectory in itertools.chain.from_iterable(scored):
         question = questions[trajectory.rows[0]["question_id"]]

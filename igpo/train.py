@@ -24,7 +24,7 @@ from igpo.loss import Columns, Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, check_model, depth, logprobs, packs
 from igpo.schema import Rows, trajectories, turn_key
-from igpo.trees import groups, tree
+from igpo.trees import cut, groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
@@ -55,6 +55,8 @@ def open_optimiser(model: Any, state_file: Path | None, params: SimpleNamespace)
 def open_training(folder: Path, params: SimpleNamespace) -> tuple[Any, torch.optim.AdamW]:
     """The policy in fp32 and its optimiser, both as the last update left them."""
     model = load(folder, torch.float32, "tree").train()
+    if params.checkpoint:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     state = folder / STATE
     return model, open_optimiser(model, state if state.exists() else None, params)
 
@@ -113,12 +115,15 @@ def clip_scale(credit: dict[str, Any], last: bool, spread: float) -> float:
 def training_groups(
     rollouts: Rows, scores: Rows, credits: Rows, params: SimpleNamespace
 ) -> list[TrainingGroup]:
-    """The batch's groups. Raises UserError where a turn has no scores or advantage."""
+    """The batch's groups, those beyond `batch_tokens` cut into trajectories.
+
+    Raises UserError where a turn has no scores or advantage.
+    """
     weights = iter(weights_of(rollouts, scores, params))
     credit = {turn_key(row): row for row in credits}
     score = {turn_key(row): row for row in scores}
     result = []
-    for group in groups(rollouts):
+    for group in cut(groups(rollouts), params.batch_tokens):
         columns: list[list[float]] = [[] for _ in Columns._fields]
         spans: list[int] = []
         for trajectory in group:
@@ -143,7 +148,7 @@ def training_groups(
 def accumulate(model: Any, batch: list[TrainingGroup], params: SimpleNamespace) -> tuple[float, list[Terms]]:
     """Add the gradient of the batch's loss to the weights, a token budget at a time; returns loss, terms.
 
-    A group stays whole, so no ratio is cut.
+    A trajectory stays whole, so no ratio is cut.
     """
     loss, terms, rest = 0.0, [], iter(batch)
     segments = [group.segments for group in batch]

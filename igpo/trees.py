@@ -102,3 +102,15 @@ def groups(rows: Rows) -> list[list[Scored]]:
             raise UserError(f"rollouts: the samples of question {question_id!r} have different prompts")
         result.append(group_tree(group, root))
     return result
+
+
+def cut(scored: list[list[Scored]], tokens: int) -> list[list[Scored]]:
+    """Groups of at most `tokens` tokens whole, larger ones one trajectory at a time.
+
+    So a group's size does not show in memory.
+    """
+    result = []
+    for group in scored:
+        whole = sum(len(segment.ids) for segment in tree(group)) <= tokens
+        result += [group] if whole else [[trajectory] for trajectory in group]
+    return result

@@ -64,7 +64,7 @@ def test_scores_of_other_rollouts_are_refused(tmp_path):
     rollouts, scores = ragged()
     tables.write(rollouts, schema.ROLLOUTS, tmp_path / "r", schema.TURN_KEY)
     tables.write(scores[:-1], schema.SCORES, tmp_path / "s", schema.TURN_KEY)
-    files = {"rollouts": tmp_path / "r", "scores": tmp_path / "s", "out": tmp_path / "a"}
+    files = {"rollouts": tmp_path / "r", "scores": tmp_path / "s", "values": None, "out": tmp_path / "a"}
     with pytest.raises(UserError, match="score these rollouts again"):
         advantage.run(SimpleNamespace(**files), PARAMS)
     assert not files["out"].exists()

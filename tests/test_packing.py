@@ -7,15 +7,9 @@ from igpo.packing import Segment, batches, check_model, logprobs, pack
 from retrieval.stage import UserError
 
 
-def path_ids(segment: Segment) -> list[int]:
-    """All tokens of a segment's path, root first."""
-    parts = [list(segment.ids)] + [list(ancestor.ids[:visible]) for ancestor, visible in segment.path()]
-    return [token for part in reversed(parts) for token in part]
-
-
 def plain_logprobs(model, segment: Segment) -> torch.Tensor:
     """One ordinary forward pass over the path: the slow reference."""
-    ids = path_ids(segment)
+    ids = segment.path_ids()
     model.set_attn_implementation("eager")
     logits = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
     model.set_attn_implementation("tree")
@@ -100,6 +94,41 @@ def test_a_model_with_sliding_windows_is_refused(tiny_model):
         check_model(tiny_model, 10)
 
 
+SIZES = {
+    "vocab_size": 320,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "attn_implementation": "tree",
+}
+
+
+def test_a_window_as_long_as_the_trajectories_is_full_attention():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    model = MistralForCausalLM(MistralConfig(sliding_window=64, **SIZES))
+    check_model(model, 64)
+    with pytest.raises(UserError, match="sliding_attention over 65 tokens"):
+        check_model(model, 65)
+
+
+def test_a_head_that_is_no_plain_matrix_is_refused(tiny_model):
+    check_model(tiny_model, 10)
+    tiny_model.lm_head.bias = torch.nn.Parameter(torch.linspace(0, 3, 320))
+    with pytest.raises(UserError, match="off the model's own"):
+        check_model(tiny_model, 10)
+
+
+def test_attention_with_capped_logits_is_refused():
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    with pytest.raises(UserError, match="capped logits"):
+        check_model(Gemma2ForCausalLM(Gemma2Config(**SIZES)), 10)
+
+
 def test_a_trajectory_beyond_the_context_is_refused(tiny_model):
-    with pytest.raises(UserError, match="2049 tokens exceeds"):
+    with pytest.raises(UserError, match=r"2049 tokens, .* exceeds the context of 2048"):
         check_model(tiny_model, 2049)

@@ -1,10 +1,13 @@
 """Scores against a slow reference that runs one forward pass per turn."""
 
 import itertools
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from igpo import schema, score
 from igpo.model import load, load_tokenizer
@@ -231,6 +234,99 @@ def test_the_call_that_ran_out_of_turns_carries_the_penalty_and_has_no_gain():
 def test_a_missing_turn_is_an_error(rows):
     with pytest.raises(UserError, match=r"trajectory \('q1', 0\) has turns \[0, 2, 3\]"):
         schema.trajectories([rows[0], *rows[2:]])
+
+
+def test_a_group_beyond_the_budget_is_cut_and_scores_the_same(base_model, renderer, rows):
+    forced = {question: renderer.forced_answer(golds[0]) for question, golds in GOLDS.items()}
+    whole = score.groups(rows, forced)
+    parts = score.cut(whole, 100)
+    assert [len(part) for part in parts] == [1, 1, 1]
+    assert score.cut(whole, 4096) == whole
+    found = []
+    for groups in (whole, parts):
+        values = score.run_model(base_model, [score.tree(group) for group in groups], 100, torch.float32)
+        found.append([values[id(s)] for group in groups for t in group for s in (t.trunk, *t.branches)])
+    for left, right in zip(*found, strict=True):
+        assert left == pytest.approx(right, abs=1e-4)
+
+
+def test_naive_passes_give_the_same(base_model, renderer, rows):
+    forced = {question: renderer.forced_answer(golds[0]) for question, golds in GOLDS.items()}
+    trees = [score.tree(group) for group in score.groups(rows, forced)]
+    packed = score.run_model(base_model, trees, 4096, torch.float32)
+    naive = score.run_naive(base_model, trees, torch.float32)
+    assert naive.keys() == packed.keys()
+    for key, values in packed.items():
+        assert values == pytest.approx(naive[key], abs=2e-4)
+
+
+def stage_words(folder: Path, policy: Path, reference: Path, rows) -> list[str]:
+    """Command line of the stage over `rows`, with the questions that they ask."""
+    questions = [
+        dict.fromkeys(schema.QUESTIONS.names)
+        | {"question_id": name, "answers": golds, "supporting_ids": [], "hops": 1}
+        for name, golds in GOLDS.items()
+    ]
+    tables.write(questions, schema.QUESTIONS, folder / "questions.parquet", schema.QUESTIONS_KEY)
+    tables.write(rows, schema.ROLLOUTS, folder / "rollouts.parquet", schema.TURN_KEY)
+    files = {"rollouts": folder / "rollouts.parquet", "questions": folder / "questions.parquet"}
+    files |= {"policy": policy, "reference": reference, "out": folder / "scores.parquet"}
+    return [word for name, path in files.items() for word in (f"--{name}", str(path))]
+
+
+def copied(base_model: Path, folder: Path) -> Path:
+    """A copy of the base model that a test may spoil."""
+    shutil.copytree(base_model, folder, ignore=shutil.ignore_patterns("policy.json"))
+    return folder
+
+
+def other_vocabulary(folder: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens(["<another>"])
+    tokenizer.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    first = next(iter(weights))
+    save_file(weights | {first: weights[first] + 1}, folder / "model.safetensors", {"format": "pt"})
+
+
+def no_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def short_context(folder: Path) -> None:
+    config = tables.read_json(folder / "config.json")
+    tables.write_json(config | {"max_position_embeddings": 128}, folder / "config.json")
+
+
+def nan_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] = torch.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "spoilt", "message"),
+    [
+        (no_template, "policy", "has no chat template"),
+        (short_context, "policy", "exceeds the context of 128 tokens"),
+        (nan_weight, "policy", "holds NaN or infinity"),
+        (other_vocabulary, "reference", "the reference's vocabulary differs"),
+    ],
+)
+def test_an_unusable_model_is_one_line_and_no_file(
+    base_model, rows, tmp_path, capsys, spoil, spoilt, message
+):
+    folder = copied(base_model, tmp_path / "model")
+    spoil(folder)
+    policy, reference = (folder, base_model) if spoilt == "policy" else (base_model, folder)
+    words = stage_words(tmp_path, policy, reference, rows)
+    with pytest.raises(SystemExit) as stopped:
+        score.main([*words, "--params", "params.yaml"])
+    assert stopped.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "scores.parquet").exists()
 
 
 def test_depth_counts_the_whole_path(renderer, rows):

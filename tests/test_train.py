@@ -1,5 +1,11 @@
 """The update against plain one-by-one passes, and its invariances."""
 
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +15,8 @@ from golden import CASES, CLIP_SCALES
 
 from igpo import schema, train
 from igpo.methods import METHODS, Trajectory
-from igpo.model import STATE
+from igpo.model import STATE, load_tokenizer
+from retrieval import tables
 from retrieval.stage import UserError
 
 PARAMS = SimpleNamespace(
@@ -26,6 +33,7 @@ PARAMS = SimpleNamespace(
     drop_equal_groups=False,
     max_grad_norm=1.0,
     batch_tokens=4096,
+    checkpoint=False,
 )
 
 
@@ -107,10 +115,25 @@ def test_the_gradient_equals_one_pass_per_trajectory(tiny_model):
 
 @pytest.mark.parametrize("ratio", ["token", "turn", "sequence"])
 def test_the_token_budget_changes_nothing(tiny_model, ratio):
-    """Groups stay whole, so that ratios of turns and sequences are exact whatever the budget."""
+    """Trajectories stay whole, so that ratios of turns and sequences are exact whatever the budget."""
     groups = train.training_groups(*batch(), changed(ratio=ratio))
-    small = changed(batch_tokens=30)
-    close(gradient(tiny_model, groups, small), gradient(tiny_model, groups))
+    small = changed(ratio=ratio, batch_tokens=30)
+    whole = gradient(tiny_model, groups)
+    close(gradient(tiny_model, groups, small), whole)
+    cut = train.training_groups(*batch(), small)
+    assert (len(groups), len(cut)) == (2, 5)  # groups, trajectories
+    close(gradient(tiny_model, cut, small), whole)
+
+
+def test_checkpointing_changes_no_gradient(tmp_path):
+    trees = train.training_groups(*batch(), PARAMS)
+    tiny("llama").bfloat16().save_pretrained(tmp_path)
+    found = []
+    for checkpoint in (False, True):
+        model, _ = train.open_training(tmp_path, changed(checkpoint=checkpoint))
+        assert model.is_gradient_checkpointing == checkpoint
+        found.append(gradient(model, trees))
+    close(*found, tolerance=0)
 
 
 def test_tool_tokens_have_no_loss():
@@ -190,6 +213,35 @@ def test_an_update_goes_on_from_what_was_saved(tmp_path):
     train.update(resumed, later, groups[1], PARAMS)
     for name, weight in resumed.named_parameters():
         torch.testing.assert_close(weight, model.get_parameter(name), rtol=1e-3, atol=2e-5)
+
+
+def stage_words(folder: Path, base_model: Path) -> list[str]:
+    """Command line of the stage, but for --out, over a tiny policy with a real tokenizer."""
+    tiny("llama").bfloat16().save_pretrained(folder / "policy")
+    load_tokenizer(base_model).save_pretrained(folder / "policy")
+    schemas = (schema.ROLLOUTS, schema.SCORES, schema.ADVANTAGES)
+    words = ["--policy", str(folder / "policy")]
+    for name, rows, columns in zip(("rollouts", "scores", "advantages"), batch(), schemas, strict=True):
+        tables.write(rows, columns, folder / f"{name}.parquet", schema.TURN_KEY)
+        words += [f"--{name}", str(folder / f"{name}.parquet")]
+    section = vars(PARAMS) | {"aggregation": "token-mean", "updates": 2}
+    return [*words, "--config", json.dumps(section)]
+
+
+def test_a_killed_stage_ends_as_an_undisturbed_one(base_model, tmp_path):
+    words = stage_words(tmp_path, base_model)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, "-m", "igpo.train", *words, "--out"]
+    subprocess.run([*command, whole], check=True)
+    process = subprocess.Popen([*command, killed])
+    while not killed.exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    subprocess.run([*command, killed], check=True)
+    for path in whole.iterdir():
+        assert (killed / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_an_update_lowers_its_loss():

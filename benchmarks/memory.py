@@ -1,0 +1,52 @@
+"""Peak memory of one scoring pass or one update, in a process of its own; prints GB.
+
+python -m benchmarks.memory --model DIR --work scoring|training --group 8
+"""
+
+import argparse
+import resource
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from benchmarks import update
+from benchmarks.workload import Shape
+from igpo import train
+from igpo.model import load, load_tokenizer
+from retrieval.encoder import compute_dtype
+
+TRAJECTORY = Shape(turns=(12,), prompt=304, observation=256)  # 4,096 tokens
+TRAINING = SimpleNamespace(
+    **vars(update.PARAMS) | {"batch_tokens": 4096},
+    lr=1e-6,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    checkpoint=True,
+)
+
+
+def main() -> None:
+    """Do the work once and print this process's peak."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--work", choices=("scoring", "training"), required=True)
+    parser.add_argument("--group", type=int, required=True)
+    args = parser.parse_args()
+    shape = Shape(TRAJECTORY.turns * args.group, TRAJECTORY.prompt, observation=TRAJECTORY.observation)
+    tokenizer = load_tokenizer(args.model)
+    if args.work == "scoring":
+        model = load(args.model, compute_dtype(), "tree").eval()
+        update.scored(model, update.scoring_trees(shape, tokenizer, information_gain=True))
+    else:
+        torch.manual_seed(0)
+        model, optimiser = train.open_training(args.model, TRAINING)
+        _, trees = update.training_trees(model, shape, tokenizer)
+        train.update(model, optimiser, trees, TRAINING)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+
+
+if __name__ == "__main__":
+    main()

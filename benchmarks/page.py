@@ -1,0 +1,93 @@
+"""Measured rows -> one Markdown page and its plot."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import spread
+from retrieval import tables
+
+HEAD = """\
+# What the method costs
+
+SmolLM2-135M, article text; prompt of 300 tokens, turns of 60 policy and 250 observation tokens. Median of \
+{repeats} alternating repeats (minimum–maximum); ratios are taken within a repeat. A pack holds two \
+trajectories of ten turns, so a group of eight is four such packs and costs four times as much; one pass per \
+turn is timed on one of the two and counted twice. Memory is the peak of a whole process. Written by \
+`python -m benchmarks.performance`.
+"""
+
+
+@dataclass
+class Row:
+    """What was measured, its goal as in "≤ 1.10", and a value per repeat.
+
+    `point` places it on a curve: (what grows, its value, tokens).
+    """
+
+    what: str
+    goal: str | None
+    values: list[float]
+    point: tuple[str, int, int] | None = None
+
+
+def verdict(row: Row) -> str:
+    """Whether the median meets the goal."""
+    if row.goal is None:
+        return ""
+    sign, _, bound = row.goal.partition(" ")
+    middle = statistics.median(row.values)
+    return "met" if (middle <= float(bound) if sign == "≤" else middle >= float(bound)) else "**missed**"
+
+
+def table(rows: list[Row]) -> str:
+    """Rows with their goals."""
+    lines = ["| what | goal | measured | |", "| --- | --- | --- | --- |"]
+    lines += [f"| {row.what} | {row.goal or ''} | {spread(row.values)} | {verdict(row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def curve_table(rows: list[Row]) -> str:
+    """Points of the curves with their cost per token."""
+    lines = ["| by | at | tokens | seconds | ms/token |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        by, at, tokens = row.point or ("", 0, 0)
+        per_token = [1000 * value / tokens for value in row.values]
+        lines.append(f"| {by} | {at} | {tokens:,} | {spread(row.values)} | {spread(per_token)} |")
+    return "\n".join(lines)
+
+
+def plot(rows: list[Row], out: Path) -> None:
+    """Seconds over tokens, one line for each way to grow."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for by in dict.fromkeys(row.point[0] for row in rows if row.point):
+        points = [(row.point[2], row.values) for row in rows if row.point and row.point[0] == by]
+        axes.plot([x for x, _ in points], [statistics.median(y) for _, y in points], marker="o", label=by)
+    axes.set(xlabel="tokens scored", ylabel="seconds", xlim=(0, None), ylim=(0, None))
+    axes.legend(title="growing")
+    figure.savefig(out, metadata={"Date": None})
+
+
+def write(folder: Path, parts: list[str], out: Path) -> None:
+    """The page from the parts that `folder` holds, and beside it the plot."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, Any]] = {
+        name: tables.read_json(folder / f"{name}.json")
+        for name in parts
+        if (folder / f"{name}.json").exists()
+    }
+    text = [HEAD.format(repeats=next(iter(found.values()))["repeats"])]
+    for name, part in found.items():
+        rows = [Row(**row) for row in part["rows"]]
+        body = table(rows)
+        if name == "cost":
+            image = out.with_name(f"{out.stem}_cost.svg")
+            plot(rows, image)
+            body = f"{curve_table(rows)}\n\n![seconds over tokens]({image.name})"
+        text.append(f"## {name.capitalize()}\n\n{body}\n\n{part['machine']}; {part['load']}.\n")
+    with tables.replacing(out) as temporary:
+        Path(temporary).write_text("\n".join(text))
