@@ -81,11 +81,12 @@ def information(scores: Sequence[Rows]) -> Health:
     """Information gain by depth (mean, spread, share above zero), and the gold answer's log-probability.
 
     `gold_logprob_start` and `_end` are the means of s_0 and s_{T-1} per gold token; their difference is the
-    reduction of the gold answer's entropy.
+    reduction of the gold answer's entropy. None where the step reward forces no answer.
     """
+    forced = [rows for rows in scores if rows[0]["gold_logprob"] is not None]
     result: Health = {
-        "gold_logprob_start": mean(rows[0]["gold_logprob"] for rows in scores),
-        "gold_logprob_end": mean(rows[-2]["gold_logprob"] for rows in scores),
+        "gold_logprob_start": mean(rows[0]["gold_logprob"] for rows in forced),
+        "gold_logprob_end": mean(rows[-2]["gold_logprob"] for rows in forced),
     }
     for turn in range(1, max(len(rows) for rows in scores) - 1):
         gains = [rows[turn]["info_gain"] for rows in scores if turn < len(rows) - 1]
