@@ -17,13 +17,7 @@ from igpo.model import load, load_tokenizer
 from retrieval.encoder import compute_dtype
 
 TRAJECTORY = Shape(turns=(12,), prompt=304, observation=256)  # 4,096 tokens
-TRAINING = SimpleNamespace(
-    **vars(update.PARAMS) | {"batch_tokens": 4096},
-    lr=1e-6,
-    weight_decay=0.0,
-    max_grad_norm=1.0,
-    checkpoint=True,
-)
+TRAINING = SimpleNamespace(**vars(update.PARAMS) | {"batch_tokens": 4096, "checkpoint": True})
 
 
 def main() -> None:
@@ -43,8 +37,8 @@ def main() -> None:
     else:
         torch.manual_seed(0)
         model, optimiser = train.open_training(args.model, TRAINING)
-        _, trees = update.training_trees(model, shape, tokenizer)
-        train.update(model, optimiser, trees, TRAINING)
+        _, single = update.training_groups(model, shape, tokenizer)
+        train.update(model, optimiser, single, TRAINING)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 
 

@@ -20,9 +20,10 @@ import torch
 
 from benchmarks import page, plain, update
 from benchmarks.measure import Load, alternate, machine, matmul, matmul_flops, ratios
-from benchmarks.workload import QUESTION, Shape, forced, rollouts
+from benchmarks.workload import Shape, forced, rollouts
 from igpo import model as model_stage
-from igpo import score, train
+from igpo import train, trees
+from igpo.loss import Columns
 from igpo.model import load, load_tokenizer
 from igpo.packing import flatten, logprobs, pack
 from retrieval import stage, tables
@@ -81,7 +82,7 @@ def scoring(folder: Path, size: Size) -> list[page.Row]:
         {
             "old": lambda: update.scored(tree, alone),
             "old and gain": lambda: update.scored(tree, both),
-            "one pass per turn": lambda: plain.gold_by_turn(sdpa, first, forced(tokenizer)[QUESTION]),
+            "one pass per turn": lambda: plain.gold_by_turn(sdpa, first, forced(tokenizer)),
         },
         size.repeats,
     )
@@ -108,16 +109,16 @@ def tokens(trees: list[Any]) -> int:
 
 def exactness(folder: Path, rows: Any, tokenizer: Any) -> list[page.Row]:
     """Largest difference of a turn's mean gold log-probability to the naive passes."""
-    asked = forced(tokenizer)
-    branches = score.groups(rows, asked)[0][0].branches
+    listed = update.forced_groups(rows, tokenizer)
+    turns = len(listed[0][0].branches)
 
     def ours(dtype: torch.dtype) -> list[float]:
         model = load(folder, dtype, "tree").eval()
-        values = update.scored(model, [score.tree(group) for group in score.groups(rows, asked)])
-        return [sum(part) / len(part) for part in values[-len(branches) :]]
+        values = update.scored(model, [trees.tree(group) for group in listed])
+        return [sum(part) / len(part) for part in values[-turns:]]
 
     def naive(dtype: torch.dtype) -> list[float]:
-        return plain.gold_by_turn(load(folder, dtype, "sdpa").eval(), rows, asked[QUESTION])[0]
+        return plain.gold_by_turn(load(folder, dtype, "sdpa").eval(), rows, forced(tokenizer))[0]
 
     def apart(left: list[float], right: list[float]) -> list[float]:
         return [max(abs(a - b) for a, b in zip(left, right, strict=True))]
@@ -147,7 +148,7 @@ def training(folder: Path, size: Size) -> list[page.Row]:
     tokenizer = load_tokenizer(folder)
     tree, sdpa = (load(folder, torch.float32, kind).train() for kind in ("tree", "sdpa"))
     batches = {
-        name: update.training_trees(tree, shape, tokenizer)
+        name: update.training_groups(tree, shape, tokenizer)
         for name, shape in (("equal", size.pair), ("ragged", size.ragged))
     }
     equal, ragged = batches["equal"], batches["ragged"]
@@ -171,12 +172,12 @@ def training(folder: Path, size: Size) -> list[page.Row]:
 
     def rates(trees: Any, name: str) -> list[float]:
         """Trajectory tokens per second: prompts count once per trajectory, padding never."""
-        total = sum(len(segment.ids) for segments, _ in trees for segment in segments)
+        total = sum(len(segment.ids) for group in trees for segment in group.segments)
         return [total / value for value in seconds[name]]
 
     one, two = rates(equal[1], "ours"), rates(equal[1][:1], "padded")
     peak = [matmul_flops() / value for value in seconds["matmul"]]
-    flops = sum(update.training_flops(tree, pack(segments)) for segments, _ in equal[0])
+    flops = sum(update.training_flops(tree, pack(group.segments)) for group in equal[0])
     precision = str(compute_dtype()).removeprefix("torch.")
     return [
         page.Row(
@@ -204,13 +205,13 @@ def training(folder: Path, size: Size) -> list[page.Row]:
 
 def gradient_difference(tree: Any, sdpa: Any, size: Size, tokenizer: Any) -> float:
     """|packed - plain| / |plain| of the fp32 gradients of sum(advantage * log-probability)."""
-    trees, single = update.training_trees(tree, size.small, tokenizer)
+    trees, single = update.training_groups(tree, size.small, tokenizer)
     tree.zero_grad()
     sdpa.zero_grad()
-    for segments, (_, _, advantage, _) in trees:
-        (logprobs(tree, pack(segments)) * advantage).sum().backward()
-    for segments, (_, _, advantage, _) in single:
-        (plain.logprobs(sdpa, segments) * advantage).sum().backward()
+    for group in trees:
+        (logprobs(tree, pack(group.segments)) * Columns(*group.columns).advantages).sum().backward()
+    for group in single:
+        (plain.logprobs(sdpa, group.segments) * Columns(*group.columns).advantages).sum().backward()
     both = zip(tree.parameters(), sdpa.parameters(), strict=True)
     pairs = [(a.grad.double(), b.grad.double()) for a, b in both]
     difference = sum(float((a - b).square().sum()) for a, b in pairs)

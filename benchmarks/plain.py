@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from igpo.loss import policy_loss
+from igpo.loss import Columns, policy_loss
 from igpo.packing import Segment
 from igpo.schema import Rows
-from igpo.train import autocast
+from igpo.train import TrainingGroup, autocast
 
 
 @torch.inference_mode()
@@ -43,26 +43,24 @@ def logprobs(model: Any, segments: list[Segment]) -> torch.Tensor:
 
 
 def padded_gradient(
-    model: Any, trajectories: list[tuple[list[Segment], torch.Tensor]], batch: int, params: SimpleNamespace
+    model: Any, trajectories: list[TrainingGroup], batch: int, params: SimpleNamespace
 ) -> None:
     """Add the loss's gradient, `batch` trajectories padded to the longest and full logits at a time.
 
-    A trajectory is its segments from prompt to end and the columns of `igpo.train.training_trees`.
+    Every group holds one trajectory: its segments from prompt to end.
     """
     for low in range(0, len(trajectories), batch):
         part = trajectories[low : low + batch]
-        sequences = [torch.tensor([token for s in segments for token in s.ids]) for segments, _ in part]
+        sequences = [torch.tensor([token for s in group.segments for token in s.ids]) for group in part]
         ids = pad_sequence(sequences, batch_first=True)
         mask = pad_sequence([torch.ones_like(sequence) for sequence in sequences], batch_first=True)
         with autocast(model.device.type):
             logits = model(input_ids=ids, attention_mask=mask).logits
         logprobs = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
         losses = []
-        for number, (segments, columns) in enumerate(part):
-            first = sum(len(segment.ids) for segment in segments[:-1])
-            chosen = logprobs[number, torch.tensor(segments[-1].wanted) + first - 1]
-            old, reference, advantage, weight = columns
-            clip = (params.clip_low, params.clip_high)
-            term = policy_loss(chosen, old, reference, advantage, clip, params.kl)
-            losses.append((term.loss * weight).sum())
+        for number, group in enumerate(part):
+            first = sum(len(segment.ids) for segment in group.segments[:-1])
+            chosen = logprobs[number, torch.tensor(group.segments[-1].wanted) + first - 1]
+            columns = Columns(*group.columns)
+            losses.append((policy_loss(chosen, columns, group.spans, params).loss * columns.weights).sum())
         torch.stack(losses).sum().backward()

@@ -1,26 +1,35 @@
 """Scoring and training of the pipeline and of the plain sides, as functions that a benchmark can time."""
 
+import itertools
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from benchmarks.workload import Shape, credited, forced, rollouts
-from igpo import score, train
+from igpo import train
 from igpo.packing import Pack, Segment, packs
 from igpo.packing import logprobs as tree_logprobs
+from igpo.schema import Rows
+from igpo.trees import Scored, cut, force_answers, groups, tree
+from retrieval import stage
 
-PARAMS = SimpleNamespace(
-    clip_low=0.2, clip_high=0.2, kl=0.001, aggregation="seq-mean-token-mean", batch_tokens=8192
-)
-Trees = list[tuple[list[Segment], torch.Tensor]]
+PARAMS = SimpleNamespace(**stage.read_params([Path("params.yaml")])["train"])
+
+
+def forced_groups(rows: Rows, tokenizer: Any) -> list[list[Scored]]:
+    """The question's trajectories with the gold answer forced after every turn."""
+    listed = groups(rows)
+    for trajectory in itertools.chain.from_iterable(listed):
+        force_answers(trajectory, [forced(tokenizer)], {})
+    return listed
 
 
 def scoring_trees(shape: Shape, tokenizer: Any, information_gain: bool) -> list[list[Segment]]:
     """Trees as stage `score` makes them, with the forced gold answers or without."""
-    groups = score.groups(rollouts(shape, tokenizer), forced(tokenizer))
-    cut = score.cut(groups, PARAMS.batch_tokens)
-    return [score.tree(group, branches=information_gain) for group in cut]
+    parts = cut(forced_groups(rollouts(shape, tokenizer), tokenizer), PARAMS.batch_tokens)
+    return [tree(group, branches=information_gain) for group in parts]
 
 
 @torch.inference_mode()
@@ -33,15 +42,15 @@ def scored(model: Any, trees: list[list[Segment]]) -> list[list[float]]:
     return found
 
 
-def training_trees(model: Any, shape: Shape, tokenizer: Any) -> tuple[Trees, Trees]:
+def training_groups(
+    model: Any, shape: Shape, tokenizer: Any
+) -> tuple[list[train.TrainingGroup], list[train.TrainingGroup]]:
     """The batch as stage `train` packs it, and a trajectory at a time for the plain side."""
     rows = rollouts(shape, tokenizer)
     old = scored(model, scoring_trees(shape, tokenizer, information_gain=False))
     tables = (rows, *credited(rows, old))
-    return (
-        train.training_trees(*tables, PARAMS.aggregation, PARAMS.batch_tokens),
-        train.training_trees(*tables, PARAMS.aggregation, 1),
-    )
+    single = SimpleNamespace(**vars(PARAMS) | {"batch_tokens": 1})
+    return train.training_groups(*tables, PARAMS), train.training_groups(*tables, single)
 
 
 def training_flops(model: Any, packed: Pack) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from igpo import schema
 from igpo.protocol import Renderer
+from igpo.protocols import prepare
 from igpo.schema import Rows
 from retrieval.corpus import package_file
 
@@ -51,9 +52,9 @@ def rollouts(shape: Shape, tokenizer: Any) -> Rows:
     return rows
 
 
-def forced(tokenizer: Any) -> dict[str, tuple[list[int], list[int]]]:
-    """The gold answer scaffold of the one question."""
-    return {QUESTION: Renderer(tokenizer).forced_answer(GOLD)}
+def forced(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The gold answer scaffold of the one question, and the gold's tokens in it."""
+    return Renderer(tokenizer, prepare("igpo")).forced_answer(GOLD)
 
 
 def credited(rows: Rows, old: list[list[float]]) -> tuple[Rows, Rows]:
@@ -66,7 +67,7 @@ def credited(rows: Rows, old: list[list[float]]) -> tuple[Rows, Rows]:
     for row in rows:
         key = {name: row[name] for name in schema.TURN_KEY}
         values = list(itertools.islice(streams[row["sample"]], len(row["policy_ids"])))
-        scores.append(key | {"old_logprobs": values, "ref_logprobs": values})
+        scores.append(key | {"old_logprobs": values, "ref_logprobs": values, "outcome": 0.0})
         if row["turn"]:
-            credits.append(key | {"advantage": (-1.0) ** (row["sample"] + row["turn"])})
+            credits.append(key | {"advantage": (-1.0) ** (row["sample"] + row["turn"]), "normalised": 0.0})
     return scores, credits
