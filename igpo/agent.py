@@ -75,12 +75,11 @@ def request_seed(seed: int, iteration: int, trajectory: Trajectory, *purpose: st
     return int.from_bytes(hashlib.sha256(repr(key + purpose).encode()).digest()[:4], "big")
 
 
-def search_all(searcher: Any, queries: Sequence[tuple[str, str]], k: int) -> list[list[Hit]]:
-    """The top k hits of every (query, its question); each distinct query is searched once."""
-    asked = [question if isinstance(searcher, Oracle) else query for query, question in queries]
-    distinct = sorted(set(asked))
+def search_all(searcher: Any, queries: Sequence[str], k: int) -> list[list[Hit]]:
+    """The top k hits of every query; each distinct query is searched once."""
+    distinct = sorted(set(queries))
     found = dict(zip(distinct, searcher.search(distinct, k), strict=True)) if distinct else {}
-    return [found[query] for query in asked]
+    return [found[query] for query in queries]
 
 
 def read_on(searcher: Any, trajectory: Trajectory, title: str, k: int) -> list[Hit]:
@@ -130,7 +129,7 @@ class Agent:
                 trajectory.add(None, "", self.renderer.prompt(trajectory.question["question"]))
             return
         questions = [trajectory.question["question"] for trajectory in trajectories]
-        found = search_all(self.searcher, list(zip(questions, questions, strict=True)), self.params.k)
+        found = search_all(self.searcher, questions, self.params.k)
         for trajectory, question, hits in zip(trajectories, questions, found, strict=True):
             passages = self.renderer.protocol.passages([question], [hits], self.params.passage_chars)
             trajectory.add(
@@ -180,8 +179,12 @@ class Agent:
         """What the called tools find, and say, noted in the calls."""
         params = self.params
         searches = [call for call in calls if call.turn.tool == "web_search"]
-        queries = [(q, call.trajectory.question["question"]) for call in searches for q in call.turn.queries]
-        hits = iter(search_all(self.searcher, queries, params.k))
+        asked = [
+            call.trajectory.question["question"] if isinstance(self.searcher, Oracle) else query
+            for call in searches
+            for query in call.turn.queries
+        ]
+        hits = iter(search_all(self.searcher, asked, params.k))
         for call in calls:
             turn = call.turn
             if turn.tool == "web_search":

@@ -9,7 +9,7 @@ import torch
 from conftest import tiny
 from test_train import batch
 
-from igpo import advantage, train
+from igpo import advantage, schema, train
 from igpo.schema import trajectories
 from retrieval import stage
 
@@ -31,8 +31,11 @@ def tables() -> tuple[list[dict], list[dict]]:
 
 
 def credits_of(arm: str) -> list[dict]:
-    params = stage.apply_arm(PARAMS, arm)
-    return advantage.advantages(*tables(), SimpleNamespace(**params["advantage"]))
+    params = SimpleNamespace(**stage.apply_arm(PARAMS, arm)["advantage"])
+    rollouts, scores = tables()
+    keys = [{name: row[name] for name in schema.TURN_KEY} for row in rollouts if row["turn"]]
+    values = [key | {"value": 0.1} for key in keys]
+    return advantage.advantages(rollouts, scores, params, values)
 
 
 @pytest.mark.parametrize("arm", TRAINED)

@@ -176,8 +176,9 @@ def test_the_papers_experiment_plans_as_a_whole(tmp_path):
     runs = 2 * 3  # arms and seeds
     for rule in ("rollout", "score", "advantage", "train", "health"):
         assert rules[rule] == runs * 60, rule
-    assert rules["evaluation_rollout"] == runs + 3  # the baselines and the warm start
-    assert rules["evaluate"] == runs * 60 + runs + 3
+    evaluated = runs + 6  # the baselines and the warm start
+    assert rules["evaluation_rollout"] == evaluated
+    assert rules["evaluate"] == runs * 60 + evaluated
     assert rules["warmup"] == rules["tables"] == rules["report"] == rules["track"] == 1
 
 
@@ -185,7 +186,7 @@ def test_the_papers_experiment_is_the_papers(params):
     paper = stage.read_params([ROOT / "params.yaml", ROOT / "experiments" / "paper.yaml"])
     numbers = plan.volume({**paper, "run": {**paper["run"], "seeds": [1], "arms": ["igpo"]}}, {"test": 3197})
     assert numbers["training trajectories"] == 30_720  # 60 steps of 32 questions and 16 trajectories
-    assert numbers["evaluation trajectories"] == 4 * 3197
+    assert numbers["evaluation trajectories"] == 7 * 3197
     assert paper["rollout"]["max_turns"] == 10
     assert len(paper["evaluate"]["rollout"]["benchmarks"]) == 7
 

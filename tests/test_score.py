@@ -237,22 +237,21 @@ def test_a_missing_turn_is_an_error(rows):
 
 
 def test_a_group_beyond_the_budget_is_cut_and_scores_the_same(base_model, renderer, rows):
-    forced = {question: renderer.forced_answer(golds[0]) for question, golds in GOLDS.items()}
-    whole = score.groups(rows, forced)
+    whole = score.forced_groups(rows, renderer, QUESTIONS, PARAMS)
     parts = score.cut(whole, 100)
     assert [len(part) for part in parts] == [1, 1, 1]
     assert score.cut(whole, 4096) == whole
     found = []
     for groups in (whole, parts):
         values = score.run_model(base_model, [score.tree(group) for group in groups], 100, torch.float32)
-        found.append([values[id(s)] for group in groups for t in group for s in (t.trunk, *t.branches)])
+        segments = [segment for group in groups for segment in score.tree(group) if segment.wanted]
+        found.append([values[id(segment)] for segment in segments])
     for left, right in zip(*found, strict=True):
         assert left == pytest.approx(right, abs=1e-4)
 
 
 def test_naive_passes_give_the_same(base_model, renderer, rows):
-    forced = {question: renderer.forced_answer(golds[0]) for question, golds in GOLDS.items()}
-    trees = [score.tree(group) for group in score.groups(rows, forced)]
+    trees = [score.tree(group) for group in score.forced_groups(rows, renderer, QUESTIONS, PARAMS)]
     packed = score.run_model(base_model, trees, 4096, torch.float32)
     naive = score.run_naive(base_model, trees, torch.float32)
     assert naive.keys() == packed.keys()
