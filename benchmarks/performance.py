@@ -25,7 +25,8 @@ from igpo import model as model_stage
 from igpo import train, trees
 from igpo.loss import Columns
 from igpo.model import load, load_tokenizer
-from igpo.packing import flatten, logprobs, pack
+from igpo.packing import flatten, pack
+from igpo.tree_pass import logprobs
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype
 

@@ -10,8 +10,8 @@ import torch
 from benchmarks.workload import Shape, credited, forced, rollouts
 from igpo import train
 from igpo.packing import Pack, Segment, packs
-from igpo.packing import logprobs as tree_logprobs
 from igpo.schema import Rows
+from igpo.tree_pass import logprobs as tree_logprobs
 from igpo.trees import Scored, cut, force_answers, groups, tree
 from retrieval import stage
 

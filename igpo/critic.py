@@ -20,9 +20,10 @@ from igpo import schema
 from igpo.advantage import check_keys, turn_reward
 from igpo.methods import discounted
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
-from igpo.packing import Pack, Segment, check_model, depth, packs, states
+from igpo.packing import Pack, Segment, depth, packs
 from igpo.schema import Rows, trajectories
 from igpo.train import autocast, open_optimiser, save_state
+from igpo.tree_pass import check_model, states
 from igpo.trees import Scored, groups, tree
 from retrieval import stage, tables
 from retrieval.stage import UserError

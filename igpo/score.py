@@ -22,10 +22,11 @@ import torch
 
 from igpo import protocols, reward, schema
 from igpo.model import load, load_tokenizer, weights_sha256
-from igpo.packing import Segment, check_context, check_model, depth, flatten, logprobs, packs
+from igpo.packing import Segment, depth, flatten, packs
 from igpo.protocol import Renderer
 from igpo.schema import Rows
 from igpo.step_rewards import FORCED, STEP_REWARDS, Evidence, Vector, tf_idf
+from igpo.tree_pass import check_context, check_model, logprobs
 from igpo.trees import Scored, cut, force_answers, groups, other_observations, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype

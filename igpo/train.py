@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from igpo import schema
 from igpo.loss import Columns, Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
-from igpo.packing import Segment, check_model, depth, logprobs, packs
+from igpo.packing import Segment, depth, packs
 from igpo.schema import Rows, trajectories, turn_key
+from igpo.tree_pass import check_model, logprobs
 from igpo.trees import cut, groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype

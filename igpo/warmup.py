@@ -18,10 +18,11 @@ import torch
 from igpo import agent, protocols, schema
 from igpo.engine import Generation
 from igpo.model import load, load_tokenizer, save, weights_sha256
-from igpo.packing import logprobs, packs
+from igpo.packing import packs
 from igpo.protocol import Renderer, passage_text
 from igpo.protocols.igpo import call_text
 from igpo.train import autocast
+from igpo.tree_pass import logprobs
 from igpo.trees import groups, tree
 from retrieval import stage, tables
 from retrieval.search import open_searcher

@@ -20,7 +20,7 @@ def tiny(family: str, vocabulary: int = 320) -> torch.nn.Module:
     """A random two-layer model of a family, in fp32, with tree attention."""
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-    import igpo.packing  # noqa: F401  registers the attention
+    import igpo.tree_pass  # noqa: F401  registers the attention
 
     config_class, model_class = {
         "llama": (LlamaConfig, LlamaForCausalLM),

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from igpo.packing import Segment, batches, check_model, logprobs, pack
+from igpo.packing import Segment, batches, pack
+from igpo.tree_pass import check_model, logprobs
 from retrieval.stage import UserError
 
 
