@@ -25,6 +25,7 @@ from retrieval.search import open_searcher
 FOLDERS = [Path("results/index/bm25"), Path("results/index/dense")]
 CLIENTS = 32
 ASKED = 400  # different questions
+TOO_LONG = "x" * 8192  # with a question beyond the server's characters per query
 OUT = Path("docs/results/soak.md")
 KINDS = {"good": 0.7, "malformed": 0.1, "oversized": 0.1, "cancelled": 0.1}
 EXPECTED = {"good": b"200", "malformed": b"422", "oversized": b"413"}
@@ -48,7 +49,7 @@ class Client:
         while time.monotonic() < until:
             kind = self.draw.choices(list(KINDS), list(KINDS.values()))[0]
             question, expected = self.draw.choice(self.known)
-            query = question * 200 if kind == "oversized" else question
+            query = question + TOO_LONG if kind == "oversized" else question
             body = json.dumps({"queries": [query], "topk": 3, "return_scores": True}).encode()
             data = message(body[:-3] + b"!!!" if kind == "malformed" else body)
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

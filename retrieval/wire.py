@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
 from retrieval.search import DEPTH, Hit
 
@@ -54,10 +55,13 @@ def shown(hits: list[Hit], scores: bool | None) -> list[dict[str, Any]]:
 async def read(request: Request, model: type[Body], limit: int) -> Body:
     """Read and check a request's body; 413 beyond `limit` bytes, 422 in FastAPI's form where it misfits."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise HTTPException(413, f"the request has more than {limit} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise HTTPException(413, f"the request has more than {limit} bytes")
+    except ClientDisconnect:
+        raise HTTPException(400, "the client left before the request was whole") from None
     try:
         return model.model_validate_json(bytes(body))
     except ValidationError as error:

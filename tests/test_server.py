@@ -184,6 +184,18 @@ def test_health_document_metrics_and_identity(url, searcher):
     assert "retrieval_waiting_queries 0.0" in counted
 
 
+def test_a_client_that_leaves_within_its_request_is_no_error(url, caplog):
+    host, port = url.removeprefix("http://").split(":")
+    head = (
+        b"POST /retrieve HTTP/1.1\r\nHost: l\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port))) as link:
+        link.sendall(head + b'{"queries"')
+    time.sleep(0.3)
+    assert post(url, "/retrieve", {"queries": QUERIES[:1]}).status_code == 200
+    assert "Exception" not in caplog.text
+
+
 def test_many_clients_get_what_one_gets(url, searcher):
     asked = [([*QUERIES[n % 4 :], f"element {n}", ""], n % 5 + 1) for n in range(60)]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
