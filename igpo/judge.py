@@ -6,11 +6,8 @@ needs no judge. Ours asks any server with OpenAI's chat completions, greedily, o
 """
 
 import argparse
-import http.client
 import json
 import re
-import time
-import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +18,7 @@ from urllib.parse import urlsplit
 from igpo import reward, schema
 from igpo.schema import JUDGEMENTS, JUDGEMENTS_KEY, trajectories
 from retrieval import stage, tables
-from retrieval.client import DELAYS_S, RETRIED, is_loopback
+from retrieval.client import is_loopback, with_retries
 from retrieval.stage import UserError
 
 TIMEOUT_S = 120
@@ -79,21 +76,10 @@ class Judge:
         """The model's reply. Raises UserError where the server fails, refuses or answers something else."""
         body = {"model": self.params.model, "messages": [{"role": "user", "content": content}]}
         body |= {"temperature": self.params.temperature, "seed": seed, "max_tokens": REPLY_TOKENS}
-        for delay in (*DELAYS_S, None):
-            try:
-                return self._send(body)
-            except urllib.error.HTTPError as error:
-                if error.code not in RETRIED or delay is None:
-                    said = " ".join(error.read(500).decode(errors="replace").split())
-                    raise UserError(f"{self.url}: HTTP {error.code}: {said}") from None
-            except (OSError, http.client.HTTPException) as error:
-                if delay is None:
-                    reason = getattr(error, "reason", error)
-                    raise UserError(f"{self.url}: the judge does not answer: {reason}") from None
-            except (ValueError, LookupError, TypeError) as error:
-                raise UserError(f"{self.url}: not a chat completion: {error!r}") from None
-            time.sleep(delay)
-        raise AssertionError("unreachable")
+        try:
+            return with_retries(lambda: self._send(body), self.url, "the judge")
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{self.url}: not a chat completion: {error!r}") from None
 
     def _send(self, body: dict[str, Any]) -> str:
         headers = {"Content-Type": "application/json"}

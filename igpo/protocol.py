@@ -32,6 +32,17 @@ class Turn:
     error: str | None = None
 
 
+def first_action(pattern: re.Pattern[str], text: str, error: str) -> Turn:
+    """The turn of the first match, by its group `query` or `answer`; `error` where nothing matches."""
+    found = pattern.search(text)
+    if found is None:
+        return Turn(error=error)
+    if found["answer"] is not None:
+        return Turn(answer=found["answer"].strip())
+    query = found["query"].strip()
+    return Turn(tool="web_search", queries=[query] if query else [])
+
+
 def passage_text(title: str, text: str, chars: int | None) -> str:
     """A passage as a policy reads it: title and text on one line, at most `chars` characters."""
     return " ".join(f"{title}: {text}".split())[:chars]

@@ -10,9 +10,9 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from retrieval.corpus import split_contents
@@ -24,6 +24,7 @@ DELAYS_S = (0.5, 1.0, 2.0)  # before each further try
 RETRIED = (500, 502, 503, 504)
 IDENTITY_HEADER = "X-Index-Identity"
 UNKNOWN = "unknown"
+Answer = TypeVar("Answer")
 
 
 def is_loopback(url: str) -> bool:
@@ -33,6 +34,28 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def with_retries(send: Callable[[], Answer], url: str, server: str) -> Answer:
+    """What `send` returns, tried again where a server is busy or silent, as late as its Retry-After asks.
+
+    Raises UserError that names the `server` and its `url` where it refuses or never answers.
+    """
+    for delay in (*DELAYS_S, None):
+        try:
+            return send()
+        except urllib.error.HTTPError as error:
+            if error.code not in RETRIED or delay is None:
+                said = " ".join(error.read(500).decode(errors="replace").split())
+                raise UserError(f"{url}: HTTP {error.code}: {said}") from None
+            wait = error.headers.get("Retry-After") or ""
+            delay = max(delay, min(float(wait), 30.0)) if wait.isdecimal() else delay
+        except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
+            if delay is None:
+                reason = getattr(error, "reason", error)
+                raise UserError(f"{url}: {server} does not answer: {reason}") from None
+        time.sleep(delay)
+    raise AssertionError("unreachable")
 
 
 def to_hit(item: Any) -> Hit:
@@ -105,32 +128,22 @@ class HttpSearcher:
 
     def _ask(self, url: str, body: dict[str, Any] | None) -> Any:
         """POST a body, or GET without one, and decode; tries again where a server is busy or silent."""
-        for delay in (*DELAYS_S, None):
-            try:
-                return self._send(url, body)
-            except urllib.error.HTTPError as error:
-                said = error.read(500).decode(errors="replace")
-                if error.code == 404 and body is None:
-                    return None
-                if error.code not in RETRIED or delay is None:
-                    raise UserError(f"{url}: HTTP {error.code}: {said}") from None
-                wait = error.headers.get("Retry-After") or ""
-                delay = max(delay, min(float(wait), 30.0)) if wait.isdecimal() else delay
-            except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-                if delay is None:
-                    reason = getattr(error, "reason", error)
-                    raise UserError(f"{url}: the search server does not answer: {reason}") from None
-            except ValueError as error:
-                raise UserError(f"{url}: the answer is not JSON: {error}") from None
-            time.sleep(delay)
-        raise AssertionError("unreachable")
+        try:
+            return with_retries(lambda: self._send(url, body), url, "the search server")
+        except ValueError as error:
+            raise UserError(f"{url}: the answer is not JSON: {error}") from None
 
     def _send(self, url: str, body: dict[str, Any] | None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with self.opener.open(request, timeout=self.timeout_s) as answer:
-            self.identity = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
-            return json.load(answer)
+        try:
+            with self.opener.open(request, timeout=self.timeout_s) as answer:
+                self.identity = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code == 404 and body is None:
+                return None
+            raise
 
 
 def open_search(index_dirs: Sequence[Path] | None, url: str | None) -> Search:

@@ -75,10 +75,10 @@ def corpus_texts(corpus: Path, rows: range) -> Iterator[str]:
         at += len(batch)
 
 
-def vectors_key(corpus: Path, settings: dict[str, Any]) -> str:
-    """A hash over what decides a corpus's vectors; checks the encoder's folder."""
+def vectors_key(corpus_sha256: str, settings: dict[str, Any], encoder: str) -> str:
+    """A hash over what decides a corpus's vectors; `encoder` is the encoder's hash."""
     decisive = {name: value for name, value in settings.items() if name not in ("encoder", "faiss")}
-    return digest([tables.sha256(corpus), decisive, fingerprint(encoder_folder(settings["encoder"]))])
+    return digest([corpus_sha256, decisive, encoder])
 
 
 def read_shards(folders: Sequence[Path], key: str, rows: int) -> list[Path]:
@@ -114,7 +114,8 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     if not args.corpus.is_file():
         raise UserError(f"{args.corpus}: no such file")
     settings = chosen("dense", params)
-    key = vectors_key(args.corpus, settings)
+    encoder_hash = fingerprint(encoder_folder(params.encoder))
+    key = vectors_key(tables.sha256(args.corpus), settings, encoder_hash)
     rows = shard_rows(pq.read_metadata(args.corpus).num_rows, args.shard, params.shards)
     work = workplace(args.out, digest([key, rows.start, rows.stop]))
     encoder = open_encoder(settings, compute_dtype())

@@ -87,7 +87,8 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     encoder = encoder_sha256(args.kind, settings)
     if not args.corpus.is_file():
         raise stage.UserError(f"{args.corpus}: no such file")
-    work = workplace(args.out, digest([args.kind, settings, encoder, tables.sha256(args.corpus)]))
+    source = tables.sha256(args.corpus)
+    work = workplace(args.out, digest([args.kind, settings, encoder, source]))
     try:
         corpus = passages.store(args.corpus, work)
         if args.kind == "bm25":
@@ -99,9 +100,8 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
 
             vectors = None
             if args.vectors:
-                vectors = encode.read_shards(
-                    args.vectors, encode.vectors_key(args.corpus, settings), corpus[0]
-                )
+                key = encode.vectors_key(source, settings, str(encoder))
+                vectors = encode.read_shards(args.vectors, key, corpus[0])
             dense.build(passages.Passages(work), work, settings, vectors)
     except stage.UserError:
         shutil.rmtree(work)  # going on would meet the same error

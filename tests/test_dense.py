@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal
 
-from retrieval import encode, index, search
+from retrieval import encode, index, search, tables
 from retrieval.corpus import package_file
 from retrieval.encoder import Encoder
 from retrieval.stage import UserError
@@ -127,7 +127,9 @@ def test_shards_encoded_apart_give_the_same_index(built, tmp_path, monkeypatch, 
 def test_a_shard_beyond_the_last_part_is_empty(built, tmp_path):
     folders = [shard(built[0], number, tmp_path) for number in (1, 2, 3)]
     assert [len(list(folder.glob("*.npy"))) for folder in folders] == [0, 0, 1]
-    key = encode.vectors_key(built[0], index.chosen("dense", SimpleNamespace(**SETTINGS)))
+    settings = index.chosen("dense", SimpleNamespace(**SETTINGS))
+    encoder = index.encoder_sha256("dense", settings)
+    key = encode.vectors_key(tables.sha256(built[0]), settings, encoder)
     assert len(encode.read_shards(folders, key, len(ROWS))) == 1
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from igpo import evaluate, judge, schema
-from retrieval import tables
+from retrieval import client, tables
 from retrieval.stage import UserError
 
 REPLIES = {  # by what stands in the answer: a reply for each seed
@@ -48,7 +48,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(judge, "DELAYS_S", (0.01, 0.01))
+    monkeypatch.setattr(client, "DELAYS_S", (0.01, 0.01))
     handler = type("Handler", (Server,), {"bodies": [], "failures": []})
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
@@ -94,7 +94,7 @@ def test_another_machine_is_refused_unless_allowed():
 
 
 def test_nobody_there(monkeypatch):
-    monkeypatch.setattr(judge, "DELAYS_S", ())
+    monkeypatch.setattr(client, "DELAYS_S", ())
     with pytest.raises(UserError, match="the judge does not answer"):
         judge.Judge(settings("http://127.0.0.1:9/v1")).judge("?", ["Paris"], "London")
 

@@ -9,7 +9,7 @@ published text in `rollout.instructions`.
 import re
 from collections.abc import Sequence
 
-from igpo.protocol import Protocol, Turn, passage_text
+from igpo.protocol import Protocol, Turn, first_action, passage_text
 from retrieval.search import Hit
 
 INSTRUCTIONS = """\
@@ -31,13 +31,7 @@ ACTION = re.compile(
 
 def parse(text: str) -> Turn:
     """The first complete query, or answer after the thought."""
-    found = ACTION.search(text)
-    if found is None:
-        return Turn(error="neither a complete query nor </think> with a complete <answer>")
-    if found["answer"] is not None:
-        return Turn(answer=found["answer"].strip())
-    query = found["query"].strip()
-    return Turn(tool="web_search", queries=[query] if query else [])
+    return first_action(ACTION, text, "neither a complete query nor </think> with a complete <answer>")
 
 
 def passages(queries: Sequence[str], hits: Sequence[Sequence[Hit]], chars: int | None) -> str:

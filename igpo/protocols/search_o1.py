@@ -8,7 +8,7 @@ the wording is ours.
 
 import re
 
-from igpo.protocol import Protocol, Turn
+from igpo.protocol import Protocol, Turn, first_action
 
 INSTRUCTIONS = """\
 You reason step by step and may search the web. To search, write <|begin_search_query|> query \
@@ -41,13 +41,7 @@ ACTION = re.compile(
 
 def parse(text: str) -> Turn:
     r"""The first complete query, or the first `\boxed{…}` (without braces inside)."""
-    found = ACTION.search(text)
-    if found is None:
-        return Turn(error="neither a complete query nor \\boxed{…}")
-    if found["answer"] is not None:
-        return Turn(answer=found["answer"].strip())
-    query = found["query"].strip()
-    return Turn(tool="web_search", queries=[query] if query else [])
+    return first_action(ACTION, text, "neither a complete query nor \\boxed{…}")
 
 
 def condensed(text: str) -> str:

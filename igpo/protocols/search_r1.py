@@ -10,7 +10,7 @@ it go on; here the trajectory ends as malformed.
 import re
 from collections.abc import Sequence
 
-from igpo.protocol import Protocol, Turn
+from igpo.protocol import Protocol, Turn, first_action
 from retrieval.search import Hit
 
 INSTRUCTIONS = """\
@@ -20,18 +20,12 @@ best results between <information> and </information>. You may search as often a
 nothing further, give the answer alone between <answer> and </answer>, such as <answer> Beijing </answer>. \
 Question: {question}
 """
-ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
+ACTION = re.compile(r"<search>(?P<query>.*?)</search>|<answer>(?P<answer>.*?)</answer>", re.DOTALL)
 
 
 def parse(text: str) -> Turn:
     """The first complete search or answer."""
-    found = ACTION.search(text)
-    if found is None:
-        return Turn(error="neither <search>…</search> nor <answer>…</answer>")
-    inside = found[2].strip()
-    if found[1] == "answer":
-        return Turn(answer=inside)
-    return Turn(tool="web_search", queries=[inside] if inside else [])
+    return first_action(ACTION, text, "neither <search>…</search> nor <answer>…</answer>")
 
 
 def passages(queries: Sequence[str], hits: Sequence[Sequence[Hit]], chars: int | None) -> str:
