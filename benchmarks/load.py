@@ -1,6 +1,8 @@
 """Clients of a /retrieve server: each asks one query after another over its own connection.
 
-python -m benchmarks.load PORT QUESTIONS.parquet CLIENTS SECONDS   prints JSON
+python -m benchmarks.load PORT QUESTIONS.parquet CLIENTS GROUP SECONDS   prints JSON
+
+The clients of a group ask the same questions in the same order, as the trajectories of a rollout's group do.
 """
 
 import asyncio
@@ -42,16 +44,17 @@ async def client(
     writer.close()
 
 
-async def main(port: int, path: str, clients: int, seconds: float) -> None:
+async def main(port: int, path: str, clients: int, group: int, seconds: float) -> None:
     """Run all clients at once and print what they saw."""
     questions = pq.read_table(path)["question"].to_pylist()
     bodies = [json.dumps({"queries": [q], "topk": 3, "return_scores": True}).encode() for q in questions]
     took: list[float] = []
     start = time.perf_counter()
-    await asyncio.gather(*(client(port, bodies, i, clients, start + seconds, took) for i in range(clients)))
+    step, until = clients // group, start + seconds
+    await asyncio.gather(*(client(port, bodies, i // group, step, until, took) for i in range(clients)))
     p50, p99 = np.percentile(took, [50, 99])
     print(json.dumps({"per_second": len(took) / (time.perf_counter() - start), "p50": p50, "p99": p99}))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))

@@ -10,29 +10,24 @@ throughput and latency by number of clients, encoder passages per second, cost o
 import argparse
 import json
 import os
-import random
-import re
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from benchmarks import growth
 from benchmarks.load import message
 
 INDEX = Path("results/index")
 QUESTIONS = Path("results/questions/train.parquet")
 WORK = Path("results/benchmarks")
 OUT = Path("docs/results/retrieval_speed.md")
-SIZES = (10_000, 100_000, 1_000_000)
-WIKIPEDIA = 21_000_000  # passages of the usual dump
-CLIENTS = (1, 8, 32)
+LOADS = ((1, 1), (8, 1), (32, 1), (32, 8))  # (clients, how many of them ask the same)
 SECONDS = 8.0  # of load for each number of clients
 K = 10
 
@@ -50,12 +45,6 @@ def per_second(work: Callable[[], object], items: int) -> float:
 def questions() -> list[str]:
     """The questions asked in every measurement."""
     return pq.read_table(QUESTIONS)["question"].to_pylist()
-
-
-def texts() -> list[str]:
-    """Title and text of every passage."""
-    table = pq.read_table("results/corpus.parquet").to_pylist()
-    return [f"{row['title']}\n{row['text']}" for row in table]
 
 
 def bm25_ours() -> float:
@@ -91,7 +80,7 @@ def bm25_bm25s() -> float:
     import bm25s
 
     index, asked = bm25s.BM25(), questions()
-    index.index(bm25s.tokenize(texts(), stopwords="en", show_progress=False), show_progress=False)
+    index.index(bm25s.tokenize(growth.texts(), stopwords="en", show_progress=False), show_progress=False)
 
     def ask() -> None:
         tokens = bm25s.tokenize(asked, stopwords="en", show_progress=False)
@@ -105,7 +94,7 @@ def encoder_ours() -> float:
     """Passages per second of our encoder."""
     from retrieval.encoder import Encoder, compute_dtype, encoder_folder
 
-    encoder, passages = Encoder(encoder_folder("minilm"), 256, compute_dtype()), texts()[::10]
+    encoder, passages = Encoder(encoder_folder("minilm"), 256, compute_dtype()), growth.texts()[::10]
     return per_second(lambda: encoder.passages(passages, 64, lambda _: None), len(passages))
 
 
@@ -115,7 +104,7 @@ def encoder_sentence_transformers() -> float:
 
     from retrieval.encoder import encoder_folder
 
-    model, passages = SentenceTransformer(str(encoder_folder("minilm"))), texts()[::10]
+    model, passages = SentenceTransformer(str(encoder_folder("minilm"))), growth.texts()[::10]
     return per_second(lambda: model.encode(passages, batch_size=64, show_progress_bar=False), len(passages))
 
 
@@ -145,9 +134,10 @@ def server(command: list[str], port: int) -> dict[str, Any]:
     process = subprocess.Popen([sys.executable, *command, "--port", str(port)])
     try:
         result: dict[str, Any] = {"first": first_answer(port, process, start)}
-        for clients in CLIENTS:
-            load = ["-m", "benchmarks.load", str(port), str(QUESTIONS), str(clients), str(SECONDS)]
-            result[str(clients)] = json.loads(subprocess.check_output([sys.executable, *load]))
+        for clients, group in LOADS:
+            told = map(str, (port, QUESTIONS, clients, group, SECONDS))
+            load = subprocess.check_output([sys.executable, "-m", "benchmarks.load", *told])
+            result[f"{clients}, {group} the same"] = json.loads(load)
         return result
     finally:
         process.terminate()
@@ -155,58 +145,21 @@ def server(command: list[str], port: int) -> dict[str, Any]:
 
 
 def servers() -> dict[str, Any]:
-    """Our server and the plain one over BM25 and over dense vectors."""
-    ours, plain = ["-m", "retrieval.serve"], ["-m", "benchmarks.plain_server"]
+    """Our server and the plain one over BM25, dense vectors and both."""
+    modules = {"ours": "retrieval.serve", "plain": "benchmarks.plain_server"}
+    kinds = {"bm25": ["bm25"], "dense": ["dense"], "hybrid": ["bm25", "dense"]}
     return {
-        f"{kind} {name}": server([*command, "--index", str(INDEX / kind)], free_port())
-        for kind in ("bm25", "dense")
-        for name, command in (("ours", ours), ("plain", plain))
+        f"{kind} {name}": server(
+            ["-m", module, "--index", *(str(INDEX / one) for one in folders)], free_port()
+        )
+        for kind, folders in kinds.items()
+        for name, module in modules.items()
     }
 
 
-def synthetic(size: int) -> Path:
-    """A corpus of `size` passages of 60 words drawn by their frequency in the real one."""
-    counts = Counter(word for text in texts() for word in re.findall(r"\w+", text))
-    draw = random.Random(size)
-    words, weights = list(counts), list(counts.values())
-    path = WORK / f"{size}.jsonl"
-    with path.open("w") as file:
-        for number in range(size):
-            drawn = draw.choices(words, weights, k=60)
-            row = {"id": str(number), "title": " ".join(drawn[:3]), "text": " ".join(drawn[3:])}
-            file.write(json.dumps(row) + "\n")
-    return path
-
-
-def timed(command: list[str]) -> dict[str, float]:
-    """Seconds and peak memory (GB, of the largest process) of a stage."""
-    start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return {"seconds": time.perf_counter() - start, "peak": usage.ru_maxrss / 1e6}
-
-
-def growth(size: str) -> dict[str, Any]:
-    """Corpus, BM25 and dense index of a synthetic corpus; the encoder reads 4 tokens of each passage."""
-    folder = WORK / "growth"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    source, corpus = synthetic(int(size)), str(folder / "corpus.parquet")
-    index = ["retrieval.index", "--params", "params.yaml", "--corpus", corpus]
-    result = {
-        "corpus": timed(
-            ["retrieval.corpus", "--params", "params.yaml", "--source", str(source), "--out", corpus]
-        ),
-        "bm25": timed([*index, "--kind", "bm25", "--out", str(folder / "bm25")]),
-        "dense": timed(
-            [*index, "--kind", "dense", "--set", "index.max_tokens=4", "--out", str(folder / "dense")]
-        ),
-    }
-    source.unlink()
-    shutil.rmtree(folder)
-    return result
+def building(size: str) -> dict[str, Any]:
+    """Cost of building an index of a synthetic corpus of this size."""
+    return growth.measure(int(size), WORK)
 
 
 def apart(name: str, *arguments: str) -> Any:
@@ -220,7 +173,7 @@ def apart(name: str, *arguments: str) -> Any:
 
 def speed_lines() -> list[str]:
     """BM25 and encoder tables."""
-    asked, passages = len(questions()), len(texts()[::10])
+    asked, passages = len(questions()), len(growth.texts()[::10])
     rates = {name: apart(name) for name in ("bm25_ours", "bm25_pyserini", "bm25_bm25s")}
     rates |= {name: apart(name) for name in ("encoder_ours", "encoder_sentence_transformers")}
     lines = [
@@ -252,44 +205,22 @@ def server_lines() -> list[str]:
     lines = [
         "## Server: one query a request, each client on its own connection",
         "",
+        'The trajectories of a rollout\'s group ask much the same: with "8 the same" eight clients ask the',
+        "same questions in the same order.",
+        "",
         "| server | start to first answer | clients | requests/s | p50 ms | p99 ms | × plain |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, figures in found.items():
         plain = found[f"{name.split()[0]} plain"]
-        for clients in map(str, CLIENTS):
-            one = figures[clients]
-            ratio = one["per_second"] / plain[clients]["per_second"]
+        for load in list(plain)[1:]:
+            one = figures[load]
+            ratio = one["per_second"] / plain[load]["per_second"]
             lines.append(
-                f"| {name} | {figures['first']:.1f} s | {clients} | {one['per_second']:,.0f} |"
+                f"| {name} | {figures['first']:.1f} s | {load} | {one['per_second']:,.0f} |"
                 f" {1000 * one['p50']:.1f} | {1000 * one['p99']:.1f} | {ratio:.2f} |"
             )
     return [*lines, ""]
-
-
-def growth_lines(sizes: Sequence[int]) -> list[str]:
-    """The table of building by corpus size, and the line through the two largest."""
-    stages = ("corpus", "bm25", "dense")
-    lines = [
-        "## Building by corpus size (synthetic passages of 60 words; the encoder reads 4 tokens of each)",
-        "",
-        "| passages | corpus s | peak GB | BM25 s | peak GB | dense s | peak GB |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    found = {size: apart("growth", str(size)) for size in sizes}
-    for size, cost in found.items():
-        cells = [f"{cost[stage][unit]:.1f}" for stage in stages for unit in ("seconds", "peak")]
-        lines.append(f"| {size:,} | {' | '.join(cells)} |")
-    small, large = (sum(found[size][stage]["seconds"] for stage in stages) for size in sizes[-2:])
-    slope = (large - small) / (sizes[-1] - sizes[-2])
-    hours = (large + slope * (WIKIPEDIA - sizes[-1])) / 3600
-    return [
-        *lines,
-        "",
-        f"On the line through the last two sizes, {WIKIPEDIA:,} passages take {hours:.1f} hours, beside what"
-        " the encoder takes for the rest of each passage.",
-        "",
-    ]
 
 
 def main() -> None:
@@ -297,7 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="of corpora to build, rising")
+    parser.add_argument("--sizes", type=int, nargs="+", default=growth.SIZES, help="of corpora, rising")
     parser.add_argument("--only", nargs="+", metavar="PART", help="print one measurement as JSON")
     args = parser.parse_args()
     if args.only:
@@ -305,7 +236,9 @@ def main() -> None:
         return
     WORK.mkdir(parents=True, exist_ok=True)
     head = ["# Speed of retrieval", "", "Made by `python -m benchmarks.retrieval` in one run.", ""]
-    lines = [*head, *speed_lines(), *server_lines(), *growth_lines(args.sizes)]
+    lines = [*head, *speed_lines(), *server_lines()]
+    found = {size: apart("building", str(size)) for size in args.sizes}
+    lines += growth.lines(found, args.sizes)
     OUT.write_text("\n".join(lines))
     print(OUT.read_text())
 

@@ -29,7 +29,6 @@ TOKENIZER_FILES = (
 )
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 CPU_BATCH = 8  # measured: batches of 64 take 1.4 times as much processor time
-CACHED_QUERIES = 16_384  # 25 MB at 384 dimensions
 
 
 def encoder_folder(source: str) -> Path:
@@ -140,7 +139,6 @@ class Encoder:
         self.dimension = int(self.model.config.hidden_size)
         longest = getattr(self.model.config, "max_position_embeddings", max_tokens)
         self.max_tokens = min(max_tokens, settings.get("max_seq_length") or max_tokens, longest)
-        self.cache: dict[str, np.ndarray] = {}
         count = 1 if self.device.type == "cuda" else torch.get_num_threads()
         self.pool = ThreadPoolExecutor(count, "encoder", torch.set_num_threads, (1,))
 
@@ -183,16 +181,10 @@ class Encoder:
         return found
 
     def queries(self, texts: Sequence[str]) -> np.ndarray:
-        """Queries -> (len(texts), dimension) fp32, each encoded alone; repeated ones come from a cache."""
-        if len(self.cache) + len(texts) > CACHED_QUERIES:
-            self.cache.clear()
-        new = [text for text in dict.fromkeys(texts) if text not in self.cache]
-        if new:
-            tokens = self.tokens(new, self.prefixes[0])  # here: tokenizers are not thread-safe
-            with one_core_each():
-                found = list(self.pool.map(self.vectors, ([row] for row in tokens)))
-            self.cache.update(zip(new, (vectors[0] for vectors in found), strict=True))
-        return np.stack([self.cache[text] for text in texts])
+        """Queries -> (len(texts), dimension) fp32, each encoded alone."""
+        tokens = self.tokens(texts, self.prefixes[0])  # here: tokenizers are not thread-safe
+        with one_core_each():
+            return np.concatenate(list(self.pool.map(self.vectors, ([row] for row in tokens))))
 
 
 def open_encoder(settings: dict[str, Any], dtype: torch.dtype = torch.float32) -> Encoder:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from cachetools import LRUCache
+
 from retrieval import stage, tables
 from retrieval.bm25 import Bm25, Ranking
 from retrieval.index import digest
@@ -23,6 +25,7 @@ from retrieval.stage import UserError
 
 RRF_CONSTANT = 60
 DEPTH = 100
+CACHED_HITS = 300_000  # about 60 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class Searcher:
         self.corpus_sha256: str = manifests[0]["corpus_sha256"]
         self.identity: str = digest(sorted(manifest["identity"] for manifest in manifests))
         self.passages = Passages(folders[0])
+        # A group's trajectories repeat each other's queries. Empty rankings have a size too.
+        self.known: LRUCache[tuple[str, int], Ranking] = LRUCache(CACHED_HITS, lambda found: len(found) + 1)
         self.indexes: list[Any] = []
         self.reranker: Any = None
         for folder, manifest in zip(folders, manifests, strict=True):
@@ -109,9 +114,17 @@ class Searcher:
         return [Hit(*found, 0.0) for found in itertools.takewhile(lambda found: found[1] == title, after)]
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """At most `k` hits for each query, best first, ties by id; none for a blank query or `k` 0."""
-        asked = sorted({query for query in queries if query.strip()}) if k > 0 else []
-        found = dict(zip(asked, self._rankings(asked, min(k, len(self))), strict=True)) if asked else {}
+        """At most `k` hits for each query, best first, ties by id; none for a blank query or `k` 0.
+
+        Not for several threads at a time.
+        """
+        asked = {query for query in queries if query.strip()} if k > 0 else set()
+        found = {query: self.known[query, k] for query in asked if (query, k) in self.known}
+        new = sorted(asked - found.keys())
+        if new:
+            found |= zip(new, self._rankings(new, min(k, len(self))), strict=True)
+        if k <= DEPTH:
+            self.known.update(((query, k), found[query]) for query in new)
         return [[self._hit(*hit) for hit in found.get(query, [])] for query in queries]
 
     def _rankings(self, queries: list[str], k: int) -> list[Ranking]:

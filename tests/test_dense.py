@@ -29,10 +29,9 @@ def dense(built):
     return search.open_searcher([built[2]])
 
 
-def test_query_vectors_do_not_depend_on_the_batch_or_the_cache(dense):
+def test_query_vectors_do_not_depend_on_the_batch(dense):
     encoder = dense.indexes[0].encoder
     together = encoder.queries(QUESTIONS)
-    encoder.cache.clear()
     assert np.array_equal(np.concatenate([encoder.queries([query]) for query in QUESTIONS]), together)
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
 
@@ -43,7 +42,6 @@ def test_vectors_do_not_depend_on_the_number_of_workers(dense):
     encoder = dense.indexes[0].encoder
     texts = [" ".join(row[1:])[: 9 * number] for number, row in enumerate(ROWS * 4, 1)]
     passages, queries = encoder.passages(texts, 64, lambda _: None), encoder.queries(texts)
-    encoder.cache.clear()
     own, pool = torch.get_num_threads(), encoder.pool
     encoder.pool = ThreadPoolExecutor(5, initializer=torch.set_num_threads, initargs=(1,))
     assert np.array_equal(encoder.passages(texts, 64, lambda _: None), passages)

@@ -48,6 +48,12 @@ def ids(hits) -> list[str]:
     return [hit.id for hit in hits]
 
 
+def afresh(searcher, queries, k) -> list:
+    """What is found by a searcher that remembers nothing."""
+    searcher.known.clear()
+    return searcher.search(queries, k)
+
+
 @pytest.mark.parametrize("name", ["bm25", "dense", "hybrid"])
 def test_questions_find_their_passages(name, request):
     found = request.getfixturevalue(name).search(QUESTIONS[:5], 2)
@@ -70,11 +76,30 @@ def test_equal_scores_are_ordered_by_id_and_cut_there(name, request):
 @pytest.mark.parametrize("name", ["bm25", "dense", "hybrid"])
 def test_batches_order_and_k_do_not_change_a_result(name, request):
     searcher = request.getfixturevalue(name)
-    together = searcher.search(QUESTIONS * 5, 10)
+    together = afresh(searcher, QUESTIONS * 5, 10)
     assert together[: len(QUESTIONS)] == together[-len(QUESTIONS) :]
-    assert together[: len(QUESTIONS)] == [searcher.search([query], 10)[0] for query in QUESTIONS]
-    assert searcher.search(QUESTIONS[::-1], 10)[::-1] == together[: len(QUESTIONS)]
-    assert searcher.search(QUESTIONS, 3) == [hits[:3] for hits in together[: len(QUESTIONS)]]
+    assert together[: len(QUESTIONS)] == [afresh(searcher, [query], 10)[0] for query in QUESTIONS]
+    assert afresh(searcher, QUESTIONS[::-1], 10)[::-1] == together[: len(QUESTIONS)]
+    assert afresh(searcher, QUESTIONS, 3) == [hits[:3] for hits in together[: len(QUESTIONS)]]
+
+
+def test_a_repeated_query_is_not_searched_again(hybrid, monkeypatch):
+    first = afresh(hybrid, [*QUESTIONS, "zzzz"], 3)
+    searched = []
+    rankings = hybrid._rankings
+    monkeypatch.setattr(hybrid, "_rankings", lambda new, k: searched.extend(new) or rankings(new, k))
+    again = hybrid.search([*QUESTIONS[::-1], "Neon"], 3)
+    assert again[:-1] == first[-2::-1] and searched == ["Neon"]
+    hybrid.search(["Neon"], 2)
+    assert searched == ["Neon", "Neon"]
+
+
+def test_what_is_known_stays_within_its_bound(built, monkeypatch):
+    monkeypatch.setattr(search, "CACHED_HITS", 10)
+    searcher = search.open_searcher([built[1]])
+    for number in range(30):
+        searcher.search([f"zzzz{number}"], 3)
+    assert len(searcher.known) == 10
 
 
 def test_java_threads_do_not_change_a_result(bm25):
