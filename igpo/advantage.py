@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from igpo import schema
-from igpo.methods import METHODS, Trajectory
+from igpo.methods import METHODS, WITH_CRITIC, Trajectory
 from igpo.schema import Rows, trajectories, turn_key
 from retrieval import stage, tables
 from retrieval.stage import UserError
@@ -45,7 +45,7 @@ def with_values(batch: list[Trajectory], rollouts: Rows, values: Rows | None) ->
     """The batch with a critic's values. Raises UserError unless they are of these rollouts."""
     turns = [turn_key(row) for row in rollouts if row["turn"]]
     if values is None or [turn_key(row) for row in values] != turns:
-        raise UserError("method ppo needs --values of these rollouts: run `igpo critic`")
+        raise UserError("this method needs --values of these rollouts: run `igpo critic`")
     rest = iter([row["value"] for row in values])
     return [dataclasses.replace(t, values=list(itertools.islice(rest, len(t.rewards)))) for t in batch]
 
@@ -55,7 +55,7 @@ def advantages(rollouts: Rows, scores: Rows, params: SimpleNamespace, values: Ro
     check_keys(rollouts, scores)
     listed, rest = trajectories(rollouts), iter(scores)
     batch = [trajectory(rows, list(itertools.islice(rest, len(rows)))) for rows in listed]
-    if params.method == "ppo":
+    if params.method in WITH_CRITIC:
         batch = with_values(batch, rollouts, values)
     normalised, advantage = METHODS[params.method](batch, params)
     result = []
@@ -70,7 +70,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--values", type=Path, metavar="FILE", help="a critic's, for method ppo")
+    parser.add_argument("--values", type=Path, metavar="FILE", help="a critic's, for methods that need one")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 

@@ -105,7 +105,7 @@ def previous_critic_files(wildcards):
 
 def values(wildcards):
     """A critic's values, for arms that ask for them."""
-    return f"{FOLDER}/values.parquet" if ARMS[wildcards.arm]["advantage"]["method"] == "ppo" else []
+    return f"{FOLDER}/values.parquet" if ARMS[wildcards.arm]["advantage"]["method"] in WITH_CRITIC else []
 
 
 rule critic:
