@@ -50,6 +50,20 @@ def with_values(batch: list[Trajectory], rollouts: Rows, values: Rows | None) ->
     return [dataclasses.replace(t, values=list(itertools.islice(rest, len(t.rewards)))) for t in batch]
 
 
+def at_progress(params: SimpleNamespace, progress: float | None) -> SimpleNamespace:
+    """The settings with start + (end - start) progress in place of every pair [start, end].
+
+    `progress` is the share of the run's iterations that are done with this one, as in the released code.
+    Raises UserError for a pair without it.
+    """
+    pairs = {name: value for name, value in vars(params).items() if isinstance(value, list)}
+    if pairs and progress is None:
+        raise UserError(f"advantage: {' and '.join(pairs)} change over a run: give --progress, 0 to 1")
+    return SimpleNamespace(
+        **vars(params) | {name: start + (end - start) * progress for name, (start, end) in pairs.items()}
+    )
+
+
 def advantages(rollouts: Rows, scores: Rows, params: SimpleNamespace, values: Rows | None = None) -> Rows:
     """Advantage rows of turns 1…T from sorted rows of turns 0…T, and a critic's values of turns 1…T."""
     check_keys(rollouts, scores)
@@ -71,6 +85,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
     parser.add_argument("--values", type=Path, metavar="FILE", help="a critic's, for methods that need one")
+    parser.add_argument(
+        "--progress", type=float, metavar="SHARE", help="of the run's iterations, for weights that change"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
@@ -79,7 +96,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = tables.read(args.scores, schema.SCORES).to_pylist()
     values = tables.read(args.values, schema.VALUES).to_pylist() if args.values else None
-    rows = advantages(rollouts, scores, params, values)
+    rows = advantages(rollouts, scores, at_progress(params, args.progress), values)
     tables.write(rows, schema.ADVANTAGES, args.out, schema.TURN_KEY, {"scores": tables.sha256(args.scores)})
     zero = sum(row["advantage"] == 0 for row in rows)
     return f"{len(rows)} turns, {zero} with advantage 0"

@@ -40,7 +40,7 @@ def has_critic(arm: str) -> bool:
     return apply_arm(SETTINGS, arm)["advantage"]["method"] in WITH_CRITIC
 
 
-def iterate(start: Path, arm: str, before: Path, rollouts: Path, out: Path) -> None:
+def iterate(k: int, start: Path, arm: str, before: Path, rollouts: Path, out: Path) -> None:
     """Update the policy in `before` on its rollouts: everything from its scores to the policy in `out`."""
     played = ["--rollouts", rollouts]
     scored, values = [*played, "--scores", out / "scores.parquet"], []
@@ -51,7 +51,8 @@ def iterate(start: Path, arm: str, before: Path, rollouts: Path, out: Path) -> N
         last = before / "critic" if (before / "critic").exists() else before
         values = ["--values", out / "values.parquet"]
         stage(critic.main, "critic", "--critic", last, *scored, *values, "--out", out / "critic", arm=arm)
-    stage(advantage.main, "advantage", *scored, *values, "--out", out / "advantages.parquet", arm=arm)
+    values += ["--progress", k / 2, "--out", out / "advantages.parquet"]
+    stage(advantage.main, "advantage", *scored, *values, arm=arm)
     credited = [*scored, "--advantages", out / "advantages.parquet"]
     stage(train.main, "train", "--policy", before, *credited, "--out", out, arm=arm)
 
@@ -73,11 +74,11 @@ def check_iteration(k: int, arm: str, before: Path, rollouts: Path, out: Path) -
 
 @pytest.mark.parametrize("arm", TRAINED)
 def test_an_arm_trains_for_two_iterations(start, first_rollouts, tmp_path, arm):
-    iterate(start, arm, start / "warm", first_rollouts, tmp_path / "1")
+    iterate(1, start, arm, start / "warm", first_rollouts, tmp_path / "1")
     check_iteration(1, arm, start / "warm", first_rollouts, tmp_path / "1")
     credits = tables.read(tmp_path / "1/advantages.parquet", schema.ADVANTAGES)["advantage"].to_pylist()
     assert any(credits)
     second_rollouts = tmp_path / "rollouts.parquet"
     play(start, tmp_path / "1", second_rollouts, iteration=2, samples=2)
-    iterate(start, arm, tmp_path / "1", second_rollouts, tmp_path / "2")
+    iterate(2, start, arm, tmp_path / "1", second_rollouts, tmp_path / "2")
     check_iteration(2, arm, tmp_path / "1", second_rollouts, tmp_path / "2")

@@ -58,6 +58,7 @@ def wrong(params: dict, path: str, value: object) -> dict:
     ("path", "value", "said"),
     [
         ("advantage.gama", 0.9, "unknown key 'gama' in advantage; nearest valid key: 'gamma'"),
+        ("advantage.gain_weight", [1.0, 0.5, 0.2], "advantage.gain_weight: [1.0, 0.5, 0.2] is too long"),
         ("rolout", {}, "unknown key 'rolout' in top level; nearest valid key: 'rollout'"),
         ("rollout.samples", -1, "rollout.samples: -1 is less than the minimum"),
         (
@@ -168,6 +169,19 @@ def test_a_judge_is_asked_for_evaluations_only_and_off_by_default(params, tmp_pa
     (tmp_path / "judge.yaml").write_text("judge: {url: 'http://127.0.0.1:8000/v1', model: any}\n")
     rules = plans(tmp_path, "all", "--configfile", str(tmp_path / "judge.yaml"))
     assert rules["judge"] == rules["evaluation_rollout"] == 5
+
+
+def test_only_weights_that_change_make_an_arm_depend_on_the_number_of_iterations(tmp_path):
+    (tmp_path / "mine.yaml").write_text("run: {arms: [igpo, curriculum], iterations: 4}\n")
+    command = [sys.executable, "-m", "snakemake", "results/policies.sha256", "-n", "--printshellcmds"]
+    options = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
+    options += ["--configfile", str(tmp_path / "mine.yaml")]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT)
+    shown = re.findall(
+        r"igpo\.advantage .*/(\w+)/s1/(\d+)/rollouts.*?(?:--progress (\S+))? +--out", done.stdout
+    )
+    plain = {("igpo", f"00{k}", "") for k in (1, 2, 3, 4)}
+    assert set(shown) == plain | {("curriculum", f"00{k}", str(k / 4)) for k in (1, 2, 3, 4)}
 
 
 def test_the_papers_experiment_plans_as_a_whole(tmp_path):
