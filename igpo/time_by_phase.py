@@ -12,8 +12,8 @@ from typing import Any
 from igpo import published
 from igpo.comparison import published_note
 from igpo.plan import PER_TRAJECTORY, benchmark_seconds
-from igpo.tables import csv_text, write_text
-from igpo.tables_text import NOTES, latex_table, markdown_table, percent
+from igpo.tables import write_forms
+from igpo.tables_text import NOTES, Part, percent
 from retrieval import stage
 from retrieval.stage import UserError
 
@@ -74,16 +74,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Write the table in three forms."""
     ours, theirs = our_rows(args.iterations, args.benchmarks), published_rows()
-    note = published_note("time").replace("F1 in per cent", "Per cent of the time")
-    titled = {
-        "Ours: time by phase": (cells(ours), NOTES["time"]),
-        "Published by the paper": (cells(theirs), note),
-    }
-    parts = [f"## {title}\n\n{markdown_table(*table)}\n\n{text}" for title, (table, text) in titled.items()]
-    tex = [latex_table(f"{title}. {text}", *table) for title, (table, text) in titled.items()]
-    write_text(csv_text([*ours, *theirs], COLUMNS), args.out / "time.csv")
-    write_text("\n\n".join(parts) + "\n", args.out / "time.md")
-    write_text("\n\n".join(tex) + "\n", args.out / "time.tex")
+    parts = [
+        Part("Ours: time by phase", *cells(ours), NOTES["time"]),
+        Part("Published by the paper", *cells(theirs), published_note("time", "Per cent of the time")),
+    ]
+    write_forms([*ours, *theirs], COLUMNS, parts, args.out / "time")
     return f"{len(ours)} rows"
 
 
