@@ -29,8 +29,8 @@ def with_comparisons(params: Mapping[str, Any], names: Sequence[str]) -> dict[st
     """The parameters with the arms that the comparisons `tables.NAME` train among `run.arms`."""
     run = params["run"]
     compared = [arm for name in names for arm in experiment.compared_arms(params, name)]
-    arms = [arm for arm in [*run["arms"], *compared] if arm not in run["baselines"]]
-    return {**params, "run": {**run, "arms": list(dict.fromkeys(arms))}}
+    trained = [arm for arm in compared if arm not in run["baselines"]]
+    return {**params, "run": {**run, "arms": list(dict.fromkeys([*run["arms"], *trained]))}}
 
 
 def volume(
