@@ -224,8 +224,9 @@ def test_a_plan_has_the_arms_of_comparisons_and_their_critics(params):
     assert numbers["of them for critics"] * arms == numbers["training tokens"]
     assert plan.disk_bytes(numbers, 1000, keep_states=True) == 1000 * (8 * numbers["updates"] + 2 * 2)
     found = plan.hours(numbers, {"rollout": 10.0, "critic": 5.0})
-    assert found["rollout"] == (numbers["training tokens"] + numbers["evaluation tokens"]) / 36_000
-    assert found["critic"] == numbers["of them for critics"] / 18_000
+    played = numbers["training tokens"] + numbers["evaluation tokens"]
+    assert found["rollout"] == pytest.approx(played / 36_000)
+    assert found["critic"] == pytest.approx(numbers["of them for critics"] / 18_000)
     assert found["score"] is found["train"] is None
 
 
