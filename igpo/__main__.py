@@ -20,6 +20,7 @@ STAGES = {
     "comparison": "one of the paper's comparisons, filled with our arms",
     "per_question": "questions on which an arm is better, equal, worse than another",
     "time_by_phase": "where the time of training goes",
+    "figures": "training curves, token efficiency, collapse, the gold answer's entropy",
     "report": "one self-contained HTML page",
     "track": "log finished runs to MLflow",
     "show": "print one trajectory",

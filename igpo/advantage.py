@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from igpo import schema
-from igpo.methods import METHODS, Trajectory
+from igpo.methods import METHODS, WITH_CRITIC, Trajectory
 from igpo.schema import Rows, trajectories, turn_key
 from retrieval import stage, tables
 from retrieval.stage import UserError
@@ -45,9 +45,23 @@ def with_values(batch: list[Trajectory], rollouts: Rows, values: Rows | None) ->
     """The batch with a critic's values. Raises UserError unless they are of these rollouts."""
     turns = [turn_key(row) for row in rollouts if row["turn"]]
     if values is None or [turn_key(row) for row in values] != turns:
-        raise UserError("method ppo needs --values of these rollouts: run `igpo critic`")
+        raise UserError("this method needs --values of these rollouts: run `igpo critic`")
     rest = iter([row["value"] for row in values])
     return [dataclasses.replace(t, values=list(itertools.islice(rest, len(t.rewards)))) for t in batch]
+
+
+def at_progress(params: SimpleNamespace, progress: float | None) -> SimpleNamespace:
+    """The settings with start + (end - start) progress in place of every pair [start, end].
+
+    `progress` is the share of the run's iterations that are done with this one, as in the released code.
+    Raises UserError for a pair without it.
+    """
+    pairs = {name: value for name, value in vars(params).items() if isinstance(value, list)}
+    if pairs and progress is None:
+        raise UserError(f"advantage: {' and '.join(pairs)} change over a run: give --progress, 0 to 1")
+    return SimpleNamespace(
+        **vars(params) | {name: start + (end - start) * progress for name, (start, end) in pairs.items()}
+    )
 
 
 def advantages(rollouts: Rows, scores: Rows, params: SimpleNamespace, values: Rows | None = None) -> Rows:
@@ -55,7 +69,7 @@ def advantages(rollouts: Rows, scores: Rows, params: SimpleNamespace, values: Ro
     check_keys(rollouts, scores)
     listed, rest = trajectories(rollouts), iter(scores)
     batch = [trajectory(rows, list(itertools.islice(rest, len(rows)))) for rows in listed]
-    if params.method == "ppo":
+    if params.method in WITH_CRITIC:
         batch = with_values(batch, rollouts, values)
     normalised, advantage = METHODS[params.method](batch, params)
     result = []
@@ -70,7 +84,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--values", type=Path, metavar="FILE", help="a critic's, for method ppo")
+    parser.add_argument("--values", type=Path, metavar="FILE", help="a critic's, for methods that need one")
+    parser.add_argument(
+        "--progress", type=float, metavar="SHARE", help="of the run's iterations, for weights that change"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
@@ -79,7 +96,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = tables.read(args.scores, schema.SCORES).to_pylist()
     values = tables.read(args.values, schema.VALUES).to_pylist() if args.values else None
-    rows = advantages(rollouts, scores, params, values)
+    rows = advantages(rollouts, scores, at_progress(params, args.progress), values)
     tables.write(rows, schema.ADVANTAGES, args.out, schema.TURN_KEY, {"scores": tables.sha256(args.scores)})
     zero = sum(row["advantage"] == 0 for row in rows)
     return f"{len(rows)} turns, {zero} with advantage 0"

@@ -12,12 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from igpo import published
-from igpo.tables import COLUMNS, csv_text, read_evaluation, table_rows, write_text
+from igpo.tables import COLUMNS, read_evaluation, table_rows, write_forms
 from igpo.tables_text import (
     NOTES,
+    Part,
     by_benchmark,
-    latex_table,
-    markdown_table,
     method_name,
     percent,
     published_cells,
@@ -30,6 +29,12 @@ PROVENANCE_HEADS = ["method", "arm", "seeds", "n", "questions", "policies"]
 Rows = Sequence[Mapping[str, Any]]
 
 
+def label(row: Mapping[str, Any]) -> str:
+    """The name of a row of ours, with the published one that it stands for."""
+    stands_for = row["published_row"]
+    return f"{method_name(row)} ({stands_for})" if stands_for else method_name(row)
+
+
 def our_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
     """(heads, cells): arms by benchmarks, F1 with its interval; at the end the difference on the last one."""
     blocks = by_benchmark(rows)
@@ -39,7 +44,7 @@ def our_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
         low, high = (f"{100 * found[-1][f'f1_difference_{bound}']:+.1f}" for bound in ("low", "high"))
         cells.append(
             [
-                found[0]["label"],
+                label(found[0]),
                 *(f"{percent(r['f1'])} [{percent(r['f1_low'])}, {percent(r['f1_high'])}]" for r in found),
                 f"{100 * found[-1]['f1_difference']:+.1f} [{low}, {high}]",
                 f"{found[-1]['f1_difference_p']:.3f}",
@@ -56,32 +61,13 @@ def provenance_cells(rows: Rows) -> list[list[str]]:
         policies = " ".join(policy[:HASH] for policy in mine[0]["policy_sha256"].split())
         numbers = " ".join(f"{row['benchmark']}:{row['n']}" for row in mine)
         seeds, questions = mine[0]["seed_names"] or "–", mine[0]["questions_sha256"][:HASH]
-        cells.append([mine[0]["label"], arm, seeds, numbers, questions, policies])
+        cells.append([label(mine[0]), arm, seeds, numbers, questions, policies])
     return cells
 
 
-def published_note(table: str) -> str:
-    """What a reader must know about the published rows."""
-    return NOTES["published"].replace("Table 1", published.PRINTED[table])
-
-
-def markdown(table: str, baseline: str, ours: Rows, theirs: Rows) -> str:
-    """The comparison as Markdown: ours, what it was made from, the published rows."""
-    note = f"{NOTES['comparison']} Baseline: {method_name({'method': baseline})}."
-    parts = [f"## Ours: {table}", markdown_table(*our_cells(ours)), note]
-    parts += ["### Where ours come from", markdown_table(PROVENANCE_HEADS, provenance_cells(ours))]
-    parts += ["## Published by the paper", markdown_table(*published_cells(theirs)), published_note(table)]
-    return "\n\n".join(parts) + "\n"
-
-
-def latex(table: str, ours: Rows, theirs: Rows) -> str:
-    """The comparison as LaTeX."""
-    parts = [
-        latex_table(f"Ours: {table}. {NOTES['comparison']}", *our_cells(ours)),
-        latex_table("Where ours come from.", PROVENANCE_HEADS, provenance_cells(ours)),
-        latex_table(f"Published. {published_note(table)}", *published_cells(theirs)),
-    ]
-    return "\n\n".join(parts) + "\n"
+def published_note(table: str, what: str = "F1 in per cent") -> str:
+    """What a reader must know about the published rows, whose numbers are `what`."""
+    return NOTES["published"].replace("Table 1", published.PRINTED[table]).replace("F1 in per cent", what)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,15 +83,15 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     settings = SimpleNamespace(baseline=chosen["baseline"], bootstrap=params.bootstrap, seed=params.seed)
     ours = table_rows([read_evaluation(path) for path in args.metrics], settings)
     for row in ours:
-        stands_for = chosen["rows"].get(row["method"])
-        row["published_row"] = stands_for
-        row["label"] = f"{method_name(row)} ({stands_for})" if stands_for else method_name(row)
+        row["published_row"] = chosen["rows"].get(row["method"])
     theirs = published.f1_rows(args.table)
-    columns = (*COLUMNS, "published_row")
-    text = csv_text([{name: row.get(name) for name in columns} for row in [*ours, *theirs]], columns)
-    write_text(text, args.out / f"{args.table}.csv")
-    write_text(markdown(args.table, chosen["baseline"], ours, theirs), args.out / f"{args.table}.md")
-    write_text(latex(args.table, ours, theirs), args.out / f"{args.table}.tex")
+    note = f"{NOTES['comparison']} Baseline: {method_name({'method': chosen['baseline']})}."
+    parts = [
+        Part(f"Ours: {args.table}", *our_cells(ours), note),
+        Part("Where ours come from", PROVENANCE_HEADS, provenance_cells(ours)),
+        Part("Published by the paper", *published_cells(theirs), published_note(args.table)),
+    ]
+    write_forms([*ours, *theirs], (*COLUMNS, "published_row"), parts, args.out / args.table)
     best = max(ours, key=lambda row: row["f1"])
     return f"{len(ours)} rows; best: {best['method']}, F1 {best['f1']:.3f} on {best['benchmark']}"
 

@@ -1,12 +1,18 @@
-"""Figures as SVG text: equal numbers give equal bytes. No files, no display."""
+"""Figures as SVG: `iterations -> NAME.svg`, for every name in `FIGURES`. Equal numbers give equal bytes."""
 
+import argparse
 import io
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+
+from igpo.tables import curve_row, write_text
+from retrieval import stage
 
 COLOURS = (
     "#0072b2",
@@ -16,19 +22,45 @@ COLOURS = (
     "#56b4e9",
     "#e69f00",
 )  # told apart by colour-blind readers
-PANELS = {
-    "f1": "F1 of the sampled trajectories",
-    "reward": "outcome reward",
-    "info_gain": "information gain per turn",
-    "format_failure": "malformed trajectories",
-    "searches": "searches per trajectory",
-    "kl": "KL to the warm start, per token",
-    "flat_advantage": "groups without any advantage",
-    "gold_logprob_end": "log-probability of the answer at the end",
-    "entropy": "entropy per sampled token",
-    "duplicate_queries": "queries asked before",
-    "gold_recall": "supporting passages shown",
-    "invalid_turns": "invalid turns",
+X_LABELS = {"iteration": "iteration", "update_tokens": "tokens that updates used so far"}
+FIGURES = {  # name -> (title, what is on the x axis, panels: column -> title)
+    "training": (
+        "Training curves",
+        "iteration",
+        {
+            "f1": "F1 of the sampled trajectories",
+            "reward": "outcome reward",
+            "info_gain": "information gain per turn",
+            "format_failure": "malformed trajectories",
+            "searches": "searches per trajectory",
+            "kl": "KL to the warm start, per token",
+            "flat_advantage": "groups without any advantage",
+            "gold_logprob_end": "log-probability of the answer at the end",
+            "entropy": "entropy per sampled token",
+            "duplicate_queries": "queries asked before",
+            "gold_recall": "supporting passages shown",
+            "invalid_turns": "invalid turns",
+        },
+    ),
+    "token_efficiency": (
+        "Token efficiency",
+        "update_tokens",
+        {"f1": "F1 of the sampled trajectories", "em": "exact match", "reward": "outcome reward"},
+    ),
+    "collapse": (
+        "Collapse: share of groups without spread",
+        "iteration",
+        {"flat_outcome": "of outcomes", "flat_info_gain": "of information gains", "flat_both": "of either"},
+    ),
+    "gold_entropy": (
+        "The gold answer's log-probability per token",
+        "iteration",
+        {
+            "gold_logprob_start": "before the first turn",
+            "gold_logprob_end": "after the last search",
+            "gold_entropy_reduction": "difference: reduction of its entropy",
+        },
+    ),
 }
 
 
@@ -41,32 +73,58 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One panel per metric over iterations: thin lines are seeds, a thick line is their mean."""
+def with_derived(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of iterations, in their order, with two more columns.
+
+    `update_tokens`: tokens with an advantage other than 0 in the run's earlier iterations, which made the
+    policy that acts in this one. `gold_entropy_reduction`: how much the log-probability of the gold answer
+    rose from the prompt to the last search; None where it was not measured.
+    """
+    used: dict[tuple[str, int], float] = defaultdict(float)
+    result = []
+    for row in rows:
+        start, end = row.get("gold_logprob_start"), row.get("gold_logprob_end")
+        reduction = None if start is None or end is None else end - start
+        run = row["arm"], row["seed"]
+        result.append({**row, "update_tokens": used[run], "gold_entropy_reduction": reduction})
+        used[run] += row["policy_tokens"] * (row["credited_tokens"] or 0.0)
+    return result
+
+
+def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """One of `FIGURES` of rows of iterations: thin lines are seeds, a thick line is their mean."""
+    _, x, panels = FIGURES[name]
+    rows = with_derived(rows)
     arms = list(dict.fromkeys(row["arm"] for row in rows))
-    figure = Figure(figsize=(10, 10.4), layout="constrained")
-    axes = figure.subplots(len(PANELS) // 3, 3, sharex=True)
-    for axis, (name, label) in zip(axes.flat, PANELS.items(), strict=True):
+    height = len(panels) // 3
+    figure = Figure(figsize=(10, 2.6 * height), layout="constrained")
+    axes = figure.subplots(height, 3, sharex=True, squeeze=False)
+    for axis, (column, label) in zip(axes.flat, panels.items(), strict=True):
         for arm, colour in zip(arms, COLOURS * len(arms), strict=False):
-            _lines(axis, [row for row in rows if row["arm"] == arm], name, arm, colour)
+            _lines(axis, [row for row in rows if row["arm"] == arm], (x, column), arm, colour)
         axis.set_title(label, fontsize=10)
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes[-1]:
-        axis.set_xlabel("iteration")
+        axis.set_xlabel(X_LABELS[x])
     axes.flat[0].legend(frameon=False)
     return svg(figure)
 
 
-def _lines(axis: Any, rows: Sequence[Mapping[str, Any]], name: str, arm: str, colour: str) -> None:
+def _lines(
+    axis: Any, rows: Sequence[Mapping[str, Any]], columns: tuple[str, str], arm: str, colour: str
+) -> None:
+    found = [row for row in rows if row.get(columns[1]) is not None]
     seeds = sorted({row["seed"] for row in rows})
-    found = [row for row in rows if row.get(name) is not None]
     for seed in seeds if len(seeds) > 1 else []:
-        one = [row for row in found if row["seed"] == seed]
-        axis.plot([r["iteration"] for r in one], [r[name] for r in one], color=colour, lw=0.7, alpha=0.6)
+        one = [[row[name] for row in found if row["seed"] == seed] for name in columns]
+        axis.plot(*one, color=colour, lw=0.7, alpha=0.6)
     steps = sorted({row["iteration"] for row in found})
-    means = [statistics.fmean(row[name] for row in found if row["iteration"] == step) for step in steps]
-    axis.plot(steps, means, color=colour, lw=2, marker="o", ms=4, label=arm)
+    means = [
+        [statistics.fmean(row[name] for row in found if row["iteration"] == step) for step in steps]
+        for name in columns
+    ]
+    axis.plot(*means, color=colour, lw=2, marker="o", ms=4, label=arm)
 
 
 def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
@@ -84,3 +142,25 @@ def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     axis.set_xlabel("F1 in per cent")
     axis.grid(axis="x", alpha=0.3)
     return svg(figure)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    parser.add_argument(
+        "--iterations", type=Path, nargs="+", required=True, metavar="DIR", help="runs/ARM/sS/K"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def run(args: argparse.Namespace) -> str:
+    """Write every figure of iterations."""
+    rows = [curve_row(folder) for folder in args.iterations]
+    for name in FIGURES:
+        write_text(draw(name, rows), args.out / f"{name}.svg")
+    return f"{len(FIGURES)} figures of {len(rows)} iterations"
+
+
+main = stage.command(None, arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

@@ -221,3 +221,4 @@ METHODS: dict[str, Method] = {
     "a2tgpo": a2tgpo,
     "ppo": ppo,
 }
+WITH_CRITIC = ("ppo",)  # those that need a critic's values

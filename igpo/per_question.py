@@ -16,13 +16,12 @@ from igpo.tables import (
     Evaluation,
     by_arm,
     check_comparable,
-    csv_text,
     provenance,
     question_f1,
     read_evaluation,
-    write_text,
+    write_forms,
 )
-from igpo.tables_text import NOTES, latex_table, markdown_table, method_name, percent
+from igpo.tables_text import NOTES, Part, method_name, percent
 from retrieval import stage
 from retrieval.stage import UserError
 
@@ -119,17 +118,14 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     chosen = params.per_question
     evaluations = [read_evaluation(path) for path in args.metrics]
     ours, theirs = our_rows(evaluations, list(chosen["rows"]), chosen["baseline"]), published_rows()
-    note = published_note("per_question").replace("F1 in per cent", "Per cent of questions")
-    titled = {
-        "Ours: better, equal and worse questions": (cells(ours), NOTES["per_question"]),
-        "Where ours come from": (provenance_cells(ours), ""),
-        "Published by the paper": (cells(theirs), note),
-    }
-    parts = [f"## {title}\n\n{markdown_table(*table)}\n\n{text}" for title, (table, text) in titled.items()]
-    tex = [latex_table(f"{title}. {text}", *table) for title, (table, text) in titled.items()]
-    write_text(csv_text([*ours, *theirs], COLUMNS), args.out / "per_question.csv")
-    write_text("\n\n".join(part.strip() for part in parts) + "\n", args.out / "per_question.md")
-    write_text("\n\n".join(tex) + "\n", args.out / "per_question.tex")
+    parts = [
+        Part("Ours: better, equal and worse questions", *cells(ours), NOTES["per_question"]),
+        Part("Where ours come from", *provenance_cells(ours)),
+        Part(
+            "Published by the paper", *cells(theirs), published_note("per_question", "Per cent of questions")
+        ),
+    ]
+    write_forms([*ours, *theirs], COLUMNS, parts, args.out / "per_question")
     return f"{len(ours)} rows"
 
 

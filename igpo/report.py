@@ -53,6 +53,16 @@ def results_part(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([*parts, f"<div class=published><h3>Published by the paper</h3>{theirs}{note}</div>"])
 
 
+def training_part(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The figures of all iterations."""
+    parts = [
+        f"<h3>{html.escape(title)}</h3>{figures.draw(name, rows)}"
+        for name, (title, _, _) in figures.FIGURES.items()
+    ]
+    note = "Of the trajectories that each iteration trains on. The paper prints no numbers of its figures."
+    return "\n".join([*parts, f"<p class=note>{note}</p>"])
+
+
 def types_part(evaluations: Sequence[Evaluation]) -> str:
     """F1 by type of question."""
     types = list(evaluations[0].metrics.get("types", {}))
@@ -143,7 +153,7 @@ def run(args: argparse.Namespace) -> str:
     evaluations = [read_evaluation(path) for path in args.metrics]
     parts = {"Results": results_part(table_rows(evaluations, SimpleNamespace(**params["tables"])))}
     if args.iterations:
-        parts["Training"] = figures.curves([curve_row(folder) for folder in args.iterations])
+        parts["Training"] = training_part([curve_row(folder) for folder in args.iterations])
     parts["By type of question"] = types_part(evaluations)
     parts["What the indexes can answer"] = coverage_part(tables.read_json(args.coverage))
     if args.iterations:

@@ -208,6 +208,15 @@ def write_text(text: str, path: Path) -> None:
         temporary.write_text(text)
 
 
+def write_forms(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], parts: Sequence[tables_text.Part], stem: Path
+) -> None:
+    """Write a comparison as STEM.csv, of its rows, and as STEM.md and STEM.tex, of its parts."""
+    write_text(csv_text(rows, columns), stem.with_suffix(".csv"))
+    write_text(tables_text.markdown_parts(parts), stem.with_suffix(".md"))
+    write_text(tables_text.latex_parts(parts), stem.with_suffix(".tex"))
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")

@@ -1,7 +1,7 @@
 """The main table for a reader: Markdown and LaTeX from the same cells. Pure text, no files."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 NAMES = {
     "closed_book": "closed book",
@@ -138,6 +138,27 @@ def markdown(ours: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str,
         parts += [f"## In detail: {name}", markdown_table(DETAIL_HEADS, detail_cells(rows))]
     parts += [NOTES["detail"], "## Published by the paper", markdown_table(*published_cells(published))]
     return "\n\n".join([*parts, NOTES["published"]]) + "\n"
+
+
+class Part(NamedTuple):
+    """A table for a reader, its title, and the note below it."""
+
+    title: str
+    heads: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def markdown_parts(parts: Sequence[Part]) -> str:
+    """Titled tables as one Markdown text."""
+    texts = [(f"## {part.title}", markdown_table(part.heads, part.cells), part.note) for part in parts]
+    return "\n\n".join(text for three in texts for text in three if text) + "\n"
+
+
+def latex_parts(parts: Sequence[Part]) -> str:
+    """The same as LaTeX; titles and notes become captions."""
+    tables = (latex_table(f"{part.title}. {part.note}".strip(), part.heads, part.cells) for part in parts)
+    return "\n\n".join(tables) + "\n"
 
 
 def _tex(text: str) -> str:

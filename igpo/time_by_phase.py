@@ -11,9 +11,9 @@ from typing import Any
 
 from igpo import published
 from igpo.comparison import published_note
-from igpo.plan import PER_TRAJECTORY, benchmark_seconds
-from igpo.tables import csv_text, write_text
-from igpo.tables_text import NOTES, latex_table, markdown_table, percent
+from igpo.plan import PHASES, benchmark_seconds
+from igpo.tables import write_forms
+from igpo.tables_text import NOTES, Part, percent
 from retrieval import stage
 from retrieval.stage import UserError
 
@@ -27,7 +27,7 @@ def our_rows(iterations: Sequence[Path], benchmarks: Path) -> list[dict[str, Any
     for folder in iterations:
         arm, seed, k = folder.parts[-3:]
         seeds.setdefault(arm, []).append(seed.removeprefix("s"))
-        for phase in PER_TRAJECTORY:
+        for phase in PHASES:
             path = benchmarks / "runs" / arm / seed / k / f"{phase}.tsv"
             if not path.exists():
                 raise UserError(f"{path}: no such file; snakemake --forcerun {phase} measures it")
@@ -58,8 +58,8 @@ def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
         mine = [row for row in rows if row["method"] == method]
         seconds = f"{sum(row['seconds'] for row in mine):,.0f}" if "seconds" in mine[0] else "–"
         known = [str(mine[0].get(name, "–")) for name in ("jobs", "seed_names")]
-        lines.append([method, *(percent(share[method, name]) for name in PER_TRAJECTORY), seconds, *known])
-    return ["method", *PER_TRAJECTORY, "seconds", "iterations", "seeds"], lines
+        lines.append([method, *(percent(share[method, name]) for name in PHASES), seconds, *known])
+    return ["method", *PHASES, "seconds", "iterations", "seeds"], lines
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,16 +74,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Write the table in three forms."""
     ours, theirs = our_rows(args.iterations, args.benchmarks), published_rows()
-    note = published_note("time").replace("F1 in per cent", "Per cent of the time")
-    titled = {
-        "Ours: time by phase": (cells(ours), NOTES["time"]),
-        "Published by the paper": (cells(theirs), note),
-    }
-    parts = [f"## {title}\n\n{markdown_table(*table)}\n\n{text}" for title, (table, text) in titled.items()]
-    tex = [latex_table(f"{title}. {text}", *table) for title, (table, text) in titled.items()]
-    write_text(csv_text([*ours, *theirs], COLUMNS), args.out / "time.csv")
-    write_text("\n\n".join(parts) + "\n", args.out / "time.md")
-    write_text("\n\n".join(tex) + "\n", args.out / "time.tex")
+    parts = [
+        Part("Ours: time by phase", *cells(ours), NOTES["time"]),
+        Part("Published by the paper", *cells(theirs), published_note("time", "Per cent of the time")),
+    ]
+    write_forms([*ours, *theirs], COLUMNS, parts, args.out / "time")
     return f"{len(ours)} rows"
 
 

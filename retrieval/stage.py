@@ -7,6 +7,7 @@ A stage is `python -m package.name --config JSON --out …`. Its settings are on
 import argparse
 import ctypes
 import difflib
+import functools
 import json
 import logging
 import os
@@ -50,14 +51,17 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+@functools.cache
+def _schema() -> Any:
+    return yaml.safe_load(SCHEMA.read_text())
+
+
 def check(params: Mapping[str, Any], section: str | None = None) -> None:
     """Check parameters (or one section of them) against the schema.
 
     Raises UserError that names the first wrong key, its nearest valid name or the allowed values.
     """
-    schema = yaml.safe_load(SCHEMA.read_text())
-    if section:
-        schema = schema["properties"][section]
+    schema = _schema()["properties"][section] if section else _schema()
     errors = sorted(
         jsonschema.Draft202012Validator(schema).iter_errors(params),
         key=lambda error: (error.validator != "additionalProperties", str(error)),  # a typo lacks a key too

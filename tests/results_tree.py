@@ -52,8 +52,11 @@ def write_iteration(root: Path, arm: str, seed: int, k: int, f1: float) -> Path:
     """`runs/<arm>/s<seed>/<kkk>` below `root`: one trajectory of a search and an answer."""
     folder = root / "runs" / arm / f"s{seed}" / f"{k:03d}"
     tables.write_json({"overall": block(f1, 1), "benchmarks": {}, "provenance": {}}, folder / "metrics.json")
-    tables.write_json({"metrics": {"kl": 0.001 * k, "loss": -0.5}}, folder / "policy.json")
-    tables.write_json({"flat_advantage": 0.25, "adaptivity": None}, folder / "health.json")
+    metrics = {"kl": 0.001 * k, "loss": -0.5, "policy_tokens": 100 * seed}
+    tables.write_json({"metrics": metrics}, folder / "policy.json")
+    health = {"flat_advantage": 0.25, "adaptivity": None, "credited_tokens": 0.5}
+    health |= {"gold_logprob_start": -2.0, "gold_logprob_end": -1.5}
+    tables.write_json(health, folder / "health.json")
     empty = dict.fromkeys(("gold_logprob", "info_gain", "outcome", "f1", "em", "format_ok"))
     scores = [
         turn(0, **empty | {"gold_logprob": -2.0}, old_logprobs=[], ref_logprobs=[]),

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from golden import CASES, EXPECTED
+from golden import CASES, EXPECTED, WEIGHTED
 from test_methods import DEFAULTS
 
 from igpo import advantage, schema
@@ -52,6 +52,26 @@ def test_a_method_sees_tokens_and_what_was_shown_ahead_of_each_turn():
     assert found.shown == [(None,), (None, "hit 1"), (None, "hit 1", "hit 2")]
 
 
+def test_weights_move_from_start_to_end_over_a_run():
+    scheduled = SimpleNamespace(**vars(PARAMS) | {"gain_weight": [1.0, 0.5], "outcome_weight": [0.5, 1.0]})
+
+    def credits(progress: float) -> list[float]:
+        rows = advantages(*ragged(), advantage.at_progress(scheduled, progress))
+        return [row["advantage"] for row in rows]
+
+    start = [value for row in WEIGHTED["ragged"] for value in row]
+    assert credits(0.0) == pytest.approx(start, abs=2e-6)
+    middle = [0.75 * row["advantage"] for row in advantages(*ragged(), PARAMS)]
+    assert credits(0.5) == pytest.approx(middle)
+    end = [
+        2 * half - first for half, first in zip(middle, start, strict=True)
+    ]  # credits are linear in weights
+    assert credits(1.0) == pytest.approx(end, abs=4e-6)
+    assert advantage.at_progress(PARAMS, None) == PARAMS
+    with pytest.raises(UserError, match="gain_weight and outcome_weight change over a run: give --progress"):
+        advantage.at_progress(scheduled, None)
+
+
 def test_a_missing_information_gain_is_an_error():
     """The released code falls back to the outcome, silently."""
     rollouts, scores = table_rows("g0", [[0.1, 1.0]])
@@ -66,5 +86,5 @@ def test_scores_of_other_rollouts_are_refused(tmp_path):
     tables.write(scores[:-1], schema.SCORES, tmp_path / "s", schema.TURN_KEY)
     files = {"rollouts": tmp_path / "r", "scores": tmp_path / "s", "values": None, "out": tmp_path / "a"}
     with pytest.raises(UserError, match="score these rollouts again"):
-        advantage.run(SimpleNamespace(**files), PARAMS)
+        advantage.run(SimpleNamespace(**files, progress=None), PARAMS)
     assert not files["out"].exists()

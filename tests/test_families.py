@@ -1,105 +1,72 @@
 """A Qwen2.5-like model folder through the whole loop: tokenizer, chat template, tools, end tokens."""
 
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import tiny
-from small_index import build, call, write_corpus
-from small_qwen import tokenizer
+from small_loop import loop_start, stage
 
-from igpo import advantage, rollout, schema, score, train, warmup
+from igpo import advantage, rollout, schema, score, train
 from igpo.engine import Request, TransformersEngine
 from igpo.model import load, load_tokenizer
 from igpo.protocol import Renderer
 from igpo.protocols import PROTOCOLS, prepare
 from retrieval import tables
 
-ROOT = Path(__file__).parents[1]
-ASKED = [
-    ("q1", "Which element has the symbol Ne?", "Ne", ["neon"]),
-    ("q2", "Which element has the symbol Ar?", "Ar", ["argon"]),
-]
 
-
-def stage(main, section: str, *files: object, **over: object) -> None:
-    """Run a stage with the repository's parameters and `over`."""
-    settings = [
-        word for key, value in over.items() for word in ("--set", f"{section}.{key}={json.dumps(value)}")
-    ]
-    call(main, *files, "--params", ROOT / "params.yaml", *settings)
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Path:
+    return loop_start(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    """A random Qwen2 model with its tokenizer; the model ends a text with a token of its own."""
-    folder, words = tmp_path_factory.mktemp("qwen") / "base", tokenizer()
-    model = tiny("qwen2", len(words))
-    model.generation_config.eos_token_id = [words.eos_token_id, words.pad_token_id]
-    model.save_pretrained(folder)
-    words.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loop(base):
-    """Folder of one iteration from a warm start, with every stage's files."""
-    folder = base.parent
-    index = build(write_corpus(folder), "bm25", folder / "bm25")
-    rows = [
-        {"question_id": key, "benchmark": "b", "question": text, "answers": [answer], "supporting_ids": found}
-        | {"hops": 1, "split": "train", "type": ""}
-        for key, text, answer, found in ASKED
-    ]
-    tables.write(rows, schema.QUESTIONS, folder / "questions.parquet", schema.QUESTIONS_KEY)
-    given = ["--questions", folder / "questions.parquet", "--index", index]
-    learned = {"benchmarks": [], "traces": 2, "batch": 2, "epochs": 150, "lr": 5e-3, "k": 1}
-    stage(warmup.main, "warmup", "--policy", base, *given, "--out", folder / "warm", **learned)
+def loop(start, tmp_path_factory):
+    """Folder of one iteration from the warm start, with every stage's files."""
+    folder = tmp_path_factory.mktemp("iteration")
+    policy, asked = ["--policy", start / "warm"], ["--questions", start / "questions.parquet"]
     played = {"engine": "transformers", "benchmarks": [], "turn_tokens": 160, "max_tokens": 2000}
-    stage(
-        rollout.main, "rollout", "--policy", folder / "warm", *given, "--out", folder / "r.parquet", **played
-    )
-    policy = ["--policy", folder / "warm", "--rollouts", folder / "r.parquet"]
-    stage(score.main, "score", *policy, *given[:2], "--out", folder / "s.parquet")
-    credit = ["--scores", folder / "s.parquet"]
-    stage(advantage.main, "advantage", *policy[2:], *credit, "--out", folder / "a.parquet")
+    files = [*policy, *asked, "--index", start / "bm25", "--out", folder / "r.parquet"]
+    stage(rollout.main, "rollout", *files, **played)
+    rollouts = ["--rollouts", folder / "r.parquet"]
+    stage(score.main, "score", *policy, *rollouts, *asked, "--out", folder / "s.parquet")
+    credit = [*rollouts, "--scores", folder / "s.parquet"]
+    stage(advantage.main, "advantage", *credit, "--out", folder / "a.parquet")
     credit += ["--advantages", folder / "a.parquet"]
     stage(train.main, "train", *policy, *credit, "--out", folder / "next")
     return folder
 
 
-def test_it_searches_and_answers_in_the_protocol(loop):
+def test_it_searches_and_answers_in_the_protocol(start, loop):
     trajectories = schema.trajectories(tables.read(loop / "r.parquet", schema.ROLLOUTS).to_pylist())
     assert len(trajectories) == 8
     played = [rows for rows in trajectories if rows[-1]["stop"] == "answered" and len(rows) == 3]
     assert len(played) >= 4
-    end = load_tokenizer(loop / "warm").convert_tokens_to_ids("<|im_end|>")
+    end = load_tokenizer(start / "warm").convert_tokens_to_ids("<|im_end|>")
     for rows in played:
         assert rows[1]["tool"] == "web_search"
         assert rows[1]["hit_ids"]
         assert [row["policy_ids"][-1] for row in rows[1:]] == [end, end]
 
 
-def test_it_is_scored_and_trained(loop):
+def test_it_is_scored_and_trained(start, loop):
     scores = tables.read(loop / "s.parquet", schema.SCORES).to_pylist()
     gains = [row["info_gain"] for row in scores if row["info_gain"] is not None]
     assert gains
     assert all(row["gold_logprob"] < 0 for row in scores if row["outcome"] is None)
     assert pq.read_metadata(loop / "r.parquet").metadata[b"protocol"] == b"igpo"
     before, after = (
-        torch.cat([weight.flatten() for weight in load(loop / name, torch.float32, "sdpa").parameters()])
-        for name in ("warm", "next")
+        torch.cat([weight.flatten() for weight in load(folder, torch.float32, "sdpa").parameters()])
+        for folder in (start / "warm", loop / "next")
     )
     assert after.isfinite().all()
     assert not torch.equal(before, after)
-    assert load_tokenizer(loop / "next").chat_template == load_tokenizer(loop / "warm").chat_template
+    assert load_tokenizer(loop / "next").chat_template == load_tokenizer(start / "warm").chat_template
 
 
-def test_every_end_token_of_the_model_ends_a_turn(base):
+def test_every_end_token_of_the_model_ends_a_turn(start):
     """Qwen2.5 ends a turn with <|im_end|> and a text with <|endoftext|>; both count, neither is text."""
-    engine, words = TransformersEngine(base, 512), load_tokenizer(base)
+    engine, words = TransformersEngine(start / "base", 512), load_tokenizer(start / "base")
     renderer = Renderer(words, prepare("igpo"))
     assert engine.ends == {words.convert_tokens_to_ids(name) for name in ("<|im_end|>", "<|endoftext|>")}
     asked = renderer.prompt("Who?")
@@ -114,8 +81,8 @@ def test_every_end_token_of_the_model_ends_a_turn(base):
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_rollouts_are_scored_in_their_protocol(base, loop, tmp_path, name):
-    files = ["--questions", loop / "questions.parquet", "--index", loop / "bm25"]
+def test_rollouts_are_scored_in_their_protocol(start, tmp_path, name):
+    base, files = start / "base", ["--questions", start / "questions.parquet", "--index", start / "bm25"]
     over = {"engine": "transformers", "benchmarks": [], "turn_tokens": 4, "samples": 1, "protocol": name}
     stage(rollout.main, "rollout", "--policy", base, *files, "--out", tmp_path / "r.parquet", **over)
     policy = ["--policy", base, "--rollouts", tmp_path / "r.parquet"]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from golden import CASES, EXPECTED, NEIGHBOURS, SHOWN, TOKENS, WEIGHTED
 
-from igpo.methods import METHODS, Trajectory, discounted, z_scores
+from igpo.methods import METHODS, WITH_CRITIC, Trajectory, discounted, z_scores
 from retrieval.stage import SCHEMA
 
 DEFAULTS = {
@@ -22,7 +22,7 @@ DEFAULTS = {
     "omega": 1.0,
     "alpha": 0.3,
 }
-WITHOUT_CRITIC = [name for name in METHODS if name != "ppo"]
+WITHOUT_CRITIC = [name for name in METHODS if name not in WITH_CRITIC]
 
 
 def run(method: str, batch: list[Trajectory], **changed) -> list[list[float]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import results_tree
 
 from igpo import experiment, plan, status
 from retrieval import stage
@@ -58,6 +59,7 @@ def wrong(params: dict, path: str, value: object) -> dict:
     ("path", "value", "said"),
     [
         ("advantage.gama", 0.9, "unknown key 'gama' in advantage; nearest valid key: 'gamma'"),
+        ("advantage.gain_weight", [1.0, 0.5, 0.2], "advantage.gain_weight: [1.0, 0.5, 0.2] is too long"),
         ("rolout", {}, "unknown key 'rolout' in top level; nearest valid key: 'rollout'"),
         ("rollout.samples", -1, "rollout.samples: -1 is less than the minimum"),
         (
@@ -170,6 +172,19 @@ def test_a_judge_is_asked_for_evaluations_only_and_off_by_default(params, tmp_pa
     assert rules["judge"] == rules["evaluation_rollout"] == 5
 
 
+def test_only_weights_that_change_make_an_arm_depend_on_the_number_of_iterations(tmp_path):
+    (tmp_path / "mine.yaml").write_text("run: {arms: [igpo, curriculum], iterations: 4}\n")
+    command = [sys.executable, "-m", "snakemake", "results/policies.sha256", "-n", "--printshellcmds"]
+    options = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
+    options += ["--configfile", str(tmp_path / "mine.yaml")]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT)
+    shown = re.findall(
+        r"igpo\.advantage .*/(\w+)/s1/(\d+)/rollouts.*?(?:--progress (\S+))? +--out", done.stdout
+    )
+    plain = {("igpo", f"00{k}", "") for k in (1, 2, 3, 4)}
+    assert set(shown) == plain | {("curriculum", f"00{k}", str(k / 4)) for k in (1, 2, 3, 4)}
+
+
 def test_the_papers_experiment_plans_as_a_whole(tmp_path):
     options = ["--configfile", str(ROOT / "experiments" / "paper.yaml")]
     rules = plans(tmp_path, "all", *options)
@@ -200,6 +215,40 @@ def test_runs_and_evaluations_follow_the_parameters(params):
     assert list(experiment.evaluations({**run, "iterations": 0})) == ["rag", "warmup"]
 
 
+def test_a_plan_has_the_arms_of_comparisons_and_their_critics(params):
+    params["run"] |= {"arms": ["igpo"], "seeds": [1, 2], "iterations": 3}
+    numbers = plan.volume(plan.with_comparisons(params, ["algorithms"]), {})
+    arms = len(experiment.compared_arms(params, "algorithms"))  # igpo and ppo among them
+    assert (numbers["runs"], numbers["of them with a critic"]) == (2 * arms, 2)
+    assert numbers["updates"] == 2 * 3 * (arms + 1)
+    assert numbers["of them for critics"] * arms == numbers["training tokens"]
+    assert plan.disk_bytes(numbers, 1000, keep_states=True) == 1000 * (8 * numbers["updates"] + 2 * 2)
+    found = plan.hours(numbers, {"rollout": 10.0, "critic": 5.0})
+    played = numbers["training tokens"] + numbers["evaluation tokens"]
+    assert found["rollout"] == pytest.approx(played / 36_000)
+    assert found["critic"] == pytest.approx(numbers["of them for critics"] / 18_000)
+    assert found["score"] is found["train"] is None
+
+
+def test_throughput_is_measured_from_what_ran(tmp_path, capsys):
+    results_tree.write_iteration(tmp_path / "results", "igpo", 1, 1, f1=0.5)  # 5 tokens
+    timed = tmp_path / "logs/benchmark/runs/igpo/s1/001"
+    timed.mkdir(parents=True)
+    for phase, seconds in (("rollout", 2), ("train", 10)):
+        (timed / f"{phase}.tsv").write_text(f"s\th:m:s\n{seconds}.0\t0:00:{seconds}\n")
+    assert plan.measured(tmp_path) == {"rollout": 2.5, "train": 0.5}
+    files = [
+        word for name in ("params.yaml", "experiments/paper.yaml") for word in ("--params", str(ROOT / name))
+    ]
+    options = ["--root", str(tmp_path), "--weights", "7.6e9", "--questions", "test=3197", "--tokens", "4000"]
+    plan.main([*files, *options, "--throughput", "train=1000"])
+    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["training tokens"] == f"{6 * 30_720 * 4000:,}"
+    assert lines["memory of training, without activations"] == "121.6 GB"
+    assert lines["time of train"] == f"{6 * 30_720 * 4 / 3600:,.2f} h at 1,000 tokens/s"
+    assert lines["time of score"] == "not measured here"
+
+
 def test_plan_multiplies_and_status_counts(params, tmp_path, capsys):
     run = {
         "arms": ["igpo"],
@@ -213,7 +262,8 @@ def test_plan_multiplies_and_status_counts(params, tmp_path, capsys):
     params["evaluate"]["rollout"] = {"questions": None, "samples": 1}
     numbers = plan.volume(params, {"test": 7})
     assert numbers["training trajectories"] == 2 * 3 * 5 * 4
-    assert numbers["training tokens at most"] == 12_000
+    assert numbers["training tokens"] == 12_000
+    assert plan.volume(params, {"test": 7}, length=30)["training tokens"] == 3600
     assert numbers["evaluation trajectories"] == 4 * 7
     assert plan.disk_bytes(numbers, 1000, keep_states=False) == 1000 * (2 * 8 + 6 * 2)
     with pytest.raises(UserError, match="give --questions test=N"):

@@ -10,7 +10,17 @@ import pytest
 import results_tree
 import yaml
 
-from igpo import comparison, per_question, published, report, show, tables, tables_text, time_by_phase
+from igpo import (
+    comparison,
+    figures,
+    per_question,
+    published,
+    report,
+    show,
+    tables,
+    tables_text,
+    time_by_phase,
+)
 from retrieval.stage import UserError
 
 PARAMS = SimpleNamespace(baseline="closed_book", bootstrap=200, seed=0)
@@ -184,11 +194,28 @@ def test_report_is_one_page_without_anything_from_elsewhere(made, params, tmp_pa
     options |= {"questions": tmp_path / "train.parquet", "out": tmp_path / "report.html"}
     report.main(results_tree.command(*made, **options))
     text = (tmp_path / "report.html").read_text()
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 1 + len(figures.FIGURES)
     assert "Which &lt;city&gt;?" in text
     assert not re.search(r"(?:src|href)=[\"'](?!#)|@import|<script|<link", text.replace("xlink:href", "href"))
     report.main(results_tree.command(*made, **options | {"out": tmp_path / "again.html"}))
     assert (tmp_path / "again.html").read_text() == text
+
+
+def test_figures_are_drawn_against_the_tokens_that_made_a_policy(made, tmp_path):
+    rows = figures.with_derived([tables.curve_row(folder) for folder in made[1]])
+    assert [row["update_tokens"] for row in rows] == [0.0, 50.0, 0.0, 100.0]  # half of 100, of 200
+    assert [row["gold_entropy_reduction"] for row in rows] == [0.5] * 4
+    unknown = figures.with_derived([rows[0] | {"gold_logprob_start": None, "credited_tokens": None}])
+    assert (unknown[0]["update_tokens"], unknown[0]["gold_entropy_reduction"]) == (0.0, None)
+    written = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        figures.main(["--iterations", *map(str, made[1]), "--out", str(out)])
+        written.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert written[0] == written[1]
+    assert set(written[0]) == {f"{name}.svg" for name in figures.FIGURES}
+    for name, (_, x, panels) in figures.FIGURES.items():
+        text = written[0][f"{name}.svg"].decode()
+        assert all(f">{words}</text>" in text for words in (figures.X_LABELS[x], "igpo", *panels.values()))
 
 
 def test_published_tables_agree_with_the_papers_averages():

@@ -23,6 +23,7 @@ with contextlib.suppress(BlockingIOError):
     fcntl.flock(ALIVE, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 from igpo import experiment, published
+from igpo.methods import WITH_CRITIC
 from retrieval.stage import UserError, apply_arm, merge, numbers, read_params
 
 # `config` holds what --configfile and --config gave. One line and exit code 2 for what a user can mend;

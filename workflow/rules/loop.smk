@@ -105,7 +105,7 @@ def previous_critic_files(wildcards):
 
 def values(wildcards):
     """A critic's values, for arms that ask for them."""
-    return f"{FOLDER}/values.parquet" if ARMS[wildcards.arm]["advantage"]["method"] == "ppo" else []
+    return f"{FOLDER}/values.parquet" if ARMS[wildcards.arm]["advantage"]["method"] in WITH_CRITIC else []
 
 
 rule critic:
@@ -136,6 +136,12 @@ rule critic:
         " --out {params.out} > {log} 2>&1"
 
 
+def progress(wildcards):
+    """The share of the run's iterations done with this one, for arms with weights that change over a run."""
+    changing = any(isinstance(value, list) for value in ARMS[wildcards.arm]["advantage"].values())
+    return f"--progress {int(wildcards.k) / RUN['iterations']}" if changing else ""
+
+
 rule advantage:
     input:
         rollouts=f"{FOLDER}/rollouts.parquet",
@@ -150,9 +156,10 @@ rule advantage:
         code=code("igpo.advantage"),
         config=arm_section("advantage"),
         values=lambda wildcards, input: f"--values {input.values}" if input.values else "",
+        progress=progress,
     shell:
         "exec python -m igpo.advantage --config {params.config:q} --rollouts {input.rollouts}"
-        " --scores {input.scores} {params.values} --out {output} > {log} 2>&1"
+        " --scores {input.scores} {params.values} {params.progress} --out {output} > {log} 2>&1"
 
 
 rule train:

@@ -252,6 +252,24 @@ rule show_table:
         "tee {output} < {input}"
 
 
+# `snakemake figures`
+rule figures:
+    input:
+        CURVES,
+    output:
+        expand(
+            "results/figures/{name}.svg",
+            name=["training", "token_efficiency", "collapse", "gold_entropy"],
+        ),
+    log:
+        "logs/figures.log",
+    params:
+        code=code("igpo.figures"),
+        iterations=RUN_FOLDERS,
+    shell:
+        "exec python -m igpo.figures --iterations {params.iterations} --out results/figures > {log} 2>&1"
+
+
 rule report:
     input:
         CURVES,

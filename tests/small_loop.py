@@ -1,0 +1,55 @@
+"""A Qwen2.5-like model that was taught the protocol, its questions and index: where a small loop begins."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+from conftest import tiny
+from small_index import PARAMS, build, call, write_corpus
+from small_qwen import tokenizer
+
+from igpo import schema, warmup
+from retrieval import tables
+from retrieval.stage import apply_arm, read_params
+
+# The same words twice, so that half of what the warm start samples searches, and answers, amiss.
+ASKED = [
+    ("q1", "Which gas?", "Ne", ["neon"]),
+    ("q2", "Which gas?", "Ar", ["argon"]),
+]
+SETTINGS = read_params([PARAMS])
+
+
+def stage(main, section: str, *files: object, arm: str | None = None, **over: object) -> None:
+    """Run a stage with the repository's parameters, an arm's and `over`."""
+    call(main, *files, "--config", json.dumps(apply_arm(SETTINGS, arm)[section] | over))
+
+
+def loop_start(factory) -> Path:
+    """Folder with corpus.parquet, bm25/, questions.parquet, the random model base/ and the warm start warm/.
+
+    Made by the real stages, once per test run; `factory` is pytest's tmp_path_factory.
+    """
+    return _loop_start(factory.getbasetemp() / "loop")
+
+
+@cache
+def _loop_start(folder: Path) -> Path:
+    folder.mkdir()
+    words = tokenizer()
+    model = tiny("qwen2", len(words))
+    # the model ends a text with a token of its own
+    model.generation_config.eos_token_id = [words.eos_token_id, words.pad_token_id]
+    model.save_pretrained(folder / "base")
+    words.save_pretrained(folder / "base")
+    index = build(write_corpus(folder), "bm25", folder / "bm25")
+    rows = [
+        {"question_id": key, "benchmark": "b", "question": text, "answers": [answer], "supporting_ids": found}
+        | {"hops": 1, "split": "train", "type": ""}
+        for key, text, answer, found in ASKED
+    ]
+    tables.write(rows, schema.QUESTIONS, folder / "questions.parquet", schema.QUESTIONS_KEY)
+    given = ["--policy", folder / "base", "--questions", folder / "questions.parquet", "--index", index]
+    learned = {"benchmarks": [], "traces": 2, "batch": 2, "epochs": 150, "lr": 5e-3, "k": 1}
+    stage(warmup.main, "warmup", *given, "--out", folder / "warm", **learned)
+    return folder
