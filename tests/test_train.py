@@ -34,6 +34,7 @@ PARAMS = SimpleNamespace(
     max_grad_norm=1.0,
     batch_tokens=4096,
     checkpoint=False,
+    processes=1,
 )
 
 
