@@ -1,8 +1,8 @@
 """One policy update: `policy, rollouts, scores, advantages -> policy folder`.
 
-Weights and AdamW's state live in fp32; the passes run in bf16 where the machine is fast at it. The folder
-holds the bf16 policy, and in `training_state.st` what bf16 drops of every weight and the optimiser's
-moments (in bf16), from which the next update goes on. Groups are packed without padding and share their
+Weights and AdamW's state live in fp32, over several processes a share in each; the passes run in bf16 where
+the machine is fast at it. The folder holds the bf16 policy and the state from which the next update goes on
+(`igpo/training_state.py`). Groups are packed without padding and share their
 prompt; only policy tokens have a loss.
 """
 
@@ -17,13 +17,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from igpo import distributed, schema
+from igpo import distributed, lora, schema
 from igpo.loss import Columns, Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, depth, packs
 from igpo.schema import Rows, trajectories, turn_key
+from igpo.training_state import load_state, open_optimiser, save_state
 from igpo.tree_pass import check_model
 from igpo.trees import cut, groups, tree
 from retrieval import stage, tables
@@ -33,64 +33,45 @@ from retrieval.stage import UserError
 log = logging.getLogger("igpo")
 
 
-def open_optimiser(model: Any, state_file: Path | None, params: SimpleNamespace) -> torch.optim.AdamW:
-    """AdamW over the model's weights, both as the last update left them in `state_file`, if there is one."""
-    named = dict(model.named_parameters())
-    optimiser = torch.optim.AdamW(
-        named.values(), lr=params.lr, betas=(0.9, 0.999), weight_decay=params.weight_decay, fused=True
-    )
-    if state_file is not None:
-        state = load_file(state_file)
-        for name, weight in named.items():
-            if f"rest.{name}" not in state:
-                continue  # never had a gradient
-            weight.data.add_(distributed.placed_like(state[f"rest.{name}"], weight))
-            optimiser.state[weight] = {
-                "step": state["step"].to(weight.device, copy=True),
-                "exp_avg": distributed.placed_like(state[f"exp_avg.{name}"], weight),
-                "exp_avg_sq": distributed.placed_like(state[f"exp_avg_sq.{name}"], weight),
-            }
-    return optimiser
-
-
-def open_training(folder: Path, params: SimpleNamespace, longest: int = 0) -> tuple[Any, torch.optim.AdamW]:
-    """The policy in fp32 and its optimiser, both as the last update left them, for up to `longest` tokens.
-
-    Raises UserError as `model.load` and `check_model` do.
-    """
-    model = load(folder, torch.float32, "tree").train()
-    check_model(model, longest)
-    if params.checkpoint:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    distributed.shard(model)
-    state = folder / STATE
-    return model, open_optimiser(model, state if state.exists() else None, params)
-
-
 def autocast(device: str) -> torch.autocast:
     """bf16 passes over fp32 weights, where the machine is fast at it."""
     return torch.autocast(device, torch.bfloat16, enabled=compute_dtype() is torch.bfloat16)
 
 
-def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path) -> None:
-    """Write the weights' rest below bf16 and AdamW's moments; of several processes, which all call it, one does."""
-    state: dict[str, torch.Tensor] = {}
-    for name, weight in model.named_parameters():
-        kept = optimiser.state[weight]
-        if not kept:
-            continue  # has no gradient
-        value = distributed.whole(weight.data)
-        rounded = {f"rest.{name}": value - value.bfloat16().float()}
-        rounded |= {
-            f"{moment}.{name}": distributed.whole(kept[moment]) for moment in ("exp_avg", "exp_avg_sq")
-        }
-        if distributed.is_first():
-            state["step"] = kept["step"].cpu()
-            state |= {key: tensor.bfloat16().cpu() for key, tensor in rounded.items()}
+def open_training(folder: Path, params: SimpleNamespace, longest: int = 0) -> tuple[Any, torch.optim.AdamW]:
+    """The policy in fp32 and its optimiser, both as the last update left them, for up to `longest` tokens.
+
+    Raises UserError as `model.load` and `check_model` do, and where `params.lora` was another before.
+    """
+    state = load_state(folder / STATE)
+    if state and lora.rank_of(state) != params.lora:
+        raise UserError(
+            f"{folder / STATE}: was trained with train.lora {lora.rank_of(state) or 'null'}, not "
+            f"{params.lora or 'null'}: keep one value for all iterations of an arm"
+        )
+    model = load(folder, torch.float32, "tree").train()
+    check_model(model, longest)
+    if params.lora:
+        lora.adapt(model, params.lora, state)
+    if params.checkpoint:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    distributed.shard(model)
+    return model, open_optimiser(model, state, params)
+
+
+def next_policy(model: Any, folder: Path) -> Any:
+    """The model in bf16 as `folder` has it, whole and with its adapters merged.
+
+    Of several processes the first has it, and all must call it.
+    """
+    if not (distributed.is_sharded(model) or lora.is_adapted(model)):
+        return model.bfloat16()
+    weights = lora.merged(distributed.whole_weights(model))
     if not distributed.is_first():
-        return
-    with tables.replacing(path) as temporary:
-        save_file(state, temporary)
+        return None
+    policy = load(folder, torch.bfloat16, "tree")
+    policy.load_state_dict(weights, strict=False)  # tied weights have one name here
+    return policy
 
 
 @dataclass
@@ -225,7 +206,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     model, optimiser = open_training(args.policy, params, longest)
     metrics = [update(model, optimiser, batch, params) for _ in range(params.updates)][-1]
     save_state(model, optimiser, args.out / STATE)
-    policy = distributed.whole_model(model, args.policy)
+    policy = next_policy(model, args.policy)
     if distributed.is_first():
         write_policy(args, policy, metrics)
     return f"loss {metrics['loss']:+.4f}, gradient norm {metrics['grad_norm']:.3f}, KL {metrics['kl']:.5f}"
@@ -241,7 +222,7 @@ def write_policy(args: argparse.Namespace, policy: Any, metrics: dict[str, float
         "inputs": {name: tables.sha256(getattr(args, name)) for name in ("rollouts", "scores", "advantages")},
         "metrics": metrics,
     }
-    save(policy.bfloat16(), load_tokenizer(args.policy), args.out, manifest)
+    save(policy, load_tokenizer(args.policy), args.out, manifest)
 
 
 main = stage.command("train", arguments, distributed.over_processes("igpo.train", run), __doc__)

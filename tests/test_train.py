@@ -13,7 +13,7 @@ import torch
 from conftest import tiny
 from golden import CASES, CLIP_SCALES
 
-from igpo import schema, train
+from igpo import schema, train, training_state
 from igpo.methods import METHODS, Trajectory
 from igpo.model import STATE, load_tokenizer
 from retrieval import tables
@@ -35,6 +35,7 @@ PARAMS = SimpleNamespace(
     batch_tokens=4096,
     checkpoint=False,
     processes=1,
+    lora=None,
 )
 
 
@@ -201,7 +202,7 @@ def test_an_update_goes_on_from_what_was_saved(tmp_path):
     model, optimiser = train.open_training(tmp_path / "start", PARAMS)
     train.update(model, optimiser, groups[0], PARAMS)
     (tmp_path / "next").mkdir()
-    train.save_state(model, optimiser, tmp_path / "next" / STATE)
+    training_state.save_state(model, optimiser, tmp_path / "next" / STATE)
     copy, _ = train.open_training(tmp_path / "start", PARAMS)
     copy.load_state_dict(model.state_dict())
     copy.bfloat16().save_pretrained(tmp_path / "next")
