@@ -155,12 +155,12 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def whole_weights(model: Any) -> dict[str, torch.Tensor]:
-    """The model's weights in full; the first process has them, all must call it."""
+    """The model's weights in full, on the CPU; the first process has them, all must call it."""
     weights = {}
     for name, weight in model.named_parameters():
         value = whole(weight.data)
         if is_first():
-            weights[name] = value
+            weights[name] = value.cpu()
     return weights
 
 

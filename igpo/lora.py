@@ -42,7 +42,7 @@ def is_adapted(model: Any) -> bool:
 
 
 def entry(name: str, value: torch.Tensor) -> State:
-    """What a training state holds of an adapted model's weight: of A and B all, of W what they are added to."""
+    """What a training state holds of a weight of an adapted model: A, B, and W where they are added to it."""
     if ".lora_" in name:
         return {f"adapter.{name}": value}
     if ".base_layer." in name:

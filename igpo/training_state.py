@@ -1,4 +1,4 @@
-"""What an update leaves to the next one beside the policy: `training_state.st`, and the optimiser made from it.
+"""What an update leaves to the next one beside the policy: `training_state.st`, and the optimiser it makes.
 
 Of each weight the file holds what the folder's bf16 drops and AdamW's moments, all in bf16; of a model with
 LoRA its adapters with their moments in fp32, and the weights that they are added to.

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny
 from safetensors.torch import load_file
-from small_qwen import tokenizer
 from test_train import batch, stage_words
 
 from igpo import schema
@@ -35,20 +33,21 @@ stage.command("train", lambda parser: None, distributed.over_processes("failing"
 @pytest.fixture(scope="module")
 def words(tmp_path_factory) -> list[str]:
     """The stage's command line, but for --out, over groups of three and two trajectories."""
-    folder = tmp_path_factory.mktemp("stage")
-    tiny("llama").save_pretrained(folder / "tokenizer")
-    tokenizer().save_pretrained(folder / "tokenizer")
-    return stage_words(folder, folder / "tokenizer")
+    return stage_words(tmp_path_factory.mktemp("stage"))
 
 
-def run(module: str, words: list[str], path: Path = ROOT, **settings: object) -> subprocess.CompletedProcess:
-    options = [word for key, value in settings.items() for word in ("--set", f"train.{key}={value}")]
-    command = [sys.executable, "-m", module, *words, *options]
+def run(words: list[str], module: str = "igpo.train", path: Path = ROOT) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", module, *words]
     return subprocess.run(command, cwd=path, capture_output=True, text=True, check=False)
 
 
+def chosen(**settings: object) -> list[str]:
+    """Options of the stage's command line."""
+    return [word for key, value in settings.items() for word in ("--set", f"train.{key}={value}")]
+
+
 def trained(words: list[str], out: Path, **settings: object) -> Path:
-    done = run("igpo.train", [*words, "--out", str(out)], **settings)
+    done = run([*words, *chosen(**settings), "--out", str(out)])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("igpo.train: loss") == 1
     return out
@@ -93,7 +92,7 @@ def test_bad_input_ends_all_processes_with_one_line(words, tmp_path):
     credits = batch()[2]
     tables.write(credits[1:], schema.ADVANTAGES, tmp_path / "short.parquet", schema.TURN_KEY)
     bad = [*words, "--advantages", str(tmp_path / "short.parquet"), "--out", str(tmp_path / "out")]
-    done = run("igpo.train", bad, processes=2)
+    done = run([*bad, *chosen(processes=2)])
     assert done.returncode == 2
     assert done.stderr == (
         "error: advantages, scores: turn ('q1', 0, 1) of the rollouts is missing or differs\n"
@@ -104,6 +103,6 @@ def test_bad_input_ends_all_processes_with_one_line(words, tmp_path):
 def test_an_error_of_one_process_ends_all(words, tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
     config = words[words.index("--config") :]
-    done = run("failing", config, tmp_path, processes=2)
+    done = run([*config, *chosen(processes=2)], "failing", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: the disk is full\n"
