@@ -103,7 +103,7 @@ def shard(model: Any) -> None:
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
     for module in (*model.get_decoder().layers, model):
         fully_shard(module, mesh=mesh)
-        # Gradients are summed, not averaged: the loss has the whole batch's weights. Gloo has the sum alone.
+        # Gradients are summed, not averaged: the loss has the batch's weights. Gloo has plain sums alone.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
 
