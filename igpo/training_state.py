@@ -40,7 +40,8 @@ def open_optimiser(model: Any, state: lora.State, params: SimpleNamespace) -> to
 
 def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path) -> None:
     """Write the state of a model and its optimiser; the first process does, and all must call it."""
-    adapted, state = lora.is_adapted(model), {}
+    adapted = lora.is_adapted(model)
+    state: lora.State = {}
     for name, weight in model.named_parameters():
         kept = optimiser.state.get(weight, {})  # empty: has no gradient
         value = distributed.whole(weight.data)
