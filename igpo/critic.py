@@ -22,7 +22,8 @@ from igpo.methods import discounted
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Pack, Segment, depth, packs
 from igpo.schema import Rows, trajectories
-from igpo.train import autocast, open_optimiser, save_state
+from igpo.train import autocast
+from igpo.training_state import load_state, open_optimiser, save_state
 from igpo.tree_pass import check_model, states
 from igpo.trees import Scored, groups, tree
 from retrieval import stage, tables
@@ -104,7 +105,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     trees = [value_tree(group) for group in groups(rollouts)]
     critic = Critic(args.critic)
     check_model(critic.body, max(depth(segment) for segments in trees for segment in segments))
-    optimiser = open_optimiser(critic, args.critic / STATE if (args.critic / HEAD).exists() else None, params)
+    state = load_state(args.critic / STATE) if (args.critic / HEAD).exists() else {}
+    optimiser = open_optimiser(critic, state, params)
     values = learn(critic, trees, targets, params.batch_tokens)
     norm = float(torch.nn.utils.clip_grad_norm_(critic.parameters(), params.max_grad_norm))
     if not math.isfinite(norm):

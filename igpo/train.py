@@ -1,8 +1,8 @@
 """One policy update: `policy, rollouts, scores, advantages -> policy folder`.
 
-Weights and AdamW's state live in fp32; the passes run in bf16 where the machine is fast at it. The folder
-holds the bf16 policy, and in `training_state.st` what bf16 drops of every weight and the optimiser's
-moments (in bf16), from which the next update goes on. Groups are packed without padding and share their
+Weights and AdamW's state live in fp32, over several processes a share in each; the passes run in bf16 where
+the machine is fast at it. The folder holds the bf16 policy and the state from which the next update goes on
+(`igpo/training_state.py`). Groups are packed without padding and share their
 prompt; only policy tokens have a loss.
 """
 
@@ -17,14 +17,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from igpo import schema
+from igpo import distributed, lora, schema
 from igpo.loss import Columns, Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, depth, packs
 from igpo.schema import Rows, trajectories, turn_key
-from igpo.tree_pass import check_model, logprobs
+from igpo.training_state import load_state, open_optimiser, save_state
+from igpo.tree_pass import check_model
 from igpo.trees import cut, groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype
@@ -33,53 +33,45 @@ from retrieval.stage import UserError
 log = logging.getLogger("igpo")
 
 
-def open_optimiser(model: Any, state_file: Path | None, params: SimpleNamespace) -> torch.optim.AdamW:
-    """AdamW over the model's weights, both as the last update left them in `state_file`, if there is one."""
-    named = dict(model.named_parameters())
-    optimiser = torch.optim.AdamW(
-        named.values(), lr=params.lr, betas=(0.9, 0.999), weight_decay=params.weight_decay, fused=True
-    )
-    if state_file is not None:
-        state = load_file(state_file)
-        for name, weight in named.items():
-            if f"rest.{name}" not in state:
-                continue  # never had a gradient
-            weight.data += state[f"rest.{name}"].to(weight.device)
-            optimiser.state[weight] = {
-                "step": state["step"].clone(),
-                "exp_avg": state[f"exp_avg.{name}"].to(weight),
-                "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(weight),
-            }
-    return optimiser
-
-
-def open_training(folder: Path, params: SimpleNamespace) -> tuple[Any, torch.optim.AdamW]:
-    """The policy in fp32 and its optimiser, both as the last update left them."""
-    model = load(folder, torch.float32, "tree").train()
-    if params.checkpoint:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    state = folder / STATE
-    return model, open_optimiser(model, state if state.exists() else None, params)
-
-
 def autocast(device: str) -> torch.autocast:
     """bf16 passes over fp32 weights, where the machine is fast at it."""
     return torch.autocast(device, torch.bfloat16, enabled=compute_dtype() is torch.bfloat16)
 
 
-def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path) -> None:
-    """Write the weights' rest below bf16 and AdamW's moments."""
-    state: dict[str, torch.Tensor] = {}
-    for name, weight in model.named_parameters():
-        kept = optimiser.state[weight]
-        if not kept:
-            continue  # has no gradient
-        state["step"] = kept["step"].cpu()
-        state[f"rest.{name}"] = (weight.data - weight.data.bfloat16().float()).bfloat16().cpu()
-        for moment in ("exp_avg", "exp_avg_sq"):
-            state[f"{moment}.{name}"] = kept[moment].bfloat16().cpu()
-    with tables.replacing(path) as temporary:
-        save_file(state, temporary)
+def open_training(folder: Path, params: SimpleNamespace, longest: int = 0) -> tuple[Any, torch.optim.AdamW]:
+    """The policy in fp32 and its optimiser, both as the last update left them, for up to `longest` tokens.
+
+    Raises UserError as `model.load` and `check_model` do, and where `params.lora` was another before.
+    """
+    state = load_state(folder / STATE)
+    if state and lora.rank_of(state) != params.lora:
+        raise UserError(
+            f"{folder / STATE}: was trained with train.lora {lora.rank_of(state) or 'null'}, not "
+            f"{params.lora or 'null'}: keep one value for all iterations of an arm"
+        )
+    model = load(folder, torch.float32, "tree").train()
+    check_model(model, longest)
+    if params.lora:
+        lora.adapt(model, params.lora, state)
+    if params.checkpoint:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    distributed.shard(model)
+    return model, open_optimiser(model, state, params)
+
+
+def next_policy(model: Any, folder: Path) -> Any:
+    """The model in bf16 as `folder` has it, whole and with its adapters merged.
+
+    Of several processes the first has it, and all must call it.
+    """
+    if not (distributed.is_sharded(model) or lora.is_adapted(model)):
+        return model.bfloat16()
+    weights = lora.merged(distributed.whole_weights(model))
+    if not distributed.is_first():
+        return None
+    policy = load(folder, torch.bfloat16, "tree")
+    policy.load_state_dict(weights, strict=False)  # tied weights have one name here
+    return policy
 
 
 @dataclass
@@ -149,21 +141,24 @@ def training_groups(
 def accumulate(model: Any, batch: list[TrainingGroup], params: SimpleNamespace) -> tuple[float, list[Terms]]:
     """Add the gradient of the batch's loss to the weights, a token budget at a time; returns loss, terms.
 
-    A trajectory stays whole, so no ratio is cut.
+    A trajectory stays whole, so no ratio is cut. Of several processes each takes a share of the groups.
     """
-    loss, terms, rest = 0.0, [], iter(batch)
-    segments = [group.segments for group in batch]
+    numbers, idle = distributed.share([group.segments for group in batch], params.batch_tokens)
+    loss, terms, rest = 0.0, [], iter(batch[number] for number in numbers)
+    segments = [batch[number].segments for number in numbers]
     for packed, count in packs(segments, params.batch_tokens, model.device, "trained on"):
         part = list(itertools.islice(rest, count))
         columns = Columns(*torch.cat([group.columns for group in part], 1).to(model.device))
         spans = torch.cat([group.spans for group in part]).to(model.device)
         with autocast(model.device.type):
-            chosen = logprobs(model, packed)
+            chosen = distributed.logprobs_of(model, packed)
         term = policy_loss(chosen, columns, spans, params)
-        share = (term.loss * columns.weights).sum()
-        share.backward()
-        loss += share.item()
-        terms.append(Terms(*(value.detach() for value in term)))
+        part_loss = (term.loss * columns.weights).sum()
+        part_loss.backward()
+        loss += part_loss.item()
+        terms.append(Terms(*(value.detach().cpu() for value in term)))
+    for _ in range(idle):
+        distributed.idle_pass(model)
     return loss, terms
 
 
@@ -172,20 +167,22 @@ def update(
 ) -> dict[str, float]:
     """One optimiser step on the whole batch; returns its metrics."""
     optimiser.zero_grad()
-    loss, terms = accumulate(model, batch, params)
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm))
+    losses, terms = zip(*distributed.gathered(accumulate(model, batch, params)), strict=True)
+    norm = float(distributed.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm)))
     if not math.isfinite(norm):
         raise UserError(f"the gradient norm is {norm}: lower train.lr or look at the scores")
     optimiser.step()
-    kl, ratio = (torch.cat([getattr(term, name) for term in terms]) for name in ("kl", "ratio"))
-    clipped = torch.cat([term.clipped for term in terms]).float()
+    kl, ratio, clipped = (
+        torch.cat([getattr(term, name) for part in terms for term in part])
+        for name in ("kl", "ratio", "clipped")
+    )
     return {
-        "loss": loss,
+        "loss": sum(losses),
         "grad_norm": norm,
         "kl": kl.mean().item(),
         "ratio_mean": ratio.mean().item(),
         "ratio_max": ratio.max().item(),
-        "clip_fraction": clipped.mean().item(),
+        "clip_fraction": clipped.float().mean().item(),
         "policy_tokens": len(kl),
     }
 
@@ -205,11 +202,18 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     credits = tables.read(args.advantages, schema.ADVANTAGES).to_pylist()
     batch = training_groups(rollouts, scores, credits, params)
     torch.manual_seed(0)
-    model, optimiser = open_training(args.policy, params)
-    check_model(model, max(depth(segment) for group in batch for segment in group.segments))
+    longest = max(depth(segment) for group in batch for segment in group.segments)
+    model, optimiser = open_training(args.policy, params, longest)
     metrics = [update(model, optimiser, batch, params) for _ in range(params.updates)][-1]
-    args.out.mkdir(parents=True, exist_ok=True)
     save_state(model, optimiser, args.out / STATE)
+    policy = next_policy(model, args.policy)
+    if distributed.is_first():
+        write_policy(args, policy, metrics)
+    return f"loss {metrics['loss']:+.4f}, gradient norm {metrics['grad_norm']:.3f}, KL {metrics['kl']:.5f}"
+
+
+def write_policy(args: argparse.Namespace, policy: Any, metrics: dict[str, float]) -> None:
+    """Write the next policy's folder, manifest last."""
     parent = tables.read_json(args.policy / "policy.json") if (args.policy / "policy.json").exists() else {}
     manifest = {
         "source": parent.get("source", str(args.policy)),
@@ -218,11 +222,10 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         "inputs": {name: tables.sha256(getattr(args, name)) for name in ("rollouts", "scores", "advantages")},
         "metrics": metrics,
     }
-    save(model.bfloat16(), load_tokenizer(args.policy), args.out, manifest)
-    return f"loss {metrics['loss']:+.4f}, gradient norm {metrics['grad_norm']:.3f}, KL {metrics['kl']:.5f}"
+    save(policy, load_tokenizer(args.policy), args.out, manifest)
 
 
-main = stage.command("train", arguments, run, __doc__)
+main = stage.command("train", arguments, distributed.over_processes("igpo.train", run), __doc__)
 
 if __name__ == "__main__":
     main()

@@ -171,6 +171,8 @@ class _Head(torch.autograd.Function):
         of_logits.mul_(-gradient[:, None])
         of_logits[torch.arange(len(targets), device=targets.device), targets] += gradient
         of_hidden = (of_logits @ weight.float()).to(hidden.dtype)
+        if not ctx.needs_input_grad[2]:
+            return of_hidden, None, None
         return of_hidden, None, (of_logits.T @ hidden.float()).to(weight.dtype)
 
 

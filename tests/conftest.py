@@ -16,8 +16,8 @@ def base_model(tmp_path_factory) -> Path:
     return folder
 
 
-def tiny(family: str, vocabulary: int = 320) -> torch.nn.Module:
-    """A random two-layer model of a family, in fp32, with tree attention."""
+def tiny(family: str, vocabulary: int = 320, tied: bool = False) -> torch.nn.Module:
+    """A random two-layer model of a family, in fp32, with tree attention; `tied`: embeddings are the head."""
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
     import igpo.tree_pass  # noqa: F401  registers the attention
@@ -35,6 +35,7 @@ def tiny(family: str, vocabulary: int = 320) -> torch.nn.Module:
         num_attention_heads=6,
         num_key_value_heads=2,
         max_position_embeddings=2048,
+        tie_word_embeddings=tied,
         attn_implementation="tree",
     )
     return model_class(config).eval()

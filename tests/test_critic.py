@@ -14,7 +14,7 @@ from igpo import advantage, critic, schema
 from igpo.methods import gae
 from igpo.model import STATE, load_tokenizer
 from igpo.packing import packs
-from igpo.train import open_optimiser
+from igpo.training_state import load_state, open_optimiser
 from igpo.trees import groups
 from retrieval import tables
 from retrieval.stage import UserError
@@ -79,7 +79,7 @@ def test_a_critic_learns_what_follows(folder):
     targets = torch.tensor(critic.returns(rollouts, scores, 0.9))
     trees = [critic.value_tree(group) for group in groups(rollouts)]
     model = critic.Critic(folder)
-    optimiser = open_optimiser(model, None, PARAMS)
+    optimiser = open_optimiser(model, {}, PARAMS)
     errors = []
     for _ in range(20):
         optimiser.zero_grad()
@@ -106,7 +106,7 @@ def test_the_stage_values_then_learns_and_goes_on_from_its_files(folder, base_mo
     assert step(folder, 1) == [0.0] * 9  # the first head is all zeros
     second = step(tmp_path / "1", 2)
     loaded = critic.Critic(tmp_path / "1")
-    open_optimiser(loaded, tmp_path / "1" / STATE, PARAMS)
+    open_optimiser(loaded, load_state(tmp_path / "1" / STATE), PARAMS)
     assert second == pytest.approx(values(loaded, rollouts).tolist(), abs=1e-6)
     assert all(value != 0 for value in second)
     assert load_file(tmp_path / "2" / STATE)["step"] == 2

@@ -12,10 +12,11 @@ import pytest
 import torch
 from conftest import tiny
 from golden import CASES, CLIP_SCALES
+from small_qwen import tokenizer
 
-from igpo import schema, train
+from igpo import schema, train, training_state
 from igpo.methods import METHODS, Trajectory
-from igpo.model import STATE, load_tokenizer
+from igpo.model import STATE
 from retrieval import tables
 from retrieval.stage import UserError
 
@@ -34,6 +35,8 @@ PARAMS = SimpleNamespace(
     max_grad_norm=1.0,
     batch_tokens=4096,
     checkpoint=False,
+    processes=1,
+    lora=None,
 )
 
 
@@ -200,7 +203,7 @@ def test_an_update_goes_on_from_what_was_saved(tmp_path):
     model, optimiser = train.open_training(tmp_path / "start", PARAMS)
     train.update(model, optimiser, groups[0], PARAMS)
     (tmp_path / "next").mkdir()
-    train.save_state(model, optimiser, tmp_path / "next" / STATE)
+    training_state.save_state(model, optimiser, tmp_path / "next" / STATE)
     copy, _ = train.open_training(tmp_path / "start", PARAMS)
     copy.load_state_dict(model.state_dict())
     copy.bfloat16().save_pretrained(tmp_path / "next")
@@ -215,10 +218,10 @@ def test_an_update_goes_on_from_what_was_saved(tmp_path):
         torch.testing.assert_close(weight, model.get_parameter(name), rtol=1e-3, atol=2e-5)
 
 
-def stage_words(folder: Path, base_model: Path) -> list[str]:
-    """Command line of the stage, but for --out, over a tiny policy with a real tokenizer."""
+def stage_words(folder: Path) -> list[str]:
+    """Command line of the stage, but for --out, over a tiny policy with a small tokenizer."""
     tiny("llama").bfloat16().save_pretrained(folder / "policy")
-    load_tokenizer(base_model).save_pretrained(folder / "policy")
+    tokenizer().save_pretrained(folder / "policy")
     schemas = (schema.ROLLOUTS, schema.SCORES, schema.ADVANTAGES)
     words = ["--policy", str(folder / "policy")]
     for name, rows, columns in zip(("rollouts", "scores", "advantages"), batch(), schemas, strict=True):
@@ -228,8 +231,8 @@ def stage_words(folder: Path, base_model: Path) -> list[str]:
     return [*words, "--config", json.dumps(section)]
 
 
-def test_a_killed_stage_ends_as_an_undisturbed_one(base_model, tmp_path):
-    words = stage_words(tmp_path, base_model)
+def test_a_killed_stage_ends_as_an_undisturbed_one(tmp_path):
+    words = stage_words(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = [sys.executable, "-m", "igpo.train", *words, "--out"]
     subprocess.run([*command, whole], check=True)

@@ -162,6 +162,11 @@ rule advantage:
         " --scores {input.scores} {params.values} {params.progress} --out {output} > {log} 2>&1"
 
 
+def processes(wildcards):
+    """GPUs that the policy's update takes."""
+    return ARMS[wildcards.arm]["train"]["processes"]
+
+
 rule train:
     input:
         previous_state,
@@ -177,9 +182,9 @@ rule train:
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/train.tsv"
     priority: depth(3)
-    threads: MODEL_THREADS
+    threads: lambda wildcards: processes(wildcards) * MODEL_THREADS
     resources:
-        gpu=1,
+        gpu=lambda wildcards: processes(wildcards),
     params:
         code=code("igpo.train"),
         config=arm_section("train"),

@@ -1,0 +1,112 @@
+"""Several processes make the update of one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny
+from safetensors.torch import load_file
+from test_train import batch, stage_words
+
+from igpo import schema
+from igpo.model import STATE
+from retrieval import tables
+
+ROOT = Path(__file__).parents[1]
+STEP = 1e-3  # AdamW moves a weight by about train.lr
+FAILING = """
+import torch
+from igpo import distributed
+from retrieval import stage
+
+def run(args, params):
+    if torch.distributed.get_rank() == 1:
+        raise stage.UserError("the disk is full")
+    torch.distributed.barrier()  # which the other never reaches
+    return "done"
+
+stage.command("train", lambda parser: None, distributed.over_processes("failing", run), None)()
+"""
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> list[str]:
+    """The stage's command line, but for --out, over groups of three and two trajectories."""
+    folder = tmp_path_factory.mktemp("stage")
+    words = stage_words(folder)
+    tiny("llama", tied=True).bfloat16().save_pretrained(folder / "policy")
+    return words
+
+
+def run(words: list[str], module: str = "igpo.train", path: Path = ROOT) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", module, *words]
+    return subprocess.run(command, cwd=path, capture_output=True, text=True, check=False)
+
+
+def chosen(**settings: object) -> list[str]:
+    """Options of the stage's command line."""
+    return [word for key, value in settings.items() for word in ("--set", f"train.{key}={value}")]
+
+
+def trained(words: list[str], out: Path, **settings: object) -> Path:
+    done = run([*words, *chosen(**settings), "--out", str(out)])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("igpo.train: loss") == 1
+    return out
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """In fp32, as the next update begins with them."""
+    state = load_file(folder / STATE)
+    return {
+        name: weight.float() + state[f"rest.{name}"]
+        for name, weight in load_file(folder / "model.safetensors").items()
+    }
+
+
+def same(left: Path, right: Path) -> None:
+    """Metrics agree to fp32's rounding; weights to what files keep of them and a hundredth of AdamW's step.
+
+    The step is the gradient over its own size, so a gradient of terms that cancel has few good digits.
+    """
+    metrics = [tables.read_json(folder / "policy.json")["metrics"] for folder in (left, right)]
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
+    assert sorted(path.name for path in left.iterdir()) == sorted(path.name for path in right.iterdir())
+    others = weights(right)
+    for name, weight in weights(left).items():
+        torch.testing.assert_close(weight, others[name], rtol=2**-15, atol=STEP / 100)
+
+
+def test_several_processes_make_the_update_of_one(words, tmp_path):
+    """Two pass five trajectories; from where they ended, three pass two groups, one of them without any."""
+    one = trained(words, tmp_path / "one", batch_tokens=30)
+    two = trained(words, tmp_path / "two", batch_tokens=30, processes=2)
+    same(one, two)
+    more = {"batch_tokens": 80, "checkpoint": "true"}
+    again = trained([*words, "--policy", str(one)], tmp_path / "again", **more)
+    three = trained([*words, "--policy", str(two)], tmp_path / "three", **more, processes=3)
+    same(again, three)
+    moved = (weights(again)["model.norm.weight"] - weights(one)["model.norm.weight"]).abs()
+    assert moved.mean() > STEP / 10
+
+
+def test_bad_input_ends_all_processes_with_one_line(words, tmp_path):
+    credits = batch()[2]
+    tables.write(credits[1:], schema.ADVANTAGES, tmp_path / "short.parquet", schema.TURN_KEY)
+    bad = [*words, "--advantages", str(tmp_path / "short.parquet"), "--out", str(tmp_path / "out")]
+    done = run([*bad, *chosen(processes=2)])
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: advantages, scores: turn ('q1', 0, 1) of the rollouts is missing or differs\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_one_process_ends_all(words, tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING)
+    config = words[words.index("--config") :]
+    done = run([*config, *chosen(processes=2)], "failing", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the disk is full\n"
