@@ -22,10 +22,9 @@ process; vLLM's own generation samples as many tokens after each prompt, without
 The iteration is that of one question whose trajectories search in every turn: rollouts, scoring and one \
 optimiser step, everything loaded. The plain loop asks transformers' `generate` with the whole context each \
 turn, makes one forward pass per turn for the gold answer and one for old log-probabilities, and trains on \
-padded batches with full logits. The run is the one whose logs are in `logs/`, alone on the machine or not \
-(the load below is that of reading them): time of generation and searches, of forward and backward passes, of \
-building indexes and measuring coverage is work; starting processes and the engine, loading models, tables \
-and Snakemake are not.
+padded batches with full logits. The run is the one whose logs are in `logs/`; the load below it is that of \
+reading them. Time of generation and searches, of forward and backward passes, of building indexes and \
+measuring coverage is work; starting processes and the engine, loading models, tables and Snakemake are not.
 """
 
 
