@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 
 from benchmarks import update
-from benchmarks.workload import Shape
+from benchmarks.workload import Shape, rollouts
 from igpo import train
 from igpo.model import load, load_tokenizer
 from retrieval.encoder import compute_dtype
@@ -31,13 +31,14 @@ def main() -> None:
     args = parser.parse_args()
     shape = Shape(TRAJECTORY.turns * args.group, TRAJECTORY.prompt, observation=TRAJECTORY.observation)
     tokenizer = load_tokenizer(args.model)
+    rows = rollouts(shape, tokenizer)
     if args.work == "scoring":
         model = load(args.model, compute_dtype(), "tree").eval()
-        update.scored(model, update.scoring_trees(shape, tokenizer, information_gain=True))
+        update.scored(model, update.scoring_trees(rows, tokenizer, information_gain=True))
     else:
         torch.manual_seed(0)
         model, optimiser = train.open_training(args.model, TRAINING)
-        _, single = update.training_groups(model, shape, tokenizer)
+        _, single = update.training_groups(model, rows, tokenizer)
         train.update(model, optimiser, single, TRAINING)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 

@@ -16,6 +16,15 @@ SmolLM2-135M, article text; prompt of 300 tokens, turns of 60 policy and 250 obs
 trajectories of ten turns, so a group of eight is four such packs and costs four times as much; one pass per \
 turn is timed on one of the two and counted twice. Memory is the peak of a whole process. Written by \
 `python -m benchmarks.performance`.
+
+Rollouts have the default experiment's warm start, training questions and BM25 index, opened in the same \
+process; vLLM's own generation samples as many tokens after each prompt, without seeds or log-probabilities. \
+The iteration is that of one question whose trajectories search in every turn: rollouts, scoring and one \
+optimiser step, everything loaded. The plain loop asks transformers' `generate` with the whole context each \
+turn, makes one forward pass per turn for the gold answer and one for old log-probabilities, and trains on \
+padded batches with full logits. The run is the one whose logs are in `logs/`; the load below it is that of \
+reading them. Time of generation and searches, of forward and backward passes, of building indexes and \
+measuring coverage is work; starting processes and the engine, loading models, tables and Snakemake are not.
 """
 
 

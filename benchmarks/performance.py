@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import page, plain, update
+from benchmarks import finished_run, iteration, page, plain, update
 from benchmarks.measure import Load, alternate, machine, matmul, matmul_flops, ratios
 from benchmarks.workload import Shape, forced, rollouts
 from igpo import model as model_stage
@@ -45,6 +45,8 @@ class Size:
     groups: tuple[int, ...]
     observations: tuple[int, ...]
     memory_groups: tuple[int, ...]
+    samples: tuple[int, int]  # a question's trajectories in part `rollouts`: short ones, long ones
+    long_turns: int
 
 
 SIZES = {
@@ -57,6 +59,8 @@ SIZES = {
         groups=(1, 2, 4, 8),
         observations=(100, 500, 1000, 1500),
         memory_groups=(2, 4, 8),
+        samples=(8, 8),
+        long_turns=10,
     ),
     "small": Size(
         repeats=1,
@@ -67,6 +71,8 @@ SIZES = {
         groups=(1, 2),
         observations=(20, 60),
         memory_groups=(1,),
+        samples=(1, 2),
+        long_turns=2,
     ),
 }
 
@@ -75,8 +81,9 @@ def scoring(folder: Path, size: Size) -> list[page.Row]:
     """Old log-probabilities alone, with information gain, and one forward pass per turn."""
     tokenizer, dtype = load_tokenizer(folder), compute_dtype()
     tree, sdpa = load(folder, dtype, "tree").eval(), load(folder, dtype, "sdpa").eval()
-    both = update.scoring_trees(size.pair, tokenizer, information_gain=True)
-    alone = update.scoring_trees(size.pair, tokenizer, information_gain=False)
+    rows = rollouts(size.pair, tokenizer)
+    both = update.scoring_trees(rows, tokenizer, information_gain=True)
+    alone = update.scoring_trees(rows, tokenizer, information_gain=False)
     count = len(size.pair.turns)
     first = rollouts(replace(size.pair, turns=size.pair.turns[:1]), tokenizer)
     seconds = alternate(
@@ -149,7 +156,7 @@ def training(folder: Path, size: Size) -> list[page.Row]:
     tokenizer = load_tokenizer(folder)
     tree, sdpa = (load(folder, torch.float32, kind).train() for kind in ("tree", "sdpa"))
     batches = {
-        name: update.training_groups(tree, shape, tokenizer)
+        name: update.training_groups(tree, rollouts(shape, tokenizer), tokenizer)
         for name, shape in (("equal", size.pair), ("ragged", size.ragged))
     }
     equal, ragged = batches["equal"], batches["ragged"]
@@ -206,7 +213,7 @@ def training(folder: Path, size: Size) -> list[page.Row]:
 
 def gradient_difference(tree: Any, sdpa: Any, size: Size, tokenizer: Any) -> float:
     """|packed - plain| / |plain| of the fp32 gradients of sum(advantage * log-probability)."""
-    trees, single = update.training_groups(tree, size.small, tokenizer)
+    trees, single = update.training_groups(tree, rollouts(size.small, tokenizer), tokenizer)
     tree.zero_grad()
     sdpa.zero_grad()
     for group in trees:
@@ -232,7 +239,8 @@ def cost(folder: Path, size: Size) -> list[page.Row]:
         for tokens in size.observations
     }
     trees = {
-        key: update.scoring_trees(shape, tokenizer, information_gain=True) for key, shape in shapes.items()
+        key: update.scoring_trees(rollouts(shape, tokenizer), tokenizer, information_gain=True)
+        for key, shape in shapes.items()
     }
     sides = {str(key): partial(update.scored, model, listed) for key, listed in trees.items()}
     seconds = alternate(sides, size.repeats)
@@ -255,7 +263,24 @@ def memory(folder: Path, size: Size) -> list[page.Row]:
     return rows
 
 
-PARTS = {"scoring": scoring, "training": training, "cost": cost, "memory": memory}
+def rollouts_and_iteration(_folder: Path, size: Size) -> list[page.Row]:
+    """Rollouts beside vLLM's own generation, and a whole iteration beside a plain loop."""
+    return iteration.rows(size.samples, size.long_turns, size.repeats)
+
+
+def run(_folder: Path, _size: Size) -> list[page.Row]:
+    """Where the time of the run in results/ went, from its logs."""
+    return finished_run.rows(Path("logs"))
+
+
+PARTS = {
+    "scoring": scoring,
+    "training": training,
+    "rollouts": rollouts_and_iteration,
+    "cost": cost,
+    "memory": memory,
+    "run": run,
+}
 
 
 def main() -> None:

@@ -1,12 +1,14 @@
 """The other sides of the benchmarks, as one would write them first: plain transformers with SDPA."""
 
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from igpo.engine import Generation, Request
 from igpo.loss import Columns, policy_loss
 from igpo.packing import Segment
 from igpo.schema import Rows
@@ -42,6 +44,28 @@ def logprobs(model: Any, segments: list[Segment]) -> torch.Tensor:
     return model(ids[None]).logits[0].double().log_softmax(-1)[rows - 1, ids[rows]]
 
 
+def padded(sequences: Sequence[Sequence[int]], side: str) -> dict[str, torch.Tensor]:
+    """Token ids and attention mask of sequences, padded on one side to the longest."""
+    ids = [torch.tensor(sequence) for sequence in sequences]
+    mask = [torch.ones_like(sequence) for sequence in ids]
+    names = {"input_ids": ids, "attention_mask": mask}
+    return {name: pad_sequence(part, batch_first=True, padding_side=side) for name, part in names.items()}
+
+
+def padded_logprobs(model: Any, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Log-probabilities of all tokens but the first, (sequences, longest - 1), full logits."""
+    batch = padded(sequences, "right")
+    logits = model(**batch).logits[:, :-1].float()
+    return logits.log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])[..., 0]
+
+
+@torch.inference_mode()
+def old_logprobs(model: Any, rows: Rows) -> list[float]:
+    """Log-probabilities of all tokens of a trajectory but the first, one forward pass with full logits."""
+    ids = [token for row in rows for token in row["policy_ids"] + row["observation_ids"]]
+    return padded_logprobs(model, [ids])[0].tolist()
+
+
 def padded_gradient(
     model: Any, trajectories: list[TrainingGroup], batch: int, params: SimpleNamespace
 ) -> None:
@@ -51,12 +75,9 @@ def padded_gradient(
     """
     for low in range(0, len(trajectories), batch):
         part = trajectories[low : low + batch]
-        sequences = [torch.tensor([token for s in group.segments for token in s.ids]) for group in part]
-        ids = pad_sequence(sequences, batch_first=True)
-        mask = pad_sequence([torch.ones_like(sequence) for sequence in sequences], batch_first=True)
+        sequences = [[token for s in group.segments for token in s.ids] for group in part]
         with autocast(model.device.type):
-            logits = model(input_ids=ids, attention_mask=mask).logits
-        logprobs = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+            logprobs = padded_logprobs(model, sequences)
         losses = []
         for number, group in enumerate(part):
             first = sum(len(segment.ids) for segment in group.segments[:-1])
@@ -64,3 +85,50 @@ def padded_gradient(
             columns = Columns(*group.columns)
             losses.append((policy_loss(chosen, columns, group.spans, params).loss * columns.weights).sum())
         torch.stack(losses).sum().backward()
+
+
+def padded_update(
+    model: Any, optimiser: torch.optim.Optimizer, trajectories: list[TrainingGroup], params: SimpleNamespace
+) -> None:
+    """One optimiser step, two padded trajectories at a time."""
+    optimiser.zero_grad()
+    padded_gradient(model, trajectories, 2, params)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm)
+    optimiser.step()
+
+
+class Generate:
+    """transformers' `generate` over the whole padded batch as an engine; it tells no log-probabilities."""
+
+    def __init__(self, model: Any, tokenizer: Any):
+        """Take a loaded model."""
+        self.model, self.end = model, tokenizer.eos_token_id
+
+    @torch.inference_mode()
+    def generate(
+        self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
+    ) -> list[Generation]:
+        """Continue every prompt by at most `max_new` tokens, up to the end of the turn."""
+        batch = padded([request.prompt for request in requests], "left")
+        output = self.model.generate(
+            **batch,
+            max_new_tokens=max_new,
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            eos_token_id=self.end,
+            pad_token_id=self.end,
+        )
+        found = []
+        for ids in output[:, batch["input_ids"].shape[1] :].tolist():
+            length = ids.index(self.end) + 1 if self.end in ids else len(ids)
+            found.append(Generation(ids[:length], [], self.end in ids))
+        return found
+
+
+def vllm_generate(llm: Any, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
+    """vLLM's own generation of exactly so many tokens after each prompt."""
+    from vllm import SamplingParams
+
+    params = [SamplingParams(temperature=1.0, max_tokens=length, ignore_eos=True) for length in lengths]
+    llm.generate([{"prompt_token_ids": list(prompt)} for prompt in prompts], params, use_tqdm=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.workload import Shape, credited, forced, rollouts
+from benchmarks.workload import credited, forced
 from igpo import train
 from igpo.packing import Pack, Segment, packs
 from igpo.schema import Rows
@@ -26,9 +26,9 @@ def forced_groups(rows: Rows, tokenizer: Any) -> list[list[Scored]]:
     return listed
 
 
-def scoring_trees(shape: Shape, tokenizer: Any, information_gain: bool) -> list[list[Segment]]:
+def scoring_trees(rows: Rows, tokenizer: Any, information_gain: bool) -> list[list[Segment]]:
     """Trees as stage `score` makes them, with the forced gold answers or without."""
-    parts = cut(forced_groups(rollouts(shape, tokenizer), tokenizer), PARAMS.batch_tokens)
+    parts = cut(forced_groups(rows, tokenizer), PARAMS.batch_tokens)
     return [tree(group, branches=information_gain) for group in parts]
 
 
@@ -43,11 +43,10 @@ def scored(model: Any, trees: list[list[Segment]]) -> list[list[float]]:
 
 
 def training_groups(
-    model: Any, shape: Shape, tokenizer: Any
+    model: Any, rows: Rows, tokenizer: Any
 ) -> tuple[list[train.TrainingGroup], list[train.TrainingGroup]]:
     """The batch as stage `train` packs it, and a trajectory at a time for the plain side."""
-    rows = rollouts(shape, tokenizer)
-    old = scored(model, scoring_trees(shape, tokenizer, information_gain=False))
+    old = scored(model, scoring_trees(rows, tokenizer, information_gain=False))
     tables = (rows, *credited(rows, old))
     single = SimpleNamespace(**vars(PARAMS) | {"batch_tokens": 1})
     return train.training_groups(*tables, PARAMS), train.training_groups(*tables, single)

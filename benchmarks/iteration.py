@@ -1,0 +1,187 @@
+"""Rollouts and whole iterations of the pipeline and of plain loops, on questions and an index of results/."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from benchmarks import plain, update
+from benchmarks.measure import alternate, ratios
+from benchmarks.page import Row
+from benchmarks.workload import forced
+from igpo import protocols, schema, train
+from igpo.agent import Agent, Trajectory
+from igpo.engine import VllmEngine
+from igpo.model import load, load_tokenizer
+from igpo.protocol import Renderer, Turn
+from igpo.rollout import choose_questions
+from igpo.schema import Rows
+from retrieval import stage, tables
+from retrieval.encoder import compute_dtype
+from retrieval.search import Searcher, open_searcher
+
+POLICY, INDEX = Path("results/warmup"), Path("results/index/bm25")
+QUESTIONS = Path("results/questions/train.parquet")
+PARAMS = SimpleNamespace(**stage.read_params([Path("params.yaml")])["rollout"])
+# Turns of 60 tokens, each followed by about 250: three passages of 300 characters.
+LONG = {"turn_tokens": 60, "k": 3, "passage_chars": 300, "max_tokens": 4096, "questions": 1}
+Play = Callable[[Any], list[Trajectory]]
+
+
+def search_again(text: str) -> Turn:
+    """A turn that searches for whatever was sampled, so that every trajectory has all its turns."""
+    return Turn(tool="web_search", queries=[text])
+
+
+def play(searcher: Searcher, protocol: protocols.Protocol, **over: Any) -> Play:
+    """The pipeline's rollouts by an engine, with settings laid over section `rollout`."""
+    params = SimpleNamespace(**vars(PARAMS) | over)
+    questions = choose_questions(tables.read(QUESTIONS, schema.QUESTIONS).to_pylist(), params, 1, 1)
+    renderer = Renderer(load_tokenizer(POLICY), protocol)
+
+    def rollouts(engine: Any) -> list[Trajectory]:
+        trajectories = [Trajectory(question, s) for question in questions for s in range(params.samples)]
+        Agent(engine, searcher, renderer, params, (1, 1)).run(trajectories)
+        return trajectories
+
+    return rollouts
+
+
+def sampled(trajectory: Trajectory) -> int:
+    """Tokens that the policy chose."""
+    return sum(len(row["policy_ids"]) for row in trajectory.rows)
+
+
+def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: int) -> list[Row]:
+    """The default experiment's rollouts, and as many tokens by vLLM's own `generate` after their prompts.
+
+    Neither side finds anything of an earlier repeat in the prefix cache.
+    """
+    ours = play(searcher, protocols.prepare(PARAMS.protocol, PARAMS.tools), samples=samples)
+    known = ours(engine)
+    prompts = [trajectory.rows[0]["observation_ids"] for trajectory in known]
+    lengths = [sampled(trajectory) for trajectory in known]
+
+    def cold(side: Callable[[], object]) -> Callable[[], object]:
+        return lambda: (engine.llm.reset_prefix_cache(), side())
+
+    seconds = alternate(
+        {
+            "agent": cold(lambda: ours(engine)),
+            "generate": cold(lambda: plain.vllm_generate(engine.llm, prompts, lengths)),
+        },
+        repeats,
+    )
+    shown = sum(len(row["observation_ids"]) for trajectory in known for row in trajectory.rows[1:])
+    return [
+        Row(
+            f"rollout tokens/s of {len(known)} trajectories, engine warm: ours / vLLM's `generate` without "
+            "tools",
+            "≥ 0.8",
+            ratios(seconds["generate"], seconds["agent"]),
+        ),
+        Row("rollout tokens/s: ours", None, [sum(lengths) / value for value in seconds["agent"]]),
+        Row("tokens that tools showed per token sampled", None, [shown / sum(lengths)]),
+    ]
+
+
+def iteration_rows(
+    engine: VllmEngine, searcher: Searcher, samples: int, turns: int, repeats: int
+) -> list[Row]:
+    """One iteration of a group whose trajectories search in every turn: ours and the plain loop.
+
+    Both score and train on the trajectories of the pipeline's first rollouts. Neither makes a pass of the
+    reference, which is the policy itself in a first iteration.
+    """
+    protocol = replace(protocols.prepare(PARAMS.protocol), parse=search_again, cut_answers=True)
+    rollouts = play(searcher, protocol, **LONG, max_turns=turns, samples=samples)
+    rows = [row for trajectory in rollouts(engine) for row in trajectory.rows]
+    tokenizer, listed = load_tokenizer(POLICY), schema.trajectories(rows)
+    model = load(POLICY, compute_dtype(), "tree").eval()
+    trained, optimiser = train.open_training(POLICY, update.PARAMS)
+    packed, single = update.training_groups(model, rows, tokenizer)
+
+    def scores(gain: bool) -> None:
+        model.set_attn_implementation("tree")
+        update.scored(model, update.scoring_trees(rows, tokenizer, information_gain=gain))
+
+    def plain_scores() -> None:
+        model.set_attn_implementation("sdpa")
+        for trajectory in listed:
+            plain.gold_by_turn(model, trajectory, forced(tokenizer))
+            plain.old_logprobs(model, trajectory)
+
+    def trains() -> None:
+        trained.set_attn_implementation("tree")
+        train.update(trained, optimiser, packed, update.PARAMS)
+
+    def plain_trains() -> None:
+        trained.set_attn_implementation("sdpa")
+        plain.padded_update(trained, optimiser, single, update.PARAMS)
+
+    def plain_rollouts() -> None:
+        model.set_attn_implementation("sdpa")
+        rollouts(plain.Generate(model, tokenizer))
+
+    seconds = alternate(
+        {
+            "rollouts": lambda: (engine.llm.reset_prefix_cache(), rollouts(engine)),
+            "plain rollouts": plain_rollouts,
+            "scores": lambda: scores(True),
+            "scores without gain": lambda: scores(False),
+            "plain scores": plain_scores,
+            "training": trains,
+            "plain training": plain_trains,
+        },
+        repeats,
+    )
+    return comparison(seconds, shape_of(rows))
+
+
+def shape_of(rows: Rows) -> str:
+    """The trajectories in words; the numbers of tokens are means. The last turn has no observation."""
+
+    def mean(name: str, chosen: Iterable[Rows]) -> float:
+        return statistics.mean(len(row[name]) for turns in chosen for row in turns)
+
+    listed = schema.trajectories(rows)
+    prompt = mean("observation_ids", (turns[:1] for turns in listed))
+    policy = mean("policy_ids", (turns[1:] for turns in listed))
+    observation = mean("observation_ids", (turns[1:-1] for turns in listed))
+    return (
+        f"{len(listed)} trajectories of {len(listed[0]) - 1} turns, prompt of {prompt:.0f} tokens, "
+        f"{policy:.0f} + {observation:.0f} a turn"
+    )
+
+
+def comparison(seconds: dict[str, list[float]], shape: str) -> list[Row]:
+    """Rows of a whole iteration and of its parts."""
+    parts = ("rollouts", "scores", "training")
+    ours = [sum(values) for values in zip(*(seconds[name] for name in parts), strict=True)]
+    theirs = [sum(values) for values in zip(*(seconds[f"plain {name}"] for name in parts), strict=True)]
+    added = [a - b for a, b in zip(seconds["scores"], seconds["scores without gain"], strict=True)]
+    return [
+        Row(f"iteration wall time, {shape}: ours / plain loop", "≤ 0.25", ratios(ours, theirs)),
+        *(
+            Row(f"of it {name}: ours / plain loop", None, ratios(seconds[name], seconds[f"plain {name}"]))
+            for name in parts
+        ),
+        Row("iteration wall time: ours, s", None, ours),
+        Row("share of our iteration that information gain adds", "≤ 0.02", ratios(added, ours)),
+    ]
+
+
+def rows(samples: tuple[int, int], turns: int, repeats: int) -> list[Row]:
+    """All rows; `samples` per question in the default experiment's rollouts and in the long group."""
+    searcher = open_searcher([INDEX])
+    start = time.perf_counter()
+    engine = VllmEngine(POLICY, LONG["max_tokens"])
+    started = time.perf_counter() - start
+    return [
+        *rollout_rows(engine, searcher, samples[0], repeats),
+        Row("start of the engine, its import included, s", None, [started]),
+        *iteration_rows(engine, searcher, samples[1], turns, repeats),
+    ]
