@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks.page import Row
-from igpo.plan import PER_TRAJECTORY, benchmark_seconds
+from igpo.plan import PHASES, benchmark_seconds
 
 PASSES = re.compile(r"(\d+) of \1 tokens, (\d+) tokens/s")  # the last line of a stage's passes
 SUMMARY = re.compile(r"^\w+\.\w+: .*\((\d+\.\d) s\)$", re.MULTILINE)
@@ -67,7 +67,7 @@ def rows(logs: Path) -> list[Row]:
     starts, shares, of_iterations = [], [], []
     for path in sorted(logs.glob("runs/*/*/*/rollout.log")):
         folder = logs / "benchmark" / path.parent.relative_to(logs)
-        seconds = {name: benchmark_seconds(folder / f"{name}.tsv") for name in PER_TRAJECTORY}
+        seconds = {name: benchmark_seconds(folder / f"{name}.tsv") for name in PHASES}
         starts.append(Job(path).engine_start())
         shares.append(starts[-1] / seconds["rollout"])
         of_iterations.append(starts[-1] / sum(seconds.values()))

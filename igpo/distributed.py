@@ -71,7 +71,10 @@ def launch(processes: int, module: str, words: list[str]) -> None:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that torchrun started. The first UserError among them ends all and alone is told."""
+    """Join the processes that torchrun started. The first UserError among them ends all and alone is told.
+
+    The others fail of it, in their next exchange.
+    """
     store, rank, processes = next(dist.rendezvous("env://"))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -80,8 +83,9 @@ def joined() -> Iterator[None]:
         logging.getLogger("igpo").setLevel(logging.WARNING)  # progress once
     try:
         yield
-    except UserError:
-        if store.add("errors", 1) > 1:
+    except Exception as error:
+        own = isinstance(error, UserError)
+        if store.add("errors", int(own)) > own:
             sys.exit(2)
         raise
     dist.destroy_process_group()

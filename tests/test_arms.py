@@ -35,7 +35,7 @@ def credits_of(arm: str) -> list[dict]:
     rollouts, scores = tables()
     keys = [{name: row[name] for name in schema.TURN_KEY} for row in rollouts if row["turn"]]
     values = [key | {"value": 0.1} for key in keys]
-    return advantage.advantages(rollouts, scores, params, values)
+    return advantage.advantages(rollouts, scores, advantage.at_progress(params, 0.5), values)
 
 
 @pytest.mark.parametrize("arm", TRAINED)
