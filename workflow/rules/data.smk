@@ -121,6 +121,7 @@ rule coverage:
         "results/coverage.json",
     log:
         "logs/coverage.log",
+    threads: MODEL_THREADS
     params:
         code=code("retrieval.coverage"),
         indexes=INDEX_OPTIONS,
