@@ -2,7 +2,8 @@
 
 python -m benchmarks.load PORT QUESTIONS.parquet CLIENTS GROUP SECONDS   prints JSON
 
-The clients of a group ask the same questions in the same order, as the trajectories of a rollout's group do.
+The clients of a group ask the same questions in the same order, as the trajectories of a rollout's group do;
+beside that no query is asked twice.
 """
 
 import asyncio
@@ -25,17 +26,23 @@ def message(body: bytes) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
+def body(questions: list[str], number: int, salt: str) -> bytes:
+    """The request with question `number`; a second round, and another `salt`, asks something new."""
+    asked = f"{questions[number % len(questions)]} {salt}{number // len(questions)}"
+    return json.dumps({"queries": [asked], "topk": 3, "return_scores": True}).encode()
+
+
 async def client(
-    port: int, bodies: list[bytes], first: int, step: int, until: float, took: list[float]
+    port: int, questions: list[str], salt: str, first: int, step: int, until: float, took: list[float]
 ) -> None:
     """Ask until the time is up; appends the seconds of every answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     at = first
     while time.perf_counter() < until:
-        body = bodies[at % len(bodies)]
+        request = message(body(questions, at, salt))
         at += step
         start = time.perf_counter()
-        writer.write(message(body))
+        writer.write(request)
         answer = (await reader.readuntil(b"\r\n\r\n")).lower()
         await reader.readexactly(int(answer.partition(b"content-length:")[2].split(b"\r\n")[0]))
         if b" 200 " not in answer.split(b"\r\n")[0]:
@@ -47,11 +54,11 @@ async def client(
 async def main(port: int, path: str, clients: int, group: int, seconds: float) -> None:
     """Run all clients at once and print what they saw."""
     questions = pq.read_table(path)["question"].to_pylist()
-    bodies = [json.dumps({"queries": [q], "topk": 3, "return_scores": True}).encode() for q in questions]
     took: list[float] = []
     start = time.perf_counter()
-    step, until = clients // group, start + seconds
-    await asyncio.gather(*(client(port, bodies, i // group, step, until, took) for i in range(clients)))
+    step, until, salt = clients // group, start + seconds, f"{clients} {group} "
+    asking = (client(port, questions, salt, i // group, step, until, took) for i in range(clients))
+    await asyncio.gather(*asking)
     p50, p99 = np.percentile(took, [50, 99])
     print(json.dumps({"per_second": len(took) / (time.perf_counter() - start), "p50": p50, "p99": p99}))
 

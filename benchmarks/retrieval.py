@@ -28,7 +28,7 @@ QUESTIONS = Path("results/questions/train.parquet")
 WORK = Path("results/benchmarks")
 OUT = Path("docs/results/retrieval_speed.md")
 LOADS = ((1, 1), (8, 1), (32, 1), (32, 8))  # (clients, how many of them ask the same)
-SECONDS = 8.0  # of load for each number of clients
+SECONDS = 6.0  # of load for each number of clients
 K = 10
 
 

@@ -91,9 +91,14 @@ def joined() -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def is_joined() -> bool:
+    """Whether this process is one of those that torchrun started; vLLM leaves a group of its own behind."""
+    return dist.is_torchelastic_launched() and dist.is_initialized()
+
+
 def is_first() -> bool:
     """Whether this process writes the files: the only one, or the first of several."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    return not is_joined() or dist.get_rank() == 0
 
 
 def shard(model: Any) -> None:
@@ -101,7 +106,7 @@ def shard(model: Any) -> None:
 
     FSDP gathers weights ahead of a module's call, so a pass must enter by the model's.
     """
-    if not dist.is_initialized():
+    if not is_joined():
         return
     model.forward = functools.partial(logprobs, model)
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
@@ -133,7 +138,7 @@ def share(trees: list[list[Segment]], tokens: int) -> tuple[list[int], int]:
 
     The largest tree first, each to the process with the fewest tokens; `tokens` is the budget of a pass.
     """
-    if not dist.is_initialized():
+    if not is_joined():
         return list(range(len(trees))), 0
     sizes = [sum(len(segment.ids) for segment in tree) for tree in trees]
     shares: list[list[int]] = [[] for _ in range(dist.get_world_size())]
@@ -146,7 +151,7 @@ def share(trees: list[list[Segment]], tokens: int) -> tuple[list[int], int]:
 
 def gathered(value: Any) -> list[Any]:
     """Every process's value, in the order of ranks; tensors in it must be on the CPU."""
-    if not dist.is_initialized():
+    if not is_joined():
         return [value]
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)

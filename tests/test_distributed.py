@@ -10,7 +10,7 @@ from conftest import tiny
 from safetensors.torch import load_file
 from test_train import batch, stage_words
 
-from igpo import schema
+from igpo import distributed, schema
 from igpo.model import STATE
 from retrieval import tables
 
@@ -77,6 +77,20 @@ def same(left: Path, right: Path) -> None:
     others = weights(right)
     for name, weight in weights(left).items():
         torch.testing.assert_close(weight, others[name], rtol=2**-15, atol=STEP / 100)
+
+
+def test_a_process_that_torchrun_did_not_start_shards_nothing(tmp_path):
+    """Even where it holds a process group, as one does in which vLLM ran."""
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        model = tiny("llama")
+        distributed.shard(model)
+        assert not distributed.is_sharded(model)
+        assert distributed.is_first()
+        assert distributed.gathered(1) == [1]
+        assert distributed.share([[]], 1) == ([0], 0)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_several_processes_make_the_update_of_one(words, tmp_path):
