@@ -20,7 +20,7 @@ from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
-KV_BYTES = 3 << 30  # vLLM's key-value cache on a CPU
+KV_BYTES = 1100 << 20  # vLLM's key-value cache on a CPU: two engines beside each other stay below 8 GB
 KV_BLOCK = 32  # tokens: the smallest unit that its prefix cache shares on a CPU (default: 128)
 
 
@@ -75,7 +75,7 @@ class VllmEngine:
                 "kv_cache_memory_bytes": KV_BYTES,
                 "block_size": KV_BLOCK,
                 "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(max_tokens, 8192),
+                "max_num_batched_tokens": max(max_tokens, 2048),
             }
             if cpu
             else {}

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,24 @@ def iterations(run: Mapping[str, Any]) -> list[str]:
     """Folders of every iteration of every arm and seed in section `run`."""
     ks = range(1, run["iterations"] + 1)
     return [folder(arm, seed, k) for arm in run["arms"] for seed in run["seeds"] for k in ks]
+
+
+def copies(params: Mapping[str, Any]) -> dict[str, str]:
+    """First iterations' files that another arm's file equals to the byte: path -> that arm's path.
+
+    All arms act with the warm start there, so those with equal settings sample and score alike.
+    """
+    arms = {arm: stage.apply_arm(params, arm) for arm in [*params["run"]["arms"], *params["arms"]]}
+    found = {}
+    for file, sections in (("rollouts", ["rollout"]), ("scores", ["rollout", "score"])):
+        leaders: dict[str, str] = {}
+        for arm, settings in arms.items():
+            leader = leaders.setdefault(json.dumps([settings[name] for name in sections]), arm)
+            if leader != arm:
+                for seed in params["run"]["seeds"]:
+                    path = f"{folder(arm, seed, 1)}/{file}.parquet"
+                    found[path] = f"{folder(leader, seed, 1)}/{file}.parquet"
+    return found
 
 
 def final_policies(run: Mapping[str, Any]) -> dict[str, str]:

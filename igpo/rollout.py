@@ -5,6 +5,7 @@ before all questions were seen.
 """
 
 import argparse
+import logging
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ from igpo.protocol import Renderer
 from retrieval import modes, stage, tables
 from retrieval.client import open_search
 from retrieval.stage import UserError
+
+log = logging.getLogger("igpo")
 
 
 def choose_questions(
@@ -68,7 +71,11 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     if index and params.retriever != "index":
         searcher = control(params, index, chosen, args.seed)
     engine = open_engine(args.policy, params)
-    agent.Agent(engine, searcher, renderer, params, (args.seed, args.iteration)).run(trajectories)
+    player = agent.Agent(engine, searcher, renderer, params, (args.seed, args.iteration))
+    at_once = params.at_once or len(trajectories)
+    for low in range(0, len(trajectories), at_once):
+        log.info("%d of %d trajectories done", low, len(trajectories))
+        player.run(trajectories[low : low + at_once])
     rows = [row for trajectory in trajectories for row in trajectory.rows]
     identity = getattr(index, "identity", "none")  # a server tells it with its first answer
     meta = {

@@ -38,10 +38,21 @@ except UserError as error:
 ARMS = {name: apply_arm(config, name) for name in config["arms"]}
 RUN = config["run"]
 KINDS = config["index"]["kinds"]
-# Snakemake sets OMP_NUM_THREADS to a rule's threads: a model stage takes its GPU's share of the cores.
-# Without --cores (on a cluster) set-threads in the profile says how many.
-LIMITS = {name: getattr(workflow.global_resources.get(name), "value", None) for name in ("_cores", "gpu")}
-MODEL_THREADS = max(1, (LIMITS["_cores"] or 1) // (LIMITS["gpu"] or 1))
+# Snakemake sets OMP_NUM_THREADS to a rule's threads: a model stage takes its share of the cores. Without
+# --cores (on a cluster) set-threads in the profile says how many.
+CORES, SLOTS = (getattr(workflow.global_resources.get(name), "value", None) for name in ("_cores", "gpu"))
+SLOTS = SLOTS or 1
+SLOT_THREADS = max(1, (CORES or 1) // SLOTS)
+GPUS = len(list(Path("/dev").glob("nvidia[0-9]*"))) if CORES else 0
+STAGE_SLOTS = -(-SLOTS // GPUS) if GPUS else 1  # so that no more stages run at a time than there are GPUs
+MODEL_THREADS = STAGE_SLOTS * SLOT_THREADS
+
+
+def learning_slots(gpus):
+    """Slots of a stage that updates a model on so many GPUs; on CPU cores it needs all, and their memory."""
+    return SLOTS if CORES and not GPUS else gpus * STAGE_SLOTS
+
+
 
 
 def section(name, arm=None, **over):

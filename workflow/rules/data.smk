@@ -37,7 +37,7 @@ rule encode:
         "logs/benchmark/encode_{shard}.tsv"
     threads: MODEL_THREADS
     resources:
-        gpu=1,
+        gpu=STAGE_SLOTS,
     params:
         code=code("retrieval.encode"),
         config=section("index"),
@@ -58,7 +58,7 @@ rule index:
         "logs/benchmark/index_{kind}.tsv"
     threads: MODEL_THREADS
     resources:
-        gpu=lambda wildcards: int(wildcards.kind == "dense"),
+        gpu=lambda wildcards: STAGE_SLOTS if wildcards.kind == "dense" else 0,
     params:
         code=code("retrieval.index"),
         config=section("index"),
@@ -141,9 +141,9 @@ rule warmup:
         "logs/warmup.log",
     benchmark:
         "logs/benchmark/warmup.tsv"
-    threads: MODEL_THREADS
+    threads: learning_slots(1) * SLOT_THREADS
     resources:
-        gpu=1,
+        gpu=learning_slots(1),
     params:
         code=code("igpo.warmup"),
         config=section("warmup"),

@@ -1,11 +1,18 @@
 # One iteration of one arm and seed: rollout -> score -> advantage -> train; every arrow is a file.
+import re
+
 FOLDER = "results/runs/{arm}/s{seed}/{k}"
+COPIES = experiment.copies(config)
 TRAIN_QUESTIONS = "results/questions/train.parquet"
 ROLLOUT = (
     "exec python -m igpo.rollout --config {params.config:q} --arm {params.arm} --policy {params.policy}"
     " --questions {input.questions} {params.indexes} --seed {params.seed} --iteration {params.iteration}"
     " --out {output} > {log} 2>&1"
 )
+
+
+ruleorder: copy > rollout
+ruleorder: copy > score
 
 
 def previous_folder(wildcards):
@@ -36,6 +43,28 @@ def depth(step):
     return lambda wildcards: 4 * int(wildcards.k) + step
 
 
+def time_of(path):
+    """The benchmark file of the stage that makes the file `path` of an iteration."""
+    path = Path(path).relative_to("results")
+    return f"logs/benchmark/{path.parent}/{path.stem.removesuffix('s')}.tsv"
+
+
+# Arms whose settings for it are equal share the first iteration's rollouts and scores, and the time they took.
+rule copy:
+    input:
+        lambda wildcards: COPIES[f"results/{wildcards.file}"],
+    output:
+        "results/{file}",
+    log:
+        "logs/{file}.copy.log",
+    wildcard_constraints:
+        file="|".join(re.escape(path.removeprefix("results/")) for path in COPIES) or "(?!)",
+    params:
+        times=lambda wildcards, input, output: f"{time_of(input[0])} {time_of(output[0])}",
+    shell:
+        "cp {input} {output} && (install -D -m 644 {params.times} || true) > {log} 2>&1"
+
+
 rule rollout:
     input:
         INDEXES,
@@ -50,7 +79,7 @@ rule rollout:
     priority: depth(0)
     threads: MODEL_THREADS
     resources:
-        gpu=1,
+        gpu=STAGE_SLOTS,
     params:
         code=code("igpo.rollout"),
         config=arm_section("rollout"),
@@ -79,7 +108,7 @@ rule score:
     priority: depth(1)
     threads: MODEL_THREADS
     resources:
-        gpu=1,
+        gpu=STAGE_SLOTS,
     params:
         code=code("igpo.score"),
         config=arm_section("score"),
@@ -122,9 +151,9 @@ rule critic:
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/critic.tsv"
     priority: depth(2)
-    threads: MODEL_THREADS
+    threads: learning_slots(1) * SLOT_THREADS
     resources:
-        gpu=1,
+        gpu=learning_slots(1),
     params:
         code=code("igpo.critic"),
         config=arm_section("critic"),
@@ -162,9 +191,9 @@ rule advantage:
         " --scores {input.scores} {params.values} {params.progress} --out {output} > {log} 2>&1"
 
 
-def processes(wildcards):
-    """GPUs that the policy's update takes."""
-    return ARMS[wildcards.arm]["train"]["processes"]
+def update_slots(wildcards):
+    """Slots that the policy's update takes."""
+    return learning_slots(ARMS[wildcards.arm]["train"]["processes"])
 
 
 rule train:
@@ -182,9 +211,9 @@ rule train:
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/train.tsv"
     priority: depth(3)
-    threads: lambda wildcards: processes(wildcards) * MODEL_THREADS
+    threads: lambda wildcards: update_slots(wildcards) * SLOT_THREADS
     resources:
-        gpu=lambda wildcards: processes(wildcards),
+        gpu=update_slots,
     params:
         code=code("igpo.train"),
         config=arm_section("train"),

@@ -33,7 +33,7 @@ rule evaluation_rollout:
         name="|".join(EVALUATIONS),
     threads: MODEL_THREADS
     resources:
-        gpu=1,
+        gpu=STAGE_SLOTS,
     params:
         code=code("igpo.rollout"),
         config=lambda wildcards: evaluation_section(wildcards.name),
