@@ -62,11 +62,12 @@ def iterations(run: Mapping[str, Any]) -> list[str]:
 
 
 def copies(params: Mapping[str, Any]) -> dict[str, str]:
-    """First iterations' files that another arm's file equals to the byte: path -> that arm's path.
+    """First iterations' files that equal another arm's file to the byte: path -> that arm's path.
 
-    All arms act with the warm start there, so those with equal settings sample and score alike.
+    All arms act with the warm start there, so those with equal settings sample and score alike. It is the
+    first such arm of section `arms`, so that another choice of `run.arms` changes nothing that was made.
     """
-    arms = {arm: stage.apply_arm(params, arm) for arm in [*params["run"]["arms"], *params["arms"]]}
+    arms = {arm: stage.apply_arm(params, arm) for arm in params["arms"]}
     found = {}
     for file, sections in (("rollouts", ["rollout"]), ("scores", ["rollout", "score"])):
         leaders: dict[str, str] = {}

@@ -5,14 +5,18 @@ are read, how the passages that it searched for come back to it. Only text that 
 questions and passages are encoded so that no token of theirs can be a control token.
 """
 
+from __future__ import annotations
+
 import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from retrieval.search import Hit
 from retrieval.stage import UserError
+
+if TYPE_CHECKING:
+    from retrieval.search import Hit
 
 TOOLS = ("web_search", "open")
 # Free text in the texts of a protocol; braces around anything else are plain characters.

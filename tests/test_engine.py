@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from small_index import build, section_of, write_corpus
 
-from igpo import schema
+from igpo import rollout, schema
 from igpo.engine import Request, TransformersEngine, VllmEngine, open_engine
 from igpo.model import load, load_tokenizer
 from retrieval import tables
@@ -75,22 +76,30 @@ for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
 """
 
 
+def rollout_words(policy: Path, folder: Path, out: Path, **settings: object) -> list[str]:
+    """Command line of a rollout over a small index and two questions, made in `folder`."""
+    index = build(write_corpus(folder), "bm25", folder / "bm25")
+    known = {"benchmark": "b", "answers": ["x"], "split": "test", "supporting_ids": [], "hops": 1, "type": ""}
+    rows = [{**known, "question_id": text, "question": text} for text in ("noble gas", "a whale")]
+    tables.write(rows, schema.QUESTIONS, folder / "q.parquet", schema.QUESTIONS_KEY)
+    over = {"protocol": "rag", "benchmarks": [], "turn_tokens": 4, "max_tokens": 512, **settings}
+    section = section_of("rollout", **over)
+    words = ["--policy", policy, "--questions", folder / "q.parquet", "--index", index]
+    return [*map(str, words), "--out", str(out), "--config", json.dumps(section)]
+
+
+def test_how_many_advance_together_changes_nothing(base_model, tmp_path):
+    out = tmp_path / "r.parquet"
+    words = rollout_words(base_model, tmp_path, out, engine="transformers", at_once=None)
+    rollout.main(words)
+    together = out.read_bytes()
+    rollout.main([*words, "--set", "rollout.at_once=3"])
+    assert out.read_bytes() == together
+
+
 def test_the_jvm_keeps_sigsegv_beside_vllm(base_model, tmp_path):
-    corpus = write_corpus(tmp_path)
-    folder = build(corpus, "bm25", tmp_path / "bm25")
-    question = {
-        "question_id": "q",
-        "benchmark": "b",
-        "question": "noble gas",
-        "answers": ["x"],
-        "split": "test",
-    }
-    rows = [question | {"supporting_ids": [], "hops": 1, "type": ""}]
-    tables.write(rows, schema.QUESTIONS, tmp_path / "q.parquet", schema.QUESTIONS_KEY)
-    section = section_of("rollout", protocol="rag", benchmarks=[], samples=1, turn_tokens=4, max_tokens=512)
-    files = ["--policy", base_model, "--questions", tmp_path / "q.parquet", "--index", folder]
-    words = [*files, "--out", tmp_path / "r.parquet", "--config", json.dumps(section)]
-    command = [sys.executable, "-c", HANDLER, *map(str, words)]
+    words = rollout_words(base_model, tmp_path, tmp_path / "r.parquet", samples=1)
+    command = [sys.executable, "-c", HANDLER, *words]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("libjvm.so")

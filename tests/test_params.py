@@ -185,6 +185,17 @@ def test_only_weights_that_change_make_an_arm_depend_on_the_number_of_iterations
     assert set(shown) == plain | {("curriculum", f"00{k}", str(k / 4)) for k in (1, 2, 3, 4)}
 
 
+def test_arms_that_start_alike_share_their_first_rollouts_and_scores():
+    alike = {"rollout": {"k": 1}, "score": {"gold": "first"}, "train": {"lr": 1}}
+    arms = {"a": {}, "b": {"rollout": {"k": 2}}, "c": {"score": {"gold": "best"}}, "d": {"train": {"lr": 2}}}
+    found = experiment.copies({**alike, "arms": arms, "run": {"seeds": [1, 2]}})
+    assert found == {
+        f"results/runs/{arm}/s{seed}/001/{file}": f"results/runs/a/s{seed}/001/{file}"
+        for seed in (1, 2)
+        for arm, file in (("c", "rollouts.parquet"), ("d", "rollouts.parquet"), ("d", "scores.parquet"))
+    }
+
+
 def test_the_papers_experiment_plans_as_a_whole(tmp_path):
     options = ["--configfile", str(ROOT / "experiments" / "paper.yaml")]
     rules = plans(tmp_path, "all", *options)

@@ -281,6 +281,11 @@ def test_a_table_of_the_paper_is_made_and_printed_and_f1_is_grpo_to_the_bit(fini
     }
     assert made["f1"] == made["grpo"]
     assert len(made["f1"]) == 2 * 4  # iterations; rollouts, scores, advantages, weights
+    first = finished / "results/runs/grpo/s1/001/rollouts.parquet"  # a copy of igpo's
+    words = "--arm grpo --policy results/warmup --questions results/questions/train.parquet"
+    words += " --index results/index/bm25 --seed 1 --iteration 1 --out made_again.parquet"
+    subprocess.run([sys.executable, "-m", "igpo.rollout", *words.split()], cwd=finished, check=True)
+    assert (finished / "made_again.parquet").read_bytes() == first.read_bytes()
     health = json.loads((finished / "results/runs/igpo/s1/002/health.json").read_text())
     assert 0 <= health["flat_advantage"] <= 1
     assert health["entropy"] > 0

@@ -6,12 +6,17 @@ by name, plan first, two shapes of a turn, short answers) is the published one, 
 published text in `rollout.instructions`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 from igpo.protocol import Protocol
 from igpo.protocols.igpo import SCAFFOLD, parse
-from retrieval.search import Hit
+
+if TYPE_CHECKING:
+    from retrieval.search import Hit
 
 INSTRUCTIONS = """\
 ## Background

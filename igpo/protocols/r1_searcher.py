@@ -6,11 +6,16 @@ plain text, not control tokens. The structure of the prompt is the published one
 published text in `rollout.instructions`.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from igpo.protocol import Protocol, Turn, first_action, passage_text
-from retrieval.search import Hit
+
+if TYPE_CHECKING:
+    from retrieval.search import Hit
 
 INSTRUCTIONS = """\
 The User asks a question and the Assistant solves it. The Assistant first reasons and then gives the final \

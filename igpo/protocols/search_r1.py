@@ -7,11 +7,16 @@ text in `rollout.instructions`. Where a turn holds neither tag, the released cod
 it go on; here the trajectory ends as malformed.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from igpo.protocol import Protocol, Turn, first_action
-from retrieval.search import Hit
+
+if TYPE_CHECKING:
+    from retrieval.search import Hit
 
 INSTRUCTIONS = """\
 Answer the question below. Whenever you are given new information, first reason between <think> and \

@@ -22,7 +22,7 @@ ALIVE = open(".snakemake/alive", "w")
 with contextlib.suppress(BlockingIOError):
     fcntl.flock(ALIVE, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
-from igpo import experiment, published
+from igpo import experiment, protocols, published
 from igpo.methods import WITH_CRITIC
 from retrieval.stage import UserError, apply_arm, merge, numbers, read_params
 
@@ -51,8 +51,6 @@ MODEL_THREADS = STAGE_SLOTS * SLOT_THREADS
 def learning_slots(gpus):
     """Slots of a stage that updates a model on so many GPUs; on CPU cores it needs all, and their memory."""
     return SLOTS if CORES and not GPUS else gpus * STAGE_SLOTS
-
-
 
 
 def section(name, arm=None, **over):

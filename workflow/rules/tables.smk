@@ -18,9 +18,14 @@ def evaluation_section(name):
     return section("rollout", arm, **(ARMS[arm] if arm else config)["evaluate"]["rollout"])
 
 
+def searches(wildcards):
+    """Whether the evaluated arm's protocol asks the indexes."""
+    return protocols.find(json.loads(evaluation_section(wildcards.name))["protocol"]).searches
+
+
 rule evaluation_rollout:
     input:
-        INDEXES,
+        lambda wildcards: INDEXES if searches(wildcards) else [],
         policy=lambda wildcards: f"{EVALUATIONS[wildcards.name][1]}/policy.json",
         questions="results/questions/test.parquet",
     output:
@@ -38,7 +43,7 @@ rule evaluation_rollout:
         code=code("igpo.rollout"),
         config=lambda wildcards: evaluation_section(wildcards.name),
         policy=lambda wildcards: EVALUATIONS[wildcards.name][1],
-        indexes=INDEX_OPTIONS,
+        indexes=lambda wildcards: INDEX_OPTIONS if searches(wildcards) else "",
         arm=lambda wildcards: EVALUATIONS[wildcards.name][0] or "warmup",
         seed=0,
         iteration=1,
