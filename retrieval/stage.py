@@ -7,6 +7,7 @@ A stage is `python -m package.name --config JSON --out …`. Its settings are on
 import argparse
 import ctypes
 import difflib
+import fcntl
 import functools
 import json
 import logging
@@ -151,6 +152,38 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
+def gpu_devices() -> list[Path]:
+    """The NVIDIA GPUs of this machine."""
+    return sorted(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def claim_gpus() -> None:
+    """Show CUDA as many GPUs as the rule takes (`IGPO_GPUS`), none of which another rule's stage has.
+
+    A GPU is held by a lock in `.snakemake` until the process ends; a cluster gives GPUs out itself. Raises
+    UserError where too few are free.
+    """
+    wanted, devices = int(os.environ.get("IGPO_GPUS", "0")), gpu_devices()
+    if not wanted or not devices or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return
+    held = []
+    for number in range(len(devices)):
+        lock = os.open(f".snakemake/gpu{number}.lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            continue
+        held.append(str(number))
+        if len(held) == wanted:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+            return
+    raise UserError(
+        f"{wanted} GPUs are needed and {len(held)} of {len(devices)} are free: "
+        "end what else runs here, or lower --resources gpu"
+    )
+
+
 def command(
     section: str | None,
     arguments: Callable[[argparse.ArgumentParser], None],
@@ -182,6 +215,7 @@ def command(
         die_with_parent()
         start = time.monotonic()
         try:
+            claim_gpus()
             summary = run(args, settings(args, section)) if section else run(args)
         except UserError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Parameters: the files in the repository are valid, and what is wrong ends in one line with exit code 2."""
 
 import copy
+import os
 import re
 import subprocess
 import sys
@@ -183,6 +184,23 @@ def test_only_weights_that_change_make_an_arm_depend_on_the_number_of_iterations
     )
     plain = {("igpo", f"00{k}", "") for k in (1, 2, 3, 4)}
     assert set(shown) == plain | {("curriculum", f"00{k}", str(k / 4)) for k in (1, 2, 3, 4)}
+
+
+def test_stages_side_by_side_have_gpus_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".snakemake").mkdir()
+    monkeypatch.setattr(stage, "gpu_devices", lambda: [Path("nvidia0"), Path("nvidia1"), Path("nvidia2")])
+    shown = []
+    for wanted in ("0", "1", "2"):
+        monkeypatch.setenv("IGPO_GPUS", wanted)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        stage.claim_gpus()
+        shown.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert shown == [None, "0", "1,2"]
+    stage.claim_gpus()  # what a stage starts sees the stage's own
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(UserError, match="2 GPUs are needed and 0 of 3 are free"):
+        stage.claim_gpus()
 
 
 def test_arms_that_start_alike_share_their_first_rollouts_and_scores():

@@ -9,8 +9,8 @@ published text in `rollout.instructions`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import quote
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from igpo.protocol import Protocol
 from igpo.protocols.igpo import SCAFFOLD, parse

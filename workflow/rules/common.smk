@@ -24,7 +24,7 @@ with contextlib.suppress(BlockingIOError):
 
 from igpo import experiment, protocols, published
 from igpo.methods import WITH_CRITIC
-from retrieval.stage import UserError, apply_arm, merge, numbers, read_params
+from retrieval.stage import UserError, apply_arm, gpu_devices, merge, numbers, read_params
 
 # `config` holds what --configfile and --config gave. One line and exit code 2 for what a user can mend;
 # os._exit, since Snakemake would wrap SystemExit of an included file in a traceback.
@@ -42,15 +42,16 @@ KINDS = config["index"]["kinds"]
 # --cores (on a cluster) set-threads in the profile says how many.
 CORES, SLOTS = (getattr(workflow.global_resources.get(name), "value", None) for name in ("_cores", "gpu"))
 SLOTS = SLOTS or 1
-SLOT_THREADS = max(1, (CORES or 1) // SLOTS)
-GPUS = len(list(Path("/dev").glob("nvidia[0-9]*"))) if CORES else 0
-STAGE_SLOTS = -(-SLOTS // GPUS) if GPUS else 1  # so that no more stages run at a time than there are GPUs
-MODEL_THREADS = STAGE_SLOTS * SLOT_THREADS
+GPUS = len(gpu_devices()) if CORES else 0
+if 0 < GPUS < SLOTS:
+    SLOTS = GPUS
+    workflow.register_resource("gpu", SLOTS)
+MODEL_THREADS = max(1, (CORES or 1) // SLOTS)
 
 
 def learning_slots(gpus):
     """Slots of a stage that updates a model on so many GPUs; on CPU cores it needs all, and their memory."""
-    return SLOTS if CORES and not GPUS else gpus * STAGE_SLOTS
+    return SLOTS if CORES and not GPUS else gpus
 
 
 def section(name, arm=None, **over):

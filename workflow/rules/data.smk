@@ -37,12 +37,12 @@ rule encode:
         "logs/benchmark/encode_{shard}.tsv"
     threads: MODEL_THREADS
     resources:
-        gpu=STAGE_SLOTS,
+        gpu=1,
     params:
         code=code("retrieval.encode"),
         config=section("index"),
     shell:
-        "exec python -m retrieval.encode --config {params.config:q} --corpus {input} --shard {wildcards.shard}"
+        "IGPO_GPUS={resources.gpu} exec python -m retrieval.encode --config {params.config:q} --corpus {input} --shard {wildcards.shard}"
         " --out {output} > {log} 2>&1"
 
 
@@ -58,13 +58,13 @@ rule index:
         "logs/benchmark/index_{kind}.tsv"
     threads: MODEL_THREADS
     resources:
-        gpu=lambda wildcards: STAGE_SLOTS if wildcards.kind == "dense" else 0,
+        gpu=lambda wildcards: int(wildcards.kind == "dense"),
     params:
         code=code("retrieval.index"),
         config=section("index"),
         vectors=lambda wildcards, input: f"--vectors {input.vectors}" if input.vectors else "",
     shell:
-        "exec python -m retrieval.index --config {params.config:q} --corpus {input.corpus}"
+        "IGPO_GPUS={resources.gpu} exec python -m retrieval.index --config {params.config:q} --corpus {input.corpus}"
         " --kind {wildcards.kind} {params.vectors}"
         " --out results/index/{wildcards.kind} > {log} 2>&1"
 
@@ -141,7 +141,7 @@ rule warmup:
         "logs/warmup.log",
     benchmark:
         "logs/benchmark/warmup.tsv"
-    threads: learning_slots(1) * SLOT_THREADS
+    threads: learning_slots(1) * MODEL_THREADS
     resources:
         gpu=learning_slots(1),
     params:
@@ -149,5 +149,5 @@ rule warmup:
         config=section("warmup"),
         indexes=INDEX_OPTIONS,
     shell:
-        "exec python -m igpo.warmup --config {params.config:q} --policy results/models/base"
+        "IGPO_GPUS={resources.gpu} exec python -m igpo.warmup --config {params.config:q} --policy results/models/base"
         " --questions {input.questions} {params.indexes} --out results/warmup > {log} 2>&1"

@@ -5,7 +5,7 @@ FOLDER = "results/runs/{arm}/s{seed}/{k}"
 COPIES = experiment.copies(config)
 TRAIN_QUESTIONS = "results/questions/train.parquet"
 ROLLOUT = (
-    "exec python -m igpo.rollout --config {params.config:q} --arm {params.arm} --policy {params.policy}"
+    "IGPO_GPUS={resources.gpu} exec python -m igpo.rollout --config {params.config:q} --arm {params.arm} --policy {params.policy}"
     " --questions {input.questions} {params.indexes} --seed {params.seed} --iteration {params.iteration}"
     " --out {output} > {log} 2>&1"
 )
@@ -79,7 +79,7 @@ rule rollout:
     priority: depth(0)
     threads: MODEL_THREADS
     resources:
-        gpu=STAGE_SLOTS,
+        gpu=1,
     params:
         code=code("igpo.rollout"),
         config=arm_section("rollout"),
@@ -108,13 +108,13 @@ rule score:
     priority: depth(1)
     threads: MODEL_THREADS
     resources:
-        gpu=STAGE_SLOTS,
+        gpu=1,
     params:
         code=code("igpo.score"),
         config=arm_section("score"),
         policy=previous_folder,
     shell:
-        "exec python -m igpo.score --config {params.config:q} --policy {params.policy}"
+        "IGPO_GPUS={resources.gpu} exec python -m igpo.score --config {params.config:q} --policy {params.policy}"
         " --reference results/warmup --rollouts {input.rollouts} --questions {input.questions}"
         " --corpus {input.corpus} --out {output} > {log} 2>&1"
 
@@ -151,7 +151,7 @@ rule critic:
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/critic.tsv"
     priority: depth(2)
-    threads: learning_slots(1) * SLOT_THREADS
+    threads: learning_slots(1) * MODEL_THREADS
     resources:
         gpu=learning_slots(1),
     params:
@@ -160,7 +160,7 @@ rule critic:
         critic=previous_critic,
         out=subpath(output.critic, parent=True),
     shell:
-        "exec python -m igpo.critic --config {params.config:q} --critic {params.critic}"
+        "IGPO_GPUS={resources.gpu} exec python -m igpo.critic --config {params.config:q} --critic {params.critic}"
         " --rollouts {input.rollouts} --scores {input.scores} --values {output.values}"
         " --out {params.out} > {log} 2>&1"
 
@@ -211,7 +211,7 @@ rule train:
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/train.tsv"
     priority: depth(3)
-    threads: lambda wildcards: update_slots(wildcards) * SLOT_THREADS
+    threads: lambda wildcards: update_slots(wildcards) * MODEL_THREADS
     resources:
         gpu=update_slots,
     params:
@@ -220,7 +220,7 @@ rule train:
         policy=previous_folder,
         out=subpath(output.policy, parent=True),
     shell:
-        "exec python -m igpo.train --config {params.config:q} --policy {params.policy}"
+        "IGPO_GPUS={resources.gpu} exec python -m igpo.train --config {params.config:q} --policy {params.policy}"
         " --rollouts {input.rollouts} --scores {input.scores} --advantages {input.advantages}"
         " --out {params.out} > {log} 2>&1"
 

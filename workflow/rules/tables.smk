@@ -38,7 +38,7 @@ rule evaluation_rollout:
         name="|".join(EVALUATIONS),
     threads: MODEL_THREADS
     resources:
-        gpu=STAGE_SLOTS,
+        gpu=1,
     params:
         code=code("igpo.rollout"),
         config=lambda wildcards: evaluation_section(wildcards.name),
