@@ -1,0 +1,36 @@
+"""Which questions an iteration asks."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from igpo.rollout import choose_questions
+from retrieval.stage import UserError
+
+QUESTIONS = [
+    {"question_id": f"{name}{number}", "benchmark": name} for name in ("nq", "hotpotqa") for number in range(5)
+]
+
+
+def chosen(iteration: int, benchmarks: list[str], number: int | None, seed: int = 1) -> list[str]:
+    params = SimpleNamespace(benchmarks=benchmarks, questions=number)
+    return [question["question_id"] for question in choose_questions(QUESTIONS, params, seed, iteration)]
+
+
+def test_iterations_share_no_question_until_all_were_asked():
+    first, second, third = (chosen(iteration, ["nq"], 2) for iteration in (1, 2, 3))
+    assert first == sorted(first)
+    assert set(first) | set(second) < {f"nq{number}" for number in range(5)}
+    assert len({*first, *second}) == 4
+    assert set(third) - {*first, *second}
+    assert set(third) & {*first, *second}
+
+
+def test_another_seed_asks_others_and_null_asks_all():
+    assert chosen(1, [], 3, seed=1) != chosen(1, [], 3, seed=2)
+    assert chosen(1, [], None) == chosen(2, [], None) == sorted(q["question_id"] for q in QUESTIONS)
+
+
+def test_an_unknown_benchmark_is_one_error_with_the_nearest_name():
+    with pytest.raises(UserError, match="rollout.benchmarks: no questions of 'hotpotq'; nearest: 'hotpotqa'"):
+        chosen(1, ["nq", "hotpotq"], 2)
