@@ -7,9 +7,8 @@ import pytest
 from igpo.rollout import choose_questions
 from retrieval.stage import UserError
 
-QUESTIONS = [
-    {"question_id": f"{name}{number}", "benchmark": name} for name in ("nq", "hotpotqa") for number in range(5)
-]
+NAMES = [(name, f"{name}{number}") for name in ("nq", "hotpotqa") for number in range(5)]
+QUESTIONS = [{"question_id": question_id, "benchmark": benchmark} for benchmark, question_id in NAMES]
 
 
 def chosen(iteration: int, benchmarks: list[str], number: int | None, seed: int = 1) -> list[str]:
@@ -32,5 +31,5 @@ def test_another_seed_asks_others_and_null_asks_all():
 
 
 def test_an_unknown_benchmark_is_one_error_with_the_nearest_name():
-    with pytest.raises(UserError, match="rollout.benchmarks: no questions of 'hotpotq'; nearest: 'hotpotqa'"):
+    with pytest.raises(UserError, match=r"rollout\.benchmarks: no questions of 'hotpotq'; nearest: 'hotpotqa'"):
         chosen(1, ["nq", "hotpotq"], 2)
