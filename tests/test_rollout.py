@@ -31,5 +31,6 @@ def test_another_seed_asks_others_and_null_asks_all():
 
 
 def test_an_unknown_benchmark_is_one_error_with_the_nearest_name():
-    with pytest.raises(UserError, match=r"rollout\.benchmarks: no questions of 'hotpotq'; nearest: 'hotpotqa'"):
+    said = r"rollout\.benchmarks: no questions of 'hotpotq'; nearest: 'hotpotqa'"
+    with pytest.raises(UserError, match=said):
         chosen(1, ["nq", "hotpotq"], 2)
