@@ -58,6 +58,6 @@ def training_flops(model: Any, packed: Pack) -> float:
     weights = [w.numel() for w in model.get_decoder().layers.parameters() if w.dim() == 2]
     linear = 2 * sum(weights) * len(packed.ids)
     head = 2 * config.vocab_size * config.hidden_size * len(packed.rows)
-    pairs = sum(int(block.mask.sum()) for block in packed.blocks)
+    pairs = int((packed.positions + 1).sum())  # a token attends to its whole path
     attention = 4 * config.hidden_size * config.num_hidden_layers * pairs
     return 3.0 * (linear + head + attention)

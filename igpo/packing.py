@@ -10,8 +10,12 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:  # its import takes a while
+    from torch.nn.attention.flex_attention import BlockMask
 
 log = logging.getLogger("igpo")
 BLOCK = 128  # query rows of one attention call
@@ -53,12 +57,15 @@ class Block:
 
 @dataclass
 class Pack:
-    """Segments laid end to end; shapes: ids, positions (N,); rows, targets (M,)."""
+    """Segments laid end to end; shapes: ids, positions (N,); rows, targets (M,).
+
+    `blocks` say who attends to whom: to SDPA on a CPU, as a BlockMask to FlexAttention on a GPU.
+    """
 
     segments: list[Segment]
     ids: torch.Tensor
     positions: torch.Tensor
-    blocks: list[Block]
+    blocks: "list[Block] | BlockMask"
     rows: torch.Tensor
     targets: torch.Tensor
 
@@ -87,11 +94,12 @@ def pack(segments: list[Segment], device: torch.device | str = "cpu") -> Pack:
             else:
                 raise ValueError("a tree's first token has no log-probability")
             targets.append(segment.ids[i])
+    on_gpu = torch.device(device).type == "cuda"
     return Pack(
         segments,
         torch.tensor([token for segment in segments for token in segment.ids], device=device),
         torch.tensor(positions, device=device),
-        [block for run in _runs(segments) for block in _blocks(run, start, device)],
+        flex_mask(segments, device) if on_gpu else sdpa_blocks(segments, start, device),
         torch.tensor(rows, dtype=torch.long, device=device),
         torch.tensor(targets, dtype=torch.long, device=device),
     )
@@ -103,6 +111,33 @@ def _last_before(segment: Segment, start: dict[int, int]) -> int:
         if after:
             return start[id(ancestor)] + after - 1
     raise ValueError("a segment continues nothing")
+
+
+def flex_mask(segments: list[Segment], device: torch.device | str) -> "BlockMask":
+    """Who attends to whom, for FlexAttention: (N, N)."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    place = {id(segment): i for i, segment in enumerate(segments)}
+    lengths = torch.tensor([len(segment.ids) for segment in segments])
+    visible = torch.diag(lengths)  # [i, j]: tokens of segment j that segment i sees, those ahead of its own
+    for i, segment in enumerate(segments):
+        for ancestor, count in segment.path():
+            visible[i, place[id(ancestor)]] = count
+    visible = visible.to(device)
+    number = torch.arange(len(segments)).repeat_interleave(lengths).to(device)  # segment of a token
+    within = torch.cat([torch.arange(len(segment.ids)) for segment in segments]).to(device)
+
+    def attends(
+        batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+    ) -> torch.Tensor:
+        return (key <= query) & (within[key] < visible[number[query], number[key]])
+
+    return create_block_mask(attends, None, None, len(number), len(number), device=device)
+
+
+def sdpa_blocks(segments: list[Segment], start: dict[int, int], device: torch.device | str) -> list[Block]:
+    """Who attends to whom, for SDPA: one call for each block."""
+    return [block for run in _runs(segments) for block in _blocks(run, start, device)]
 
 
 def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:

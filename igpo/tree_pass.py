@@ -3,7 +3,8 @@
 Importing this module registers the attention "tree" with transformers.
 """
 
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -12,6 +13,9 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from igpo.packing import Block, Pack, Segment, pack
 from retrieval.stage import UserError
+
+if TYPE_CHECKING:  # its import takes a while
+    from torch.nn.attention.flex_attention import BlockMask
 
 HEAD_ROWS = 512  # rows of one call of the output layer
 TOLERANCE = 0.1  # of a log-probability: bf16 logits between 16 and 32 are rounded to 0.125
@@ -71,6 +75,14 @@ class _Attention(torch.autograd.Function):
         return of_query, of_key, of_value, None, None
 
 
+@functools.cache
+def _flex() -> Any:
+    """FlexAttention: compiled on a GPU, else it would make all scores at once, as its reference does."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True) if torch.cuda.is_available() else flex_attention
+
+
 def _attention(
     module: Any,
     query: torch.Tensor,
@@ -78,7 +90,7 @@ def _attention(
     value: torch.Tensor,
     attention_mask: None,
     scaling: float,
-    blocks: list[Block] | None = None,
+    blocks: "list[Block] | BlockMask | None" = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     **_: Any,
@@ -93,7 +105,10 @@ def _attention(
         # The backward pass of SDPA in bf16 is slow on a CPU.
         query, key, value = query.float(), key.float(), value.float()
     with torch.autocast(query.device.type, enabled=False):
-        mixed: Any = _Attention.apply(query, key, value, scaling, blocks)
+        if isinstance(blocks, list):
+            mixed: Any = _Attention.apply(query, key, value, scaling, blocks)
+        else:
+            mixed = _flex()(query, key, value, block_mask=blocks, scale=scaling, enable_gqa=True)
     return mixed.transpose(1, 2).to(dtype), None
 
 

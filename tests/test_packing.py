@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from igpo.packing import Segment, batches, pack
+from igpo.packing import Segment, batches, flex_mask, pack
 from igpo.tree_pass import check_model, logprobs
 from retrieval.stage import UserError
 
@@ -43,6 +43,30 @@ def test_tree_equals_one_pass_per_path(tiny_model, trunks):
         found = packed.split(logprobs(tiny_model, packed))
         for segment, values in zip(segments, found, strict=True):
             torch.testing.assert_close(values, plain_logprobs(tiny_model, segment), rtol=0, atol=1e-5)
+
+
+def test_the_mask_of_flex_attention_is_that_of_the_blocks():
+    from torch.nn.attention.flex_attention import create_mask
+
+    segments = random_tree(1, 20, [140, 30], 9) + random_tree(2, 31, [50], 8)
+    packed = pack(segments)
+    expected = torch.zeros(len(packed.ids), len(packed.ids), dtype=torch.bool)
+    for block in packed.blocks:
+        keys = torch.cat([torch.arange(key.start, key.stop) for key in block.keys])
+        expected[block.rows, keys] = block.mask
+    mask = flex_mask(segments, "cpu")
+    found = create_mask(mask.mask_mod, 1, 1, *expected.shape, device="cpu")[0, 0]
+    assert torch.equal(found, expected)
+    assert torch.equal(packed.positions + 1, expected.sum(1))
+
+
+def test_flex_attention_gives_what_sdpa_gives(tiny_model):
+    segments = random_tree(1, 20, [140, 30], 9)
+    packed = pack(segments)
+    with torch.inference_mode():
+        expected = logprobs(tiny_model, packed)
+        packed.blocks = flex_mask(segments, "cpu")
+        torch.testing.assert_close(logprobs(tiny_model, packed), expected, rtol=0, atol=1e-5)
 
 
 def test_other_trees_in_the_pack_change_nothing(tiny_model):
