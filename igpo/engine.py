@@ -20,7 +20,7 @@ from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
-KV_BYTES = 1100 << 20  # vLLM's key-value cache on a CPU: two engines beside each other stay below 8 GB
+KV_BYTES = 2 << 30  # vLLM's key-value cache on a CPU
 KV_BLOCK = 32  # tokens: the smallest unit that its prefix cache shares on a CPU (default: 128)
 
 

@@ -85,7 +85,6 @@ rule model:
         "results/models/base/policy.json",
     log:
         "logs/model.log",
-    threads: MODEL_THREADS
     params:
         code=code("igpo.model"),
         config=section("model"),
