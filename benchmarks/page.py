@@ -26,9 +26,10 @@ padded batches with full logits. The run is the one whose logs are in `logs/`; t
 reading them. Time of generation and searches, of forward and backward passes, of building indexes and \
 measuring coverage is work; starting processes and the engine, loading models, tables and Snakemake are not.
 
-Every rollout stage starts an engine of its own: stages are processes joined by files, and an engine that lived on \
-would keep its weights and cache (3 GB here) beside those of training, and would need the weights that vLLM has \
-packed for its kernels to be packed anew in place. What that costs is the row "start of the engine".
+Every rollout stage starts an engine of its own: stages are processes joined by files. An engine that lived \
+on would keep its weights and cache (3 GB here) beside those of training, and vLLM packs weights for its \
+kernels when it loads them, which new ones would have to repeat in place. The row "start of the engine" says \
+what that costs.
 """
 
 

@@ -122,9 +122,9 @@ def is_sharded(model: Any) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def logprobs_of(model: Any, packed: Pack) -> torch.Tensor:
+def logprobs_of(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor:
     """`logprobs` of a model that may be sharded; all processes must call it equally often."""
-    return model(packed) if is_sharded(model) else logprobs(model, packed)
+    return model(packed, entropy) if is_sharded(model) else logprobs(model, packed, entropy)
 
 
 def idle_pass(model: Any) -> None:

@@ -185,10 +185,35 @@ class _Head(torch.autograd.Function):
         of_logits = (hidden.float() @ weight.float().T).sub_(normaliser[:, None]).exp_()
         of_logits.mul_(-gradient[:, None])
         of_logits[torch.arange(len(targets), device=targets.device), targets] += gradient
-        of_hidden = (of_logits @ weight.float()).to(hidden.dtype)
-        if not ctx.needs_input_grad[2]:
-            return of_hidden, None, None
-        return of_hidden, None, (of_logits.T @ hidden.float()).to(weight.dtype)
+        of_hidden, of_weight = _of_layer(of_logits, hidden, weight, ctx.needs_input_grad[2])
+        return of_hidden, None, of_weight
+
+
+class _Entropy(torch.autograd.Function):
+    """Entropies (M,) of the output layer's distributions; the backward pass makes the logits again."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        logs = (hidden.float() @ weight.float().T).log_softmax(1)
+        entropy = -(logs.exp() * logs).sum(1)
+        ctx.save_for_backward(hidden, weight, entropy)
+        return entropy
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, entropy = ctx.saved_tensors
+        logs = (hidden.float() @ weight.float().T).log_softmax(1)
+        # d entropy / d logits = -p (log p + entropy)
+        of_logits = logs.exp().mul_(logs + entropy[:, None]).mul_(-gradient[:, None])
+        return _of_layer(of_logits, hidden, weight, ctx.needs_input_grad[1])
+
+
+def _of_layer(
+    of_logits: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor, both: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Gradients of the output layer's input and, where `both` are asked for, of its weight."""
+    of_hidden = (of_logits @ weight.float()).to(hidden.dtype)
+    return of_hidden, (of_logits.T @ hidden.float()).to(weight.dtype) if both else None
 
 
 def states(model: Any, packed: Pack) -> torch.Tensor:
@@ -206,13 +231,17 @@ def states(model: Any, packed: Pack) -> torch.Tensor:
     return hidden[packed.rows]
 
 
-def logprobs(model: Any, packed: Pack) -> torch.Tensor:
-    """Log-probabilities of a pack's wanted tokens, (M,) in fp32; logits exist for 512 rows at a time."""
+def logprobs(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor:
+    """Log-probabilities of a pack's wanted tokens, (M,) in fp32; logits exist for 512 rows at a time.
+
+    With `entropy` (2, M): also the entropies of the distributions that these tokens stand in.
+    """
     wanted = states(model, packed)
     weight = model.get_output_embeddings().weight
     parts = []
     for low in range(0, len(wanted), HEAD_ROWS):
         rows = slice(low, low + HEAD_ROWS)
         with torch.autocast(wanted.device.type, enabled=False):
-            parts.append(_Head.apply(wanted[rows], packed.targets[rows], weight))
-    return torch.cat(parts) if parts else wanted.new_zeros(0, dtype=torch.float32)
+            part = _Head.apply(wanted[rows], packed.targets[rows], weight)
+            parts.append(torch.stack([part, _Entropy.apply(wanted[rows], weight)]) if entropy else part)
+    return torch.cat(parts, -1) if parts else wanted.new_zeros((2, 0) if entropy else 0, dtype=torch.float32)

@@ -29,6 +29,7 @@ PARAMS = SimpleNamespace(
     clip_scale=0.0,
     dual_clip=None,
     kl=0.1,
+    entropy=0.0,
     aggregation="seq-mean-token-mean",
     norm_tokens=100,
     drop_equal_groups=False,
@@ -79,8 +80,8 @@ def gradient(model, groups, params=PARAMS) -> dict[str, torch.Tensor]:
     return {name: weight.grad.clone() for name, weight in model.named_parameters()}
 
 
-def plain_gradient(model, rollouts, scores, credits) -> dict[str, torch.Tensor]:
-    """Paper Eq. 7 written out: one ordinary pass per trajectory, full logits."""
+def plain_gradient(model, rollouts, scores, credits, entropy=0.0) -> dict[str, torch.Tensor]:
+    """Paper Eq. 7 written out, with an entropy bonus: one ordinary pass per trajectory, full logits."""
     model.zero_grad()
     model.set_attn_implementation("eager")
     keys = sorted({(row["question_id"], row["sample"]) for row in rollouts})
@@ -98,7 +99,9 @@ def plain_gradient(model, rollouts, scores, credits) -> dict[str, torch.Tensor]:
                 d = score["ref_logprobs"][i] - value
                 clipped = ratio.clamp(0.8, 1.2)
                 kl = (d.exp() - d - 1).clamp(-10, 10)
-                terms.append(-torch.min(ratio * credit, clipped * credit) + PARAMS.kl * kl)
+                logs = logits[at + i - 1]
+                bonus = entropy * (logs.exp() * logs).sum()
+                terms.append(-torch.min(ratio * credit, clipped * credit) + PARAMS.kl * kl + bonus)
             at += len(row["policy_ids"]) + len(row["observation_ids"])
         (torch.stack(terms).mean() / len(keys)).backward()
     model.set_attn_implementation("tree")
@@ -110,10 +113,11 @@ def close(left, right, tolerance=2e-6):
         assert (value - right[name]).abs().max() <= tolerance * right[name].abs().max(), name
 
 
-def test_the_gradient_equals_one_pass_per_trajectory(tiny_model):
-    tables = batch()
-    groups = train.training_groups(*tables, PARAMS)
-    close(gradient(tiny_model, groups), plain_gradient(tiny_model, *tables))
+@pytest.mark.parametrize(("entropy", "tolerance"), [(0.0, 2e-6), (0.5, 5e-6)])
+def test_the_gradient_equals_one_pass_per_trajectory(tiny_model, entropy, tolerance):
+    tables, params = batch(), changed(entropy=entropy)
+    groups = train.training_groups(*tables, params)
+    close(gradient(tiny_model, groups, params), plain_gradient(tiny_model, *tables, entropy), tolerance)
 
 
 @pytest.mark.parametrize("ratio", ["token", "turn", "sequence"])
