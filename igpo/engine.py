@@ -20,6 +20,11 @@ from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
+# vLLM reads these when it is imported.
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+# By default it leaves one core of a CPU to itself and pins its threads to the others.
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 KV_BYTES = 2 << 30  # vLLM's key-value cache on a CPU
 KV_BLOCK = 32  # tokens: the smallest unit that its prefix cache shares on a CPU (default: 128)
 
@@ -61,10 +66,6 @@ class VllmEngine:
     @without_collector()
     def __init__(self, policy: Path, max_tokens: int):
         """Start vLLM in this process, for sequences of at most `max_tokens` tokens."""
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        # By default vLLM leaves one core of a CPU to itself and pins its threads to the others.
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         from vllm import LLM
 
         cpu = not torch.cuda.is_available()

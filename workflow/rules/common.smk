@@ -5,6 +5,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import shlex
 
 ROOT = Path(workflow.basedir)
 # Stages run as modules with this interpreter, whatever --directory or an inactive environment says.
@@ -47,6 +48,8 @@ if 0 < GPUS < SLOTS:
     SLOTS = GPUS
     workflow.register_resource("gpu", SLOTS)
 MODEL_THREADS = max(1, (CORES or 1) // SLOTS)
+# How a model stage is started: on a CPU, importing what it needs would be most of what a short one does.
+MODEL_STAGE = f"python {shlex.quote(str(ROOT / 'workflow/forked.py'))}" if CORES and not GPUS else "python -m"
 
 
 def learning_slots(gpus):

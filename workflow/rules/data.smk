@@ -125,7 +125,7 @@ rule coverage:
         code=code("retrieval.coverage"),
         indexes=INDEX_OPTIONS,
     shell:
-        "exec python -m retrieval.coverage {params.indexes} --questions {input.questions}"
+        "exec {MODEL_STAGE} retrieval.coverage {params.indexes} --questions {input.questions}"
         " --out {output} > {log} 2>&1"
 
 
@@ -148,5 +148,5 @@ rule warmup:
         config=section("warmup"),
         indexes=INDEX_OPTIONS,
     shell:
-        "IGPO_GPUS={resources.gpu} exec python -m igpo.warmup --config {params.config:q} --policy results/models/base"
+        "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.warmup --config {params.config:q} --policy results/models/base"
         " --questions {input.questions} {params.indexes} --out results/warmup > {log} 2>&1"

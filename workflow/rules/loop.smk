@@ -5,7 +5,7 @@ FOLDER = "results/runs/{arm}/s{seed}/{k}"
 COPIES = experiment.copies(config)
 TRAIN_QUESTIONS = "results/questions/train.parquet"
 ROLLOUT = (
-    "IGPO_GPUS={resources.gpu} exec python -m igpo.rollout --config {params.config:q} --arm {params.arm} --policy {params.policy}"
+    "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.rollout --config {params.config:q} --arm {params.arm} --policy {params.policy}"
     " --questions {input.questions} {params.indexes} --seed {params.seed} --iteration {params.iteration}"
     " --out {output} > {log} 2>&1"
 )
@@ -114,7 +114,7 @@ rule score:
         config=arm_section("score"),
         policy=previous_folder,
     shell:
-        "IGPO_GPUS={resources.gpu} exec python -m igpo.score --config {params.config:q} --policy {params.policy}"
+        "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.score --config {params.config:q} --policy {params.policy}"
         " --reference results/warmup --rollouts {input.rollouts} --questions {input.questions}"
         " --corpus {input.corpus} --out {output} > {log} 2>&1"
 
@@ -160,7 +160,7 @@ rule critic:
         critic=previous_critic,
         out=subpath(output.critic, parent=True),
     shell:
-        "IGPO_GPUS={resources.gpu} exec python -m igpo.critic --config {params.config:q} --critic {params.critic}"
+        "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.critic --config {params.config:q} --critic {params.critic}"
         " --rollouts {input.rollouts} --scores {input.scores} --values {output.values}"
         " --out {params.out} > {log} 2>&1"
 
@@ -220,7 +220,7 @@ rule train:
         policy=previous_folder,
         out=subpath(output.policy, parent=True),
     shell:
-        "IGPO_GPUS={resources.gpu} exec python -m igpo.train --config {params.config:q} --policy {params.policy}"
+        "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.train --config {params.config:q} --policy {params.policy}"
         " --rollouts {input.rollouts} --scores {input.scores} --advantages {input.advantages}"
         " --out {params.out} > {log} 2>&1"
 
