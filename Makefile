@@ -27,9 +27,9 @@ $(STAMP): requirements/cpu.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@
 
-# without the end-to-end run, which takes minutes
+# without tests that start an engine, several processes or a whole experiment
 unit: env
-	pytest --ignore=tests/test_workflow.py
+	pytest -m "not slow"
 
 test: env
 	pytest

@@ -21,6 +21,8 @@ import torch
 from igpo import distributed
 from retrieval import stage
 
+pytestmark = pytest.mark.slow
+
 def run(args, params):
     if torch.distributed.get_rank() == 1:
         raise stage.UserError("the disk is full")

@@ -17,6 +17,8 @@ from retrieval import tables
 from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["The capital of France is", "Herman Melville wrote", "1, 2, 3, 4,", "Water is made of"]
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from small_index import write_corpus
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 120
 

@@ -13,6 +13,8 @@ from igpo.model import STATE, weights_sha256
 from retrieval import tables
 from retrieval.stage import apply_arm
 
+pytestmark = pytest.mark.slow
+
 TRAINED = [name for name, arm in SETTINGS["arms"].items() if "rollout" not in (arm or {})]
 
 

@@ -77,6 +77,7 @@ def test_the_rank_stays_the_same(words, first, tmp_path, capsys, other):
     assert not (tmp_path / "next").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_update_of_one(words, first, tmp_path):
     two = trained(words, tmp_path / "two", processes=2)
     expected = load_file(first / STATE)

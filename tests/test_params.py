@@ -141,6 +141,7 @@ def plans(folder: Path, target: str, *options: str) -> Counter:
 
 
 @pytest.mark.parametrize("table", ["algorithms", "ablation", "basis", "per_question"])
+@pytest.mark.slow
 def test_a_table_of_the_paper_trains_its_arms_from_one_warm_start(table, params, tmp_path):
     rules = plans(tmp_path, f"tables/{table}")
     arms = len(experiment.compared_arms(params, table))
@@ -159,6 +160,7 @@ def test_a_baseline_in_a_comparison_is_not_trained(params):
     assert found["rag"] == ("rag", "results/models/base")
 
 
+@pytest.mark.slow
 def test_the_main_table_and_the_time_are_targets_too(params, tmp_path):
     assert plans(tmp_path, "tables/main")["tables"] == 1
     rules = plans(tmp_path, "tables/time")
@@ -167,6 +169,7 @@ def test_the_main_table_and_the_time_are_targets_too(params, tmp_path):
     assert "evaluation_rollout" not in rules
 
 
+@pytest.mark.slow
 def test_a_judge_is_asked_for_evaluations_only_and_off_by_default(params, tmp_path):
     assert "judge" not in plans(tmp_path, "all")
     (tmp_path / "judge.yaml").write_text("judge: {url: 'http://127.0.0.1:8000/v1', model: any}\n")
@@ -174,6 +177,7 @@ def test_a_judge_is_asked_for_evaluations_only_and_off_by_default(params, tmp_pa
     assert rules["judge"] == rules["evaluation_rollout"] == 5
 
 
+@pytest.mark.slow
 def test_only_weights_that_change_make_an_arm_depend_on_the_number_of_iterations(tmp_path):
     (tmp_path / "mine.yaml").write_text("run: {arms: [igpo, curriculum], iterations: 4}\n")
     command = [sys.executable, "-m", "snakemake", "results/policies.sha256", "-n", "--printshellcmds"]
@@ -215,6 +219,7 @@ def test_arms_that_start_alike_share_their_first_rollouts_and_scores():
     }
 
 
+@pytest.mark.slow
 def test_the_papers_experiment_plans_as_a_whole(tmp_path):
     options = ["--configfile", str(ROOT / "experiments" / "paper.yaml")]
     rules = plans(tmp_path, "all", *options)

@@ -235,6 +235,7 @@ def stage_words(folder: Path) -> list[str]:
     return [*words, "--config", json.dumps(section)]
 
 
+@pytest.mark.slow
 def test_a_killed_stage_ends_as_an_undisturbed_one(tmp_path):
     words = stage_words(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -21,6 +21,8 @@ import yaml
 from igpo import model
 from retrieval import corpus
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 COPIED = (
     "Snakefile",
