@@ -14,14 +14,13 @@ from igpo import distributed, schema
 from igpo.model import STATE
 from retrieval import tables
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 STEP = 1e-3  # AdamW moves a weight by about train.lr
 FAILING = """
 import torch
 from igpo import distributed
 from retrieval import stage
-
-pytestmark = pytest.mark.slow
 
 def run(args, params):
     if torch.distributed.get_rank() == 1:
