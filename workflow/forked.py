@@ -81,7 +81,8 @@ def serve() -> None:
     except BlockingIOError:
         return
     for name in PRELOADED:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # the stage that needs it will say so
+            importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     Path(ADDRESS).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as server:
@@ -96,7 +97,7 @@ def serve() -> None:
                     os.close(lock)
                     answer(connection)
                 connection.close()
-    Path(ADDRESS).unlink()
+    Path(ADDRESS).unlink(missing_ok=True)
 
 
 def answer(connection: socket.socket) -> None:
