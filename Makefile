@@ -27,7 +27,7 @@ $(STAMP): requirements/cpu.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@
 
-# without tests that start an engine, several processes or a whole experiment
+# without tests that start an engine, several processes, a database or a whole experiment
 unit: env
 	pytest -m "not slow"
 

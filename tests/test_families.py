@@ -14,6 +14,8 @@ from igpo.protocol import Renderer
 from igpo.protocols import PROTOCOLS, prepare
 from retrieval import tables
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> Path:

@@ -10,6 +10,8 @@ import yaml
 from igpo import track
 from retrieval import tables
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def params() -> dict:
