@@ -15,7 +15,8 @@ from igpo.tree_pass import logprobs as tree_logprobs
 from igpo.trees import Scored, cut, force_answers, groups, tree
 from retrieval import stage
 
-PARAMS = SimpleNamespace(**stage.read_params([Path("params.yaml")])["train"])
+# In a pack two trajectories of ten turns fit.
+PARAMS = SimpleNamespace(**stage.read_params([Path("params.yaml")])["train"] | {"batch_tokens": 8192})
 
 
 def forced_groups(rows: Rows, tokenizer: Any) -> list[list[Scored]]:

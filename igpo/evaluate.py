@@ -111,11 +111,9 @@ def read_judgements(path: Path) -> dict[tuple[str, int], float | None]:
     return {(row["question_id"], row["sample"]): row["mbe"] for row in rows}
 
 
-def check_complete(
-    rows: list[dict[str, Any]], questions: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]
-) -> None:
+def check_complete(rows: schema.Rows, questions: schema.Rows, asked: Mapping[str, Any]) -> None:
     """Raise UserError unless `rows` hold every question and sample that section `rollout` asks for."""
-    pool = [q for q in questions if not asked["benchmarks"] or q["benchmark"] in asked["benchmarks"]]
+    pool = schema.of_benchmarks(questions, asked["benchmarks"], "rollout.benchmarks")
     wanted = min(asked["questions"] or len(pool), len(pool))
     samples = Counter(row["question_id"] for row in rows if row["turn"] == 0)
     if len(samples) != wanted:

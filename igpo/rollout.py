@@ -5,7 +5,6 @@ before all questions were seen.
 """
 
 import argparse
-import difflib
 import logging
 import random
 from pathlib import Path
@@ -23,21 +22,11 @@ from retrieval.stage import UserError
 log = logging.getLogger("igpo")
 
 
-def of_benchmarks(questions: list[dict[str, Any]], names: list[str], key: str) -> list[dict[str, Any]]:
-    """The questions of the named benchmarks, all where none is named; UserError for a name that has none."""
-    known = sorted({question["benchmark"] for question in questions})
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0)
-            raise UserError(f"{key}: no questions of {name!r}; nearest: {near[0] if near else 'none'!r}")
-    return [question for question in questions if not names or question["benchmark"] in names]
-
-
 def choose_questions(
     questions: list[dict[str, Any]], params: SimpleNamespace, seed: int, iteration: int
 ) -> list[dict[str, Any]]:
     """The questions of one iteration, in the order of their ids."""
-    pool = of_benchmarks(questions, params.benchmarks, "rollout.benchmarks")
+    pool = schema.of_benchmarks(questions, params.benchmarks, "rollout.benchmarks")
     if not pool:
         raise UserError("the questions file holds no question")
     pool.sort(key=lambda question: question["question_id"])

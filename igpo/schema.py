@@ -3,7 +3,9 @@
 Key of the per-turn tables: (question_id, sample, turn). Turn 0 is the prompt, turns 1…T are the model's.
 """
 
+import difflib
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -99,6 +101,16 @@ JUDGEMENTS_KEY = ("question_id", "sample")
 def turn_key(row: dict[str, Any]) -> tuple[str, int, int]:
     """(question_id, sample, turn) of a row of any per-turn table."""
     return row["question_id"], row["sample"], row["turn"]
+
+
+def of_benchmarks(questions: Rows, names: Sequence[str], key: str) -> Rows:
+    """The questions of the named benchmarks, all where none is named; UserError for a name that has none."""
+    known = sorted({question["benchmark"] for question in questions})
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0)
+            raise UserError(f"{key}: no questions of {name!r}; nearest: {near[0] if near else 'none'!r}")
+    return [question for question in questions if not names or question["benchmark"] in names]
 
 
 def trajectories(rows: Rows) -> list[Rows]:

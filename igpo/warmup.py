@@ -21,7 +21,6 @@ from igpo.model import load, load_tokenizer, save, weights_sha256
 from igpo.packing import packs
 from igpo.protocol import Renderer, passage_text
 from igpo.protocols.igpo import call_text
-from igpo.rollout import of_benchmarks
 from igpo.train import autocast
 from igpo.tree_pass import logprobs
 from igpo.trees import groups, tree
@@ -109,7 +108,7 @@ def build_traces(
     questions: list[dict[str, Any]], searcher: Any, renderer: Renderer, params: SimpleNamespace
 ) -> list[agent.Trajectory]:
     """At most `params.traces` traces, in a seeded order."""
-    pool = of_benchmarks(questions, params.benchmarks, "warmup.benchmarks")
+    pool = schema.of_benchmarks(questions, params.benchmarks, "warmup.benchmarks")
     pool = sorted((q for q in pool if q["supporting_ids"]), key=lambda q: q["question_id"])
     random.Random(params.seed).shuffle(pool)
     pool = pool[: 2 * params.traces]
