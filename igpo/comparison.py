@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from igpo import published
-from igpo.tables import columns, read_evaluation, table_rows, write_forms
+from igpo.tables import columns, read_evaluation, summary, table_rows, write_forms
 from igpo.tables_text import (
     NOTES,
     Part,
@@ -72,8 +72,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         Part("Published by the paper", *published_cells(theirs), published_note(args.table)),
     ]
     write_forms([*ours, *theirs], (*columns(params.metric), "published_row"), parts, args.out / args.table)
-    best = max(ours, key=lambda row: row["f1"])
-    return f"{len(ours)} rows; best: {best['method']}, F1 {best['f1']:.3f} on {best['benchmark']}"
+    return summary(ours, params.metric)
 
 
 main = stage.command("tables", arguments, run, __doc__)

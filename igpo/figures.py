@@ -82,14 +82,13 @@ def with_derived(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of iterations, in their order, with two more columns.
 
     `tokens_used`: `update_tokens` of the run's earlier iterations, which made the policy that acts in this
-    one. `gold_entropy_reduction`: how much the log-probability of the gold answer
-    rose from the prompt to the last search; None where it was not measured.
+    one. `gold_entropy_reduction`: how much the log-probability of the gold answer rose from the prompt to the
+    last search.
     """
     used: dict[tuple[str, int], float] = defaultdict(float)
     result = []
     for row in rows:
-        start, end = row.get("gold_logprob_start"), row.get("gold_logprob_end")
-        reduction = None if start is None or end is None else end - start
+        reduction = row["gold_logprob_end"] - row["gold_logprob_start"]
         run = row["arm"], row["seed"]
         result.append({**row, "tokens_used": used[run], "gold_entropy_reduction": reduction})
         used[run] += row["update_tokens"]

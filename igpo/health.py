@@ -82,12 +82,11 @@ def information(scores: Sequence[Rows]) -> Health:
     """Information gain by depth (mean, spread, share above zero), and the gold answer's log-probability.
 
     `gold_logprob_start` and `_end` are the means of s_0 and s_{T-1} per gold token; their difference is the
-    reduction of the gold answer's entropy. None where the step reward forces no answer.
+    reduction of the gold answer's entropy.
     """
-    forced = [rows for rows in scores if rows[0]["gold_logprob"] is not None]
     result: Health = {
-        "gold_logprob_start": mean(rows[0]["gold_logprob"] for rows in forced),
-        "gold_logprob_end": mean(rows[-2]["gold_logprob"] for rows in forced),
+        "gold_logprob_start": mean(rows[0]["gold_logprob"] for rows in scores),
+        "gold_logprob_end": mean(rows[-2]["gold_logprob"] for rows in scores),
     }
     for turn in range(1, max(len(rows) for rows in scores) - 1):
         gains = [rows[turn]["info_gain"] for rows in scores if turn < len(rows) - 1]
@@ -125,8 +124,8 @@ def writing(listed: Sequence[Rows], advantages: Rows) -> Health:
     `entropy`: -log-probability per sampled token, which estimates the policy's entropy at temperature 1.
     `repeated_characters`: share of characters in runs of four or more. `invalid_turns`: share of turns that
     are malformed, cut off or failed, or call a tool without an argument. `update_tokens`: number of the
-    sampled tokens whose turn has an advantage other than 0, from which an update learns; `credited_tokens`:
-    their share.
+    sampled tokens whose turn has an advantage other than 0, from which an update learns (where
+    `train.drop_equal_groups` leaves no group out); `credited_tokens`: their share.
     """
     turns = [row for rows in listed for row in rows[1:]]
     logprobs = [value for row in turns for value in row["policy_logprobs"]]

@@ -57,10 +57,7 @@ ROLLOUTS = pa.schema(
 SCORES = pa.schema(
     [
         *_key,
-        (
-            "gold_logprob",
-            pa.float32(),
-        ),  # mean per gold token after this turn; null at T, or not forced
+        ("gold_logprob", pa.float32()),  # mean per gold token after this turn; null at T
         ("info_gain", pa.float32()),  # turns 1…T-1: the step reward
         ("outcome", pa.float32()),  # reward of turn T, format penalty included
         ("f1", pa.float32()),  # turn T

@@ -25,7 +25,7 @@ from igpo.model import load, load_tokenizer, weights_sha256
 from igpo.packing import Segment, depth, flatten, packs
 from igpo.protocol import Renderer
 from igpo.schema import Rows
-from igpo.step_rewards import FORCED, STEP_REWARDS, Evidence, Vector, tf_idf
+from igpo.step_rewards import STEP_REWARDS, Evidence, Vector, tf_idf
 from igpo.tree_pass import check_context, check_model, logprobs
 from igpo.trees import Scored, cut, force_answers, groups, other_observations, tree
 from retrieval import stage, tables
@@ -111,7 +111,7 @@ def score_trajectory(
         rows.append(
             {
                 **{name: row[name] for name in schema.TURN_KEY},
-                "gold_logprob": known.gold[turn][0] if known.gold and not final else None,
+                "gold_logprob": None if final else known.gold[turn][0],
                 "info_gain": gains[turn - 1] if 0 < turn < last else None,
                 "outcome": reward.outcome(answer, golds, params.format_penalty) if final else None,
                 "f1": reward.f1(answer, golds) if final else None,
@@ -173,10 +173,8 @@ def passage_vectors(
 def forced_groups(
     rows: Rows, renderer: Renderer, questions: Mapping[str, Mapping[str, Any]], params: SimpleNamespace
 ) -> list[list[Scored]]:
-    """The trajectories of every question with the forced answers that the step reward needs."""
+    """The trajectories of every question with the gold answers forced after every turn."""
     scored = groups(rows)
-    if params.info_gain not in FORCED:
-        return scored
     others = other_observations(rows, params.counterfactuals) if params.info_gain == "counterfactual" else {}
     for group in scored:
         golds = questions[group[0].rows[0]["question_id"]]["answers"]

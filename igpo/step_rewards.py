@@ -101,4 +101,3 @@ STEP_REWARDS: dict[str, Callable[[Evidence], list[float]]] = {
     "stepsearch": stepsearch,
     "none": none,
 }
-FORCED = ("log_prob_diff", "prob_diff", "counterfactual")  # those that force gold answers

@@ -252,6 +252,12 @@ def write_forms(
     write_text(tables_text.latex_parts(parts), stem.with_suffix(".tex"))
 
 
+def summary(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """What a log says of a table."""
+    best = max(rows, key=lambda row: row[metric])
+    return f"{len(rows)} rows; best: {best['method']}, {metric} {best[metric]:.3f} on {best['benchmark']}"
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")
@@ -271,8 +277,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     write_text(tables_text.latex(ours, theirs), args.out / "main.tex")
     write_text(csv_text(curves, [*first, *further, *last]), args.out / "curves.csv")
     tables.write_json(flat(ours), args.out / "metrics.json")
-    best = max(ours, key=lambda row: row["f1"])
-    return f"{len(ours)} rows; best: {best['method']}, F1 {best['f1']:.3f} on {best['benchmark']}"
+    return summary(ours, params.metric)
 
 
 main = stage.command("tables", arguments, run, __doc__)

@@ -42,8 +42,8 @@ NOTES = {  # F1: `with_metric` puts another metric in its place
     "time": "Per cent of the wall time of these stages, their starts included. rollout: sampling and search;"
     " score: gold-answer, old and reference log-probabilities; train: the update; critic: values and the"
     " critic's update, where a method has one. Advantages take no time worth measuring.",
-    "machine": "The machine is the one that made this table, which on a cluster isn't the stages' own. A"
-    " policy is the last of its run.",
+    "devices": "What the stages' logs say that they ran on, all phases together; the CSV file has it by"
+    " phase. A policy is the last of its run.",
     "published": "F1 in per cent as printed in arXiv:2510.14967v2, Table 1: other models (IGPO:"
     " Qwen2.5-7B-Instruct), other benchmarks, other retrievers, no seeds or intervals given."
     " Not reproduced here.",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_params import plans
+from test_dag import plans
 
 from retrieval import stage
 

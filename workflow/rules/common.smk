@@ -57,10 +57,9 @@ def learning_slots(gpus):
     return SLOTS if CORES and not GPUS else gpus
 
 
-def section(name, arm=None, **over):
+def section(name, arm=None):
     """One stage's parameters as JSON: what the stage reads, and what triggers its rerun."""
-    params = ARMS[arm] if arm else config
-    return json.dumps(merge(params[name], over), sort_keys=True)
+    return json.dumps((ARMS[arm] if arm else config)[name], sort_keys=True)
 
 
 def arm_section(name):

@@ -12,15 +12,21 @@ CURVES = expand(
 )
 
 
-def evaluation_section(name):
+def evaluation_settings(name):
     """The `rollout` section of an evaluation's arm with `evaluate.rollout` laid over it."""
     arm = EVALUATIONS[name][0]
-    return section("rollout", arm, **(ARMS[arm] if arm else config)["evaluate"]["rollout"])
+    params = ARMS[arm] if arm else config
+    return merge(params["rollout"], params["evaluate"]["rollout"])
+
+
+def evaluation_section(name):
+    """The same as JSON."""
+    return json.dumps(evaluation_settings(name), sort_keys=True)
 
 
 def searches(wildcards):
     """Whether the evaluated arm's protocol asks the indexes."""
-    return protocols.find(json.loads(evaluation_section(wildcards.name))["protocol"]).searches
+    return protocols.find(evaluation_settings(wildcards.name)["protocol"]).searches
 
 
 rule evaluation_rollout:
@@ -250,8 +256,7 @@ rule time_by_phase:
         code=code("igpo.time_by_phase"),
         iterations=RUN_FOLDERS,
     shell:
-        "exec python -m igpo.time_by_phase --iterations {params.iterations} --benchmarks logs/benchmark"
-        " --out results/tables > {log} 2>&1"
+        "exec python -m igpo.time_by_phase --iterations {params.iterations} --logs logs --out results/tables > {log} 2>&1"
 
 
 # `snakemake tables/ablation` makes the table and prints it; a target's name is a file's.

@@ -1,0 +1,174 @@
+"""What runs for which parameters and targets: dry runs of Snakemake, and the lists behind its rules."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from igpo import experiment
+from retrieval import stage
+from retrieval.stage import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def params() -> dict:
+    return stage.read_params([ROOT / "params.yaml"])
+
+
+def snakemake(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """A dry run in a folder."""
+    command = [sys.executable, "-m", "snakemake", *words, "--snakefile", str(ROOT / "Snakefile"), "-n"]
+    return subprocess.run([*command, "--directory", str(folder)], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_snakemake_ends_with_one_line_and_exit_code_2(tmp_path):
+    (tmp_path / "mine.yaml").write_text("rollout: {sampels: 4}\n")
+    done = snakemake(tmp_path, "--quiet", "all", "--configfile", str(tmp_path / "mine.yaml"))
+    errors = [line for line in done.stderr.splitlines() if "profile" not in line]
+    assert errors == ["error: params: unknown key 'sampels' in rollout; nearest valid key: 'samples'"]
+    assert done.returncode == 2
+    assert not (tmp_path / "results").exists()
+
+
+def plans(folder: Path, targets: str, *options: str) -> Counter:
+    """How often each rule would run for `targets` in an empty folder."""
+    done = snakemake(folder, *targets.split(), *options)
+    assert done.returncode == 0, done.stderr
+    return Counter(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
+
+
+@pytest.mark.parametrize("table", ["algorithms", "ablation", "basis", "per_question"])
+@pytest.mark.slow
+def test_a_table_of_the_paper_trains_its_arms_from_one_warm_start(table, params, tmp_path):
+    rules = plans(tmp_path, f"tables/{table}")
+    arms = len(experiment.compared_arms(params, table))
+    assert rules["warmup"] == 1
+    assert rules["train"] == arms * params["run"]["iterations"]
+    assert rules["rollout"] == rules["train"] - (arms - 1)  # all sample alike in the first iteration
+    assert rules["evaluation_rollout"] == arms + 1  # and the warm start
+    assert rules["per_question" if table == "per_question" else "comparison"] == rules["show_table"] == 1
+    assert "tables" not in rules
+
+
+def test_a_baseline_in_a_comparison_is_not_trained(params):
+    params["tables"]["algorithms"] = {"baseline": "rag", "rows": {"igpo": "IGPO"}}
+    found = experiment.compared(params, "algorithms")
+    assert list(found) == ["rag", "warmup", "igpo_s1"]
+    assert found["rag"] == ("rag", "results/models/base")
+
+
+@pytest.mark.slow
+def test_the_main_table_and_the_time_are_targets_too(params, tmp_path):
+    assert plans(tmp_path, "tables/main")["tables"] == 1
+    rules = plans(tmp_path, "tables/time")
+    assert rules["time_by_phase"] == 1
+    assert rules["train"] == len(params["run"]["arms"]) * params["run"]["iterations"]
+    assert "evaluation_rollout" not in rules
+
+
+@pytest.mark.slow
+def test_every_questions_file_is_an_input(tmp_path):
+    files = [tmp_path / name for name in ("nq.jsonl", "more/popqa.json", "more/tq.json", "hotpotqa_dev.json")]
+    (tmp_path / "more").mkdir()
+    for path in files:
+        path.touch()
+    source = [str(tmp_path / name) for name in ("nq.jsonl", "more", "hotpotqa_{split}.json")]
+    (tmp_path / "mine.yaml").write_text(f"questions: {{source: {source}}}\n")
+    target = "results/questions/test.parquet"
+    done = snakemake(tmp_path, target, "--printshellcmds", "--configfile", str(tmp_path / "mine.yaml"))
+    assert f"input: {', '.join(map(str, files))}, results/corpus.parquet" in done.stdout
+    assert f"--source {source[0]} {source[1]} '{source[2]}' --corpus" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_judge_is_asked_for_evaluations_only_and_off_by_default(params, tmp_path):
+    assert "judge" not in plans(tmp_path, "all")
+    (tmp_path / "judge.yaml").write_text("judge: {url: 'http://127.0.0.1:8000/v1', model: any}\n")
+    rules = plans(tmp_path, "all", "--configfile", str(tmp_path / "judge.yaml"))
+    assert rules["judge"] == rules["evaluation_rollout"] == 5
+    assert "judge_model" not in rules
+    (tmp_path / "judge.yaml").write_text("judge: {model: smollm2}\n")
+    rules = plans(tmp_path, "all", "--configfile", str(tmp_path / "judge.yaml"))
+    assert (rules["judge"], rules["judge_model"]) == (5, 1)
+
+
+@pytest.mark.slow
+def test_only_weights_that_change_make_an_arm_depend_on_the_number_of_iterations(tmp_path):
+    (tmp_path / "mine.yaml").write_text("run: {arms: [igpo, curriculum], iterations: 4}\n")
+    target = "results/policies.sha256"
+    done = snakemake(tmp_path, target, "--printshellcmds", "--configfile", str(tmp_path / "mine.yaml"))
+    shown = re.findall(
+        r"igpo\.advantage .*/(\w+)/s1/(\d+)/rollouts.*?(?:--progress (\S+))? +--out", done.stdout
+    )
+    plain = {("igpo", f"00{k}", "") for k in (1, 2, 3, 4)}
+    assert set(shown) == plain | {("curriculum", f"00{k}", str(k / 4)) for k in (1, 2, 3, 4)}
+
+
+def test_stages_side_by_side_have_gpus_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".snakemake").mkdir()
+    monkeypatch.setattr(stage, "gpu_devices", lambda: [Path("nvidia0"), Path("nvidia1"), Path("nvidia2")])
+    shown = []
+    for wanted in ("0", "1", "2"):
+        monkeypatch.setenv("IGPO_GPUS", wanted)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        stage.claim_gpus()
+        shown.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert shown == [None, "0", "1,2"]
+    stage.claim_gpus()  # what a stage starts sees the stage's own
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(UserError, match="2 GPUs are needed and 0 of 3 are free"):
+        stage.claim_gpus()
+
+
+def test_arms_that_start_alike_share_their_first_rollouts_and_scores():
+    alike = {"rollout": {"k": 1}, "score": {"gold": "first"}, "train": {"lr": 1}}
+    arms = {"a": {}, "b": {"rollout": {"k": 2}}, "c": {"score": {"gold": "best"}}, "d": {"train": {"lr": 2}}}
+    found = experiment.copies({**alike, "arms": arms, "run": {"seeds": [1, 2]}})
+    assert found == {
+        f"results/runs/{arm}/s{seed}/001/{file}": f"results/runs/a/s{seed}/001/{file}"
+        for seed in (1, 2)
+        for arm, file in (("c", "rollouts.parquet"), ("d", "rollouts.parquet"), ("d", "scores.parquet"))
+    }
+
+
+@pytest.mark.slow
+def test_the_papers_experiment_plans_as_a_whole(tmp_path):
+    options = ["--configfile", str(ROOT / "experiments" / "paper.yaml")]
+    rules = plans(tmp_path, "all", *options)
+    runs = 2 * 3  # arms and seeds
+    for rule in ("advantage", "train", "health"):
+        assert rules[rule] == runs * 60, rule
+    assert rules["rollout"] == rules["score"] == runs * 60 - 3  # the first iteration of each seed once
+    evaluated = runs + 6  # the baselines and the warm start
+    assert rules["evaluation_rollout"] == evaluated
+    assert rules["evaluate"] == runs * 60 + evaluated
+    assert rules["warmup"] == rules["tables"] == rules["report"] == rules["track"] == 1
+
+
+@pytest.mark.slow
+def test_the_papers_tables_and_figures_plan_with_its_experiment(params, tmp_path):
+    (tmp_path / "short.yaml").write_text("run: {iterations: 2}\n")  # for time: `all` above has the 60
+    options = ["--configfile", str(ROOT / "experiments" / "paper.yaml"), str(tmp_path / "short.yaml")]
+    targets = " ".join(f"tables/{table}" for table in (*experiment.COMPARISONS, "time"))
+    rules = plans(tmp_path, f"{targets} figures", *options)
+    compared = {arm for table in experiment.COMPARISONS for arm in experiment.compared_arms(params, table)}
+    assert rules["train"] == len(compared) * 3 * 2  # seeds and iterations; none is a baseline
+    assert rules["critic"] == 3 * 2
+    assert rules["comparison"] == 3
+    assert rules["per_question"] == rules["time_by_phase"] == rules["figures"] == rules["warmup"] == 1
+
+
+def test_runs_and_evaluations_follow_the_parameters(params):
+    run = {"arms": ["a", "b"], "baselines": ["rag"], "seeds": [1, 5], "iterations": 3}
+    assert experiment.iterations(run)[3:5] == ["results/runs/a/s5/001", "results/runs/a/s5/002"]
+    found = experiment.evaluations(run)
+    assert list(found) == ["rag", "warmup", "a_s1", "a_s5", "b_s1", "b_s5"]
+    assert found["b_s5"] == ("b", "results/runs/b/s5/003")
+    assert list(experiment.evaluations({**run, "iterations": 0})) == ["rag", "warmup"]
