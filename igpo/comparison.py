@@ -45,7 +45,9 @@ def our_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
 
 def published_note(table: str, what: str = "F1 in per cent") -> str:
     """What a reader must know about the published rows, whose numbers are `what`."""
-    return NOTES["published"].replace("Table 1", published.PRINTED[table]).replace("F1 in per cent", what)
+    models = " and ".join(sorted({row["model"] for row in published.read(table) if "model" in row}))
+    note = NOTES["published"].replace("Table 1", published.PRINTED[table]).replace("F1 in per cent", what)
+    return note.replace("IGPO: Qwen2.5-7B-Instruct", models) if models else note
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

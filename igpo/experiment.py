@@ -3,11 +3,12 @@
 import argparse
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from igpo import published
+from igpo.methods import WITH_CRITIC
 from retrieval import stage
 from retrieval.stage import UserError
 
@@ -26,8 +27,15 @@ def check(params: Mapping[str, Any]) -> None:
     for name in run["arms"] + run["baselines"]:
         stage.apply_arm(params, name)
     rows = [*run["baselines"], "warmup", *(run["arms"] if run["iterations"] else [])]
-    if params["tables"]["baseline"] not in rows:
-        raise UserError(f"params: tables.baseline: {params['tables']['baseline']!r} is not a row: {rows}")
+    baseline = params["tables"]["baseline"]
+    if baseline not in rows:
+        raise UserError(
+            f"params: tables.baseline: {baseline!r} is not a row; nearest: {nearest(baseline, rows)!r}"
+        )
+    for name in params["arms"]:
+        arm = stage.apply_arm(params, name)
+        if arm["advantage"]["method"] in WITH_CRITIC and arm["critic"]["gamma"] != arm["advantage"]["gamma"]:
+            raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
     for table in COMPARISONS:
         check_comparison(params, table)
 
@@ -40,10 +48,13 @@ def check_comparison(params: Mapping[str, Any], table: str) -> None:
     printed = ["IGPO"] if table == "per_question" else [row["method"] for row in published.read(table)]
     for arm, row in chosen["rows"].items():
         if row is not None and row not in printed:
-            near = difflib.get_close_matches(row, printed, 1, 0) or printed
-            raise UserError(
-                f"params: tables.{table}.rows.{arm}: no published row {row!r}; nearest: {near[0]!r}"
-            )
+            where, near = f"tables.{table}.rows.{arm}", nearest(row, printed)
+            raise UserError(f"params: {where}: no published row {row!r}; nearest: {near!r}")
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The name most like `name`."""
+    return (difflib.get_close_matches(name, names, 1, 0) or names)[0]
 
 
 def compared_arms(params: Mapping[str, Any], table: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from igpo import published
 from igpo.tables import curve_row, write_text
 from igpo.tables_text import hashes, metric_name
 from retrieval import stage
@@ -112,6 +113,8 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     for axis in axes[-1]:
         axis.set_xlabel(X_LABELS[x])
     axes.flat[0].legend(frameon=False)
+    if name == "training":
+        figure.supxlabel(f"{published.curve_means()}\n{published.CURVES}", fontsize=6, color="#555555")
     return svg(figure, [_point(row) for row in rows])
 
 

@@ -78,35 +78,42 @@ def _recall_by_turn(rows: Rows, supporting: set[str]) -> list[float]:
     return recalls[1:]
 
 
+def gains(rows: Rows) -> list[float]:
+    """Information gain s_t - s_{t-1} of turns 1…T-1, whatever the arm's step reward is."""
+    return [after - before for before, after in itertools.pairwise(row["gold_logprob"] for row in rows[:-1])]
+
+
 def information(scores: Sequence[Rows]) -> Health:
-    """Information gain by depth (mean, spread, share above zero), and the gold answer's log-probability.
+    """Information gain in all and by depth (mean, spread, share above 0), the answer's log-probability.
 
     `gold_logprob_start` and `_end` are the means of s_0 and s_{T-1} per gold token; their difference is the
     reduction of the gold answer's entropy.
     """
+    found = [gains(rows) for rows in scores]
     result: Health = {
+        "info_gain": mean(itertools.chain.from_iterable(found)),
         "gold_logprob_start": mean(rows[0]["gold_logprob"] for rows in scores),
         "gold_logprob_end": mean(rows[-2]["gold_logprob"] for rows in scores),
     }
-    for turn in range(1, max(len(rows) for rows in scores) - 1):
-        gains = [rows[turn]["info_gain"] for rows in scores if turn < len(rows) - 1]
-        result[f"info_gain_{turn}"] = mean(gains)
-        result[f"info_gain_std_{turn}"] = statistics.pstdev(gains)
-        result[f"info_gain_positive_{turn}"] = mean(gain > 0 for gain in gains)
+    for turn in range(max(map(len, found))):
+        values = [by_turn[turn] for by_turn in found if turn < len(by_turn)]
+        result[f"info_gain_{turn + 1}"] = mean(values)
+        result[f"info_gain_std_{turn + 1}"] = statistics.pstdev(values)
+        result[f"info_gain_positive_{turn + 1}"] = mean(value > 0 for value in values)
     return result
 
 
 def spread(scores: Sequence[Rows], advantages: Rows) -> Health:
-    """Shares of groups that give no gradient.
+    """Shares of groups without spread.
 
-    `flat_outcome`, `flat_info_gain`: no spread of these rewards; `flat_both`: of neither;
+    `flat_outcome`, `flat_info_gain`: of outcomes, of information gains; `flat_both`: of either;
     `flat_advantage`: every advantage is 0, whatever the arm makes of the rewards.
     """
     flat: dict[str, list[bool]] = {"outcome": [], "info_gain": [], "both": [], "advantage": []}
     for _, group in itertools.groupby(scores, key=lambda rows: rows[0]["question_id"]):
         listed = list(group)
         outcome = _flat([rows[-1]["outcome"] for rows in listed])
-        gain = _flat([row["info_gain"] for rows in listed for row in rows[1:-1]])
+        gain = _flat(list(itertools.chain.from_iterable(map(gains, listed))))
         for name, value in (("outcome", outcome), ("info_gain", gain), ("both", outcome and gain)):
             flat[name].append(value)
     for _, turns in itertools.groupby(advantages, key=lambda row: row["question_id"]):

@@ -206,7 +206,11 @@ def time_lines(
             lines.append((f"GPU hours of {name}", f"{spent[name]:,.2f} h", how))
     return [
         *lines,
-        ("GPU hours in total", f"{sum(spent.values()):,.2f} h", without(sorted(found.keys() - spent))),
+        (
+            "GPU hours in total",
+            f"{sum(spent.values()):,.2f} h",
+            without([*sorted(found.keys() - spent), "indexing"]),
+        ),
     ]
 
 

@@ -182,17 +182,19 @@ def _headline(
 
 
 def provenance(seeds: Sequence[Evaluation]) -> dict[str, str]:
-    """What a row was made from: its seeds, the questions' and each seed's policy's SHA-256, and `SETTINGS`.
-
-    A setting in which the seeds differ has all its values.
-    """
+    """What a row was made from: its seeds, each seed's policy's SHA-256, and their `settings`."""
     known = [evaluation.metrics["provenance"] for evaluation in seeds]
     return {
         "seed_names": " ".join(str(e.seed) for e in seeds if e.seed is not None),
-        "questions_sha256": known[0].get("questions") or "",
         "policy_sha256": " ".join(values.get("policy") or "" for values in known),
-        **{name: "; ".join(dict.fromkeys(_text(each.get(name)) for each in known)) for name in SETTINGS},
+        **settings(known),
     }
+
+
+def settings(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """`SETTINGS` and the questions' SHA-256 of provenances; one in which they differ has all its values."""
+    values = {name: "; ".join(dict.fromkeys(_text(each.get(name)) for each in known)) for name in SETTINGS}
+    return {"questions_sha256": known[0].get("questions") or "", **values}
 
 
 def _text(value: Any) -> str:
@@ -203,16 +205,16 @@ def _text(value: Any) -> str:
 def curve_row(folder: Path) -> dict[str, Any]:
     """Metrics of one iteration, of the policy that acted in it, from `runs/<arm>/s<seed>/<kkk>`.
 
-    `policy_sha256` is that policy's.
+    `policy_sha256` is that policy's; `step_reward` is the mean of what the arm rewards search turns by.
     """
     arm, seed, k = folder.absolute().parts[-3:]
     metrics = tables.read_json(folder / "metrics.json")
     overall = metrics["overall"]
     scores = tables.read(folder / "scores.parquet", schema.SCORES)
     row = {"arm": arm, "seed": int(seed.removeprefix("s")), "iteration": int(k), "n": overall["n"]}
-    row["policy_sha256"] = metrics["provenance"].get("policy")
+    row |= {"policy_sha256": metrics["provenance"].get("policy"), **settings([metrics["provenance"]])}
     row |= {metric: mean(overall, metric) for metric in (*METRICS, *FURTHER)}
-    row |= {"reward": pc.mean(scores["outcome"]).as_py(), "info_gain": pc.mean(scores["info_gain"]).as_py()}
+    row |= {"reward": pc.mean(scores["outcome"]).as_py(), "step_reward": pc.mean(scores["info_gain"]).as_py()}
     for manifest in (folder / "policy.json", folder / "critic/policy.json"):
         row |= tables.read_json(manifest)["metrics"] if manifest.exists() else {}
     return row | tables.read_json(folder / "health.json")
@@ -254,8 +256,8 @@ def write_forms(
 
 def summary(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
     """What a log says of a table."""
-    best = max(rows, key=lambda row: row[metric])
-    return f"{len(rows)} rows; best: {best['method']}, {metric} {best[metric]:.3f} on {best['benchmark']}"
+    row = max(rows, key=lambda row: row[metric])
+    return f"{len(rows)} rows; highest {metric}: {row['method']}, {row[metric]:.3f} on {row['benchmark']}"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -270,7 +272,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     ours = table_rows([read_evaluation(path) for path in args.metrics], params)
     theirs = published.f1_rows("main")
     curves = [curve_row(folder) for folder in args.iterations]
-    first, last = ["arm", "seed", "iteration", "n", *METRICS, "reward", "info_gain"], ["policy_sha256"]
+    first = ["arm", "seed", "iteration", "n", *METRICS, "reward", "step_reward", "info_gain"]
+    last = ["policy_sha256", "questions_sha256", *SETTINGS]
     further = sorted({key for row in curves for key in row} - {*first, *last})
     write_text(csv_text([*ours, *theirs], columns(params.metric)), args.out / "main.csv")
     write_text(tables_text.markdown(ours, theirs), args.out / "main.md")

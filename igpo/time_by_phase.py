@@ -13,12 +13,12 @@ from typing import Any
 from igpo import published
 from igpo.comparison import published_note
 from igpo.measured import MEASURED, PHASES, benchmark_seconds, device_in
-from igpo.tables import write_forms
+from igpo.tables import SETTINGS, settings, write_forms
 from igpo.tables_text import NOTES, Part, hashes, percent
 from retrieval import stage, tables
 from retrieval.stage import UserError
 
-MADE_FROM = ("seed_names", "policy_sha256", "device", "printed_in")
+MADE_FROM = ("seed_names", "policy_sha256", "device", "questions_sha256", *SETTINGS, "printed_in")
 COLUMNS = ("source", "method", "phase", "share", "seconds", "jobs", *MADE_FROM)
 
 
@@ -29,10 +29,12 @@ def our_rows(iterations: Sequence[Path], logs: Path) -> list[dict[str, Any]]:
     """
     found: dict[str, dict[str, list[tuple[float, str]]]] = {}
     policies: dict[str, dict[str, str]] = {}  # by arm and seed, the last
+    known: dict[str, dict[str, Any]] = {}  # by arm and seed, of the last iteration
     for folder in iterations:
         arm, seed, k = folder.parts[-3:]
         policy = tables.read_json(folder / "policy.json")["weights_sha256"]
         policies.setdefault(arm, {})[seed.removeprefix("s")] = policy
+        known.setdefault(arm, {})[seed] = tables.read_json(folder / "metrics.json")["provenance"]
         for phase in MEASURED if (folder / "values.parquet").exists() else PHASES:
             place = Path("runs", arm, seed, k)
             path = logs / "benchmark" / place / f"{phase}.tsv"
@@ -47,7 +49,7 @@ def our_rows(iterations: Sequence[Path], logs: Path) -> list[dict[str, Any]]:
             spent = sum(seconds for seconds, _ in jobs)
             row = {"source": "ours", "method": arm, "phase": phase, "share": spent / total}
             row |= {"seconds": spent, "jobs": len(jobs), "seed_names": " ".join(policies[arm])}
-            row |= {"policy_sha256": " ".join(policies[arm].values())}
+            row |= {"policy_sha256": " ".join(policies[arm].values()), **settings(list(known[arm].values()))}
             rows.append(row | {"device": joined(device for _, device in jobs)})
     return rows
 

@@ -1,9 +1,18 @@
-"""Shared fixtures: the embedded tokenizer, tiny random models."""
+"""Shared fixtures: the repository's parameters, the embedded tokenizer, tiny random models."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from small_index import PARAMS
+
+from retrieval.stage import read_params
+
+
+@pytest.fixture
+def params() -> dict:
+    """All of params.yaml."""
+    return read_params([PARAMS])
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,6 @@ from retrieval.stage import UserError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def params() -> dict:
-    return stage.read_params([ROOT / "params.yaml"])
-
-
 def snakemake(folder: Path, *words: str) -> subprocess.CompletedProcess:
     """A dry run in a folder."""
     command = [sys.executable, "-m", "snakemake", *words, "--snakefile", str(ROOT / "Snakefile"), "-n"]

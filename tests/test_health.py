@@ -78,6 +78,7 @@ def test_opening_a_page_is_no_search():
 
 def test_information_by_depth():
     found = health(**made(), questions=QUESTIONS)
+    assert found["info_gain"] == pytest.approx((0.5 + 0.5 + 0.2 - 0.4) / 4)
     assert found["info_gain_1"] == pytest.approx(0.4)
     assert found["info_gain_std_1"] == pytest.approx(math.sqrt((0.01 + 0.01 + 0.04) / 3))
     assert (found["info_gain_positive_1"], found["info_gain_positive_2"]) == (1.0, 0.0)
@@ -85,6 +86,13 @@ def test_information_by_depth():
     assert "info_gain_3" not in found
     assert found["gold_logprob_start"] == pytest.approx(-2.0)
     assert found["gold_logprob_end"] == pytest.approx((-1.5 - 1.5 - 2.2 - 2.0) / 4)
+
+
+def test_information_gain_is_measured_whatever_the_step_reward():
+    tables = made()
+    for row in tables["scores"]:
+        row["info_gain"] = row["info_gain"] and 0.0
+    assert health(**tables, questions=QUESTIONS) == health(**made(), questions=QUESTIONS)
 
 
 def test_spread():

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from small_index import call
 from small_loop import SETTINGS, loop_start, stage
 
-from igpo import advantage, critic, rollout, schema, score, train
+from igpo import advantage, critic, health, rollout, schema, score, train
 from igpo.methods import WITH_CRITIC
 from igpo.model import STATE, weights_sha256
 from retrieval import tables
@@ -58,6 +59,8 @@ def iterate(k: int, start: Path, arm: str, before: Path, rollouts: Path, out: Pa
     stage(advantage.main, "advantage", *scored, *values, arm=arm)
     credited = [*scored, "--advantages", out / "advantages.parquet"]
     stage(train.main, "train", "--policy", before, *credited, "--out", out, arm=arm)
+    asked = ["--questions", start / "questions.parquet", "--out", out / "health.json"]
+    call(health.main, *credited, *asked)
 
 
 def counted_turns(arm: str, rollouts: Path, out: Path) -> list[dict]:
@@ -77,6 +80,9 @@ def check_iteration(k: int, arm: str, before: Path, rollouts: Path, out: Path) -
     credits = tables.read(out / "advantages.parquet", schema.ADVANTAGES).to_pylist()
     assert [schema.turn_key(row) for row in credits] == [schema.turn_key(row) for row in turns]
     assert all(math.isfinite(row["advantage"]) for row in credits)
+    found = tables.read_json(out / "health.json")
+    assert all(value is None or math.isfinite(value) for value in found.values())
+    assert found["gold_logprob_start"] < 0
     manifest = tables.read_json(out / "policy.json")
     assert all(math.isfinite(value) for value in manifest["metrics"].values())
     counted = counted_turns(arm, rollouts, out)

@@ -14,11 +14,6 @@ from retrieval.stage import UserError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def params() -> dict:
-    return stage.read_params([ROOT / "params.yaml"])
-
-
 @pytest.mark.parametrize("overlay", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_is_valid_and_adds_no_key(overlay, params):
     merged = stage.read_params([ROOT / "params.yaml", overlay])
@@ -114,7 +109,8 @@ def wrong(params: dict, path: str, value: object) -> dict:
             "http://127.0.0.1:8000/v1",
             "judge.url is set but not judge.model: name the model there",
         ),
-        ("tables.baseline", "nothing", "tables.baseline: 'nothing' is not a row"),
+        ("arms.ppo.advantage.gamma", 0.9, "arms.ppo: critic.gamma and advantage.gamma differ"),
+        ("tables.baseline", "nothing", "tables.baseline: 'nothing' is not a row; nearest: '"),
     ],
 )
 def test_what_is_wrong_is_named(params, path, value, said):

@@ -16,11 +16,6 @@ from retrieval.stage import UserError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def params() -> dict:
-    return stage.read_params([ROOT / "params.yaml"])
-
-
 def test_the_papers_experiment_is_the_papers(params):
     paper = stage.read_params([ROOT / "params.yaml", ROOT / "experiments" / "paper.yaml"])
     numbers = plan.volume({**paper, "run": {**paper["run"], "seeds": [1], "arms": ["igpo"]}}, {"test": 3197})
@@ -95,7 +90,7 @@ def test_a_plan_says_gpu_hours_and_where_they_come_from(tmp_path, capsys):
         == f"{8 * train:,.2f} h  {train:,.2f} h on 8, at 1,000.0 tokens/s as given"
     )
     assert "run an iteration here, or give --throughput score=N" in lines["GPU hours of score"]
-    assert lines["GPU hours in total"] == f"{rollout + 8 * train:,.2f} h  without score"
+    assert lines["GPU hours in total"] == f"{rollout + 8 * train:,.2f} h  without score, indexing"
     assert "GPU hours of critic" not in lines
 
 

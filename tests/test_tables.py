@@ -127,7 +127,7 @@ def test_curves_hold_reward_information_gain_and_training_metrics(made, tmp_path
         ("igpo", seed, k) for seed in "12" for k in "12"
     ]
     assert float(rows[1]["reward"]) == pytest.approx(0.5)
-    assert float(rows[1]["info_gain"]) == pytest.approx(0.5)
+    assert float(rows[1]["info_gain"]) == float(rows[1]["step_reward"]) == pytest.approx(0.5)
     assert float(rows[1]["kl"]) == pytest.approx(0.002)
     assert (rows[1]["flat_advantage"], rows[1]["adaptivity"]) == ("0.25", "")
     assert [row["update_tokens"] for row in rows] == ["50", "50", "100", "100"]

@@ -246,7 +246,7 @@ rule per_question:
 
 rule time_by_phase:
     input:
-        expand("{folder}/policy.json", folder=RUN_FOLDERS),
+        expand("{folder}/{file}", folder=RUN_FOLDERS, file=["policy.json", "metrics.json"]),
         published.path("time"),
     output:
         multiext("results/tables/time", ".csv", ".md", ".tex"),
@@ -275,6 +275,7 @@ rule show_table:
 rule figures:
     input:
         CURVES,
+        published.path("curves"),
     output:
         expand(
             "results/figures/{name}.svg",
