@@ -6,6 +6,10 @@ or NQ-open, and folders of such files. `{split}` in a name stands for train, dev
 in our own columns keeps its splits, and all rows of any other file are test questions: what such a file calls
 its split is that of the data set it was taken from. A question of test is taken out of dev and train, one of
 dev out of train.
+
+`--corpus` turns supporting passages that a file names by title (HotpotQA, 2Wiki), or by title and text
+(MuSiQue, PopQA), into ids. A title alone counts where only one passage has it; with any passage not found,
+all are unknown.
 """
 
 import argparse
@@ -22,9 +26,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from igpo import reward, vitalqa
+from igpo import reward, supporting, vitalqa
 from igpo.schema import QUESTIONS, QUESTIONS_KEY
+from igpo.supporting import objects, part
 from retrieval import tables
+from retrieval.corpus import single_spaces
 from retrieval.stage import UserError, command
 
 log = logging.getLogger("igpo")
@@ -70,55 +76,58 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def texts(value: Any) -> list[str]:
-    """Answers in any form, as a list: text, number, list, or text that holds a JSON list (PopQA)."""
-    if value is None or isinstance(value, bool):
+    """Answers in any form, as a list: text, number, list, or text that holds a JSON list (PopQA).
+
+    ValueError where one is an object.
+    """
+    if isinstance(value, bool):
         return []
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(ValueError):
             value = json.loads(value)
     if isinstance(value, str) or not isinstance(value, Sequence):
         value = [value]
-    return [text for item in value if (text := str(item).strip())]
+    for item in value:
+        if isinstance(item, Mapping | list):
+            raise ValueError(f"found {item!r:.60}; expected text, a number, or a list of them")
+    return [text for item in value if item is not None and (text := str(item).strip())]
 
 
 def find_answers(row: Mapping[str, Any]) -> list[str]:
     """Every accepted answer of a row, the main one first; empty where it has none."""
     found = next((texts(row[key]) for key in ANSWER_KEYS if texts(row.get(key))), [])
     if not found:
-        truth = (row.get("reward_model") or {}).get("ground_truth")
+        truth = part(row, "reward_model", dict).get("ground_truth")
         truth = truth.get("target") if isinstance(truth, Mapping) else truth
         found = texts(truth.split(ANSWER_SPLIT) if isinstance(truth, str) else truth)
     return list(dict.fromkeys([*found, *texts(row.get("answer_aliases"))]))
 
 
 def find_question(row: Mapping[str, Any]) -> str:
-    """The bare question: `question`, else the last user message without Search-R1's instruction."""
-    question = row.get("question")
+    """The bare question: `question`, else `prompt`'s last user message less Search-R1's instruction."""
+    question = part(row, "question", str)
     if not question:
-        said = [message["content"] for message in row.get("prompt") or [] if message.get("role") == "user"]
+        prompt = row.get("prompt")
+        plain = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else objects(row, "prompt")
+        said = [part(message, "content", str) for message in plain if message.get("role") == "user"]
         question = said[-1].rpartition("Question:")[2] if said else ""
-    return " ".join(str(question).split())
+    return single_spaces(question)
 
 
-def find_supporting_ids(row: Mapping[str, Any]) -> list[str]:
-    """Ids of the supporting passages where the row names them; titles and paragraphs are not ids."""
-    return [str(item) for item in row.get("supporting_ids") or row.get("positive_doc_ids") or []]
-
-
-def find_hops(row: Mapping[str, Any]) -> int:
-    """Passages that an answer needs: stated, in MuSiQue's id, or counted; 0 where unknown."""
+def find_hops(row: Mapping[str, Any], supports: int) -> int:
+    """Passages that an answer needs: stated, in MuSiQue's id, or `supports`, those named; 0 where unknown."""
+    if row.get("hops") is not None:
+        try:
+            return int(row["hops"])
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"`hops` is {row['hops']!r:.60}; expected a whole number") from None
     named = re.match(r"(\d)hop", str(row.get("id", "")))
-    if row.get("hops") is not None or named:
-        return int(row["hops"]) if row.get("hops") is not None else int(named[1] if named else 0)
-    facts = row.get("supporting_facts") or []
-    titles = facts.get("title", []) if isinstance(facts, Mapping) else [fact[0] for fact in facts]
-    support = [p for p in row.get("paragraphs") or [] if p.get("is_supporting")]
-    return len(set(titles)) or len(support)
+    return int(named[1]) if named else supports
 
 
 def find_id(row: Mapping[str, Any], number: int) -> str:
     """`id`, `_id` or `extra_info.index`, else the row's number."""
-    known = (row.get("id"), row.get("_id"), (row.get("extra_info") or {}).get("index"))
+    known = (row.get("id"), row.get("_id"), part(row, "extra_info", dict).get("index"))
     return str(next((value for value in known if value not in (None, "")), number))
 
 
@@ -132,39 +141,75 @@ def find_benchmark(row: Mapping[str, Any], path: Path) -> str:
 
 
 def normalise(row: Mapping[str, Any], number: int, path: Path) -> Row:
-    """One row of any accepted form as a row of `QUESTIONS`, split "test"."""
+    """One row of any accepted form as a row of `QUESTIONS`, split "test", and its `supports` (title, text).
+
+    ValueError where it has no question, no answer, or a field of a wrong kind.
+    """
     benchmark, question, answers = find_benchmark(row, path), find_question(row), find_answers(row)
     if not question:
-        raise UserError(f"{path}: row {number}: no question; add `question`, or `prompt` with a user message")
+        raise ValueError("no question; add `question`, or `prompt` with a user message")
     if not answers:
-        raise UserError(
-            f"{path}: row {number}: no answers; add `golden_answers` (a list of texts), `answer`, "
-            f"or `reward_model.ground_truth`"
+        raise ValueError(
+            "no answers; add `golden_answers` (a list of texts), `answer`, or `reward_model.ground_truth`"
         )
     identity = find_id(row, number)
+    ids = texts(row.get("supporting_ids")) or texts(row.get("positive_doc_ids"))
+    supports = supporting.find_supports(row)
     return {
         "question_id": identity if identity.startswith(f"{benchmark}_") else f"{benchmark}_{identity}",
         "benchmark": benchmark,
         "question": question,
         "answers": answers,
-        "supporting_ids": find_supporting_ids(row),
-        "hops": find_hops(row),
+        "supporting_ids": ids,
+        "hops": find_hops(row, len(supports)),
         "split": "test",
         "type": str(row.get("question_type") or row.get("type") or row.get("prop") or ""),
+        "supports": [] if ids else supports,
     }
 
 
-def load(path: Path) -> list[Row]:
-    """Question rows (`QUESTIONS`) from a file of any accepted form; ids that repeat get their row's number.
+def check_own(row: Row) -> Row:
+    """A row that has our columns already; `type`, `hops` and `supporting_ids` may be missing.
 
-    Raises UserError naming file, row and remedy where a row has no question or no answer.
+    ValueError where another is, or the split is none of ours.
+    """
+    known: Row = {"supporting_ids": [], "hops": 0, "type": ""}
+    known |= {name: value for name, value in row.items() if value is not None}
+    known |= {name: texts(known.get(name)) for name in ("answers", "supporting_ids")}
+    for name in QUESTIONS.names:
+        if not known.get(name) and name not in ("supporting_ids", "hops", "type"):
+            raise ValueError(f"no {name}; add it, or make the file with `igpo questions`")
+    if known["split"] not in SPLITS:
+        raise ValueError(f"split {known['split']!r}; expected one of {', '.join(SPLITS)}")
+    return {**{name: known[name] for name in QUESTIONS.names}, "supports": []}
+
+
+def check_types(row: Row) -> Row:
+    """The row; ValueError where a column of `QUESTIONS` can't hold its value."""
+    for field in QUESTIONS:
+        try:
+            pa.scalar(row[field.name], field.type)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            raise ValueError(f"`{field.name}` is {row[field.name]!r:.60}; expected {field.type}") from None
+    return row
+
+
+def load(path: Path) -> list[Row]:
+    """Rows of `QUESTIONS`, and their `supports`, from a file of any form; repeated ids get row numbers.
+
+    Raises UserError naming file, row and remedy where a row has no question or no answer, or is malformed.
     """
     rows = read_rows(path)
     if not rows:
         raise UserError(f"{path}: no rows; a questions file needs at least one")
-    if {"question_id", "benchmark", "split"} <= rows[0].keys():
-        return [check_own(row, number, path) for number, row in enumerate(rows)]
-    return distinct([normalise(row, number, path) for number, row in enumerate(rows)])
+    own = any({"question_id", "benchmark", "split"} <= row.keys() for row in rows)
+    loaded = []
+    for number, row in enumerate(rows):
+        try:
+            loaded.append(check_types(check_own(row) if own else normalise(row, number, path)))
+        except ValueError as error:
+            raise UserError(f"{path}: row {number}: {error}") from None
+    return loaded if own else distinct(loaded)
 
 
 def distinct(rows: list[Row]) -> list[Row]:
@@ -189,19 +234,6 @@ def disjoint(rows: list[Row]) -> list[Row]:
         kept += [row for words, row in asked if words not in later]
         later |= {words for words, _ in asked}
     return kept
-
-
-def check_own(row: Row, number: int, path: Path) -> Row:
-    """A row that has our columns already; `type` and `supporting_ids` may be missing."""
-    for name in ("question_id", "question", "answers"):
-        if not row.get(name):
-            raise UserError(
-                f"{path}: row {number}: no {name}; add it, or make the file with `igpo questions`"
-            )
-    if row["split"] not in SPLITS:
-        raise UserError(f"{path}: row {number}: split {row['split']!r}; expected one of {', '.join(SPLITS)}")
-    known = {"supporting_ids": [], "hops": 0, "type": "", **row}
-    return {name: known[name] for name in QUESTIONS.names}
 
 
 def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
@@ -230,35 +262,43 @@ def files_of(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def make(args: argparse.Namespace, params: SimpleNamespace) -> list[Row]:
-    """The questions of the chosen source."""
-    if args.source != ["vitalqa"]:
-        loaded = [(split, row) for split, path in source_files(args.source) for row in load(path)]
-        return distinct([{**row, "split": split or row["split"]} for split, row in loaded])
-    if args.corpus is None:
-        raise UserError("--source vitalqa derives questions from a corpus: give --corpus corpus.parquet")
-    corpus = tables.read(args.corpus, tables.CORPUS).to_pylist()
-    shares = {"dev_share": params.dev_share, "test_share": params.test_share}
+def derive(corpus: Path, params: SimpleNamespace) -> list[Row]:
+    """VitalQA from a corpus; UserError where no rule matches."""
     rows = vitalqa.build(
-        corpus,
+        tables.read(corpus, tables.CORPUS).to_pylist(),
         seed=params.seed,
         passage_chars=params.passage_chars,
         headline_types=params.headline_types,
-        **shares,
+        dev_share=params.dev_share,
+        test_share=params.test_share,
     )
     if not rows:
-        raise UserError(f"{args.corpus}: no rule matches; VitalQA is for `retrieval corpus --source vital`")
+        raise UserError(f"{corpus}: no rule matches; VitalQA is for `retrieval corpus --source vital`")
     return rows
+
+
+def make(
+    sources: Sequence[str], corpus: Path | None, params: SimpleNamespace
+) -> tuple[list[Row], list[Path]]:
+    """The questions of the chosen sources, and the files that they come from."""
+    if sources == ["vitalqa"]:
+        if corpus is None:
+            raise UserError("--source vitalqa derives questions from a corpus: give --corpus corpus.parquet")
+        return derive(corpus, params), [corpus]
+    files = source_files(sources)
+    loaded = [{**row, "split": split or row["split"]} for split, path in files for row in load(path)]
+    looked_up = [corpus] if corpus and any(row["supports"] for row in loaded) else []
+    return distinct(supporting.resolve(loaded, corpus)), [path for _, path in files] + looked_up
 
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Write one table per split; a split without questions is an empty table."""
-    made = make(args, params)
+    given = args.source or params.source
+    sources = [given] if isinstance(given, str) else given
+    made, files = make(sources, args.corpus, params)
     rows = disjoint(made)
-    vital = args.source == ["vitalqa"]
-    files = [args.corpus] if vital else [path for _, path in source_files(args.source)]
     meta = {
-        "source": " ".join(Path(source).name for source in args.source),
+        "source": " ".join(Path(source).name for source in sources),
         "source_sha256": " ".join(map(tables.sha256, files)),
     }
     for split in SPLITS:
@@ -269,19 +309,21 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     for split, number in gone.items():
         log.warning("%d questions of %s stand in a later split: taken out", number, split)
     summary = [f"{name} {split} {n}" for (name, split), n in sorted(counts.items())]
-    return ", ".join([*summary, *(f"{n} taken out of {split}" for split, n in gone.items())])
+    summary += [f"{n} taken out of {split}" for split, n in gone.items()]
+    known = sum(bool(row["supporting_ids"]) for row in rows)
+    return ", ".join([*summary, f"{known} of {len(rows)} with their supporting passages"])
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Files that the stage reads and writes."""
     parser.add_argument(
         "--source",
-        required=True,
         nargs="+",
         metavar="SOURCE",
-        help="vitalqa, or question files and folders of them; with {split} in its name, one for each",
+        help="vitalqa, or question files and folders of them; with {split} in its name, one for each; "
+        "default: params.yaml",
     )
-    parser.add_argument("--corpus", type=Path, help="corpus.parquet, for vitalqa")
+    parser.add_argument("--corpus", type=Path, help="corpus.parquet: VitalQA's source, ids for other files")
     parser.add_argument("--out", type=Path, required=True, help="folder for train, dev and test.parquet")
 
 

@@ -1,11 +1,12 @@
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from igpo import questions
+from igpo import questions, supporting
 from igpo.schema import QUESTIONS
 from retrieval import tables
 from retrieval.stage import UserError
@@ -128,7 +129,7 @@ def test_every_published_form_is_read(tmp_path, form, row, question_id, benchmar
     else:
         path.write_text(json.dumps(row) + "\n\n")
     (read,) = questions.load(path)
-    assert read.keys() == set(QUESTIONS.names)
+    assert read.keys() == {*QUESTIONS.names, "supports"}
     assert read["question_id"] == question_id
     assert read["benchmark"] == benchmark
     assert read["question"].rstrip("?").casefold() == "who wrote hamlet"
@@ -171,6 +172,17 @@ def test_ids_that_repeat_get_their_row_number(tmp_path):
         ('{"answer": "a"}', r"row 0: no question; add `question`"),
         ('{"question": ', r"neither parquet, nor JSON lines"),
         ("[1]", r"row 0: expected an object"),
+        ('{"prompt": [1], "answer": "a"}', r"row 0: `prompt` holds 1; expected objects"),
+        ('{"prompt": {"a": 1}, "answer": "a"}', r"row 0: `prompt` is {'a': 1}; expected a list"),
+        ('{"question": ["q"], "answer": "a"}', r"row 0: `question` is \['q'\]; expected text"),
+        ('{"question": "q", "reward_model": "a"}', r"row 0: `reward_model` is 'a'; expected an object"),
+        ('{"question": "q", "answer": "a", "extra_info": "7"}', r"`extra_info` is '7'; expected an object"),
+        ('{"question": "q", "answer": {"value": "a"}}', r"row 0: found {'value': 'a'}; expected text"),
+        ('{"question": "q", "answer": "a", "hops": "two"}', r"`hops` is 'two'; expected a whole number"),
+        ('{"question": "q", "answer": "a", "hops": 300}', r"`hops` is 300; expected int8"),
+        ('{"question": "q", "answer": "a", "supporting_facts": "t"}', r"is 't'; expected a list"),
+        ('{"question": "q", "answer": "a", "supporting_facts": [7]}', r"is \[7\]; expected pairs of title"),
+        ('{"question": "q", "answer": "a", "paragraphs": ["t"]}', r"holds 't'; expected objects"),
         ("", r"no rows"),
     ],
 )
@@ -216,7 +228,7 @@ def test_the_stage_writes_three_tables_that_it_can_read_again(tmp_path, capsys):
         table = tables.read(path, QUESTIONS).to_pylist()
         assert {row["split"] for row in table} <= {split}
         if table:
-            assert questions.load(path) == table
+            assert questions.load(path) == [{**row, "supports": []} for row in table]
         rows += table
     assert len([row for row in rows if row["type"] == "birth_year"]) == 26
     run("--source", "vitalqa", "--corpus", tmp_path / "corpus.parquet", "--out", tmp_path / "b")
@@ -316,10 +328,118 @@ def test_our_own_columns_keep_their_split(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps(row))
     (read,) = questions.load(path)
-    assert read == {**row, "supporting_ids": [], "hops": 0, "type": ""}
+    assert read == {**row, "supporting_ids": [], "hops": 0, "type": "", "supports": []}
     path.write_text(json.dumps({**row, "split": "validation"}))
     with pytest.raises(UserError, match="row 0: split 'validation'; expected one of train"):
         questions.load(path)
+
+
+OWN = {"question_id": "a", "benchmark": "b", "question": "q", "answers": ["x"], "split": "dev"}
+
+
+def test_one_answer_in_our_own_columns_may_be_text(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(OWN | {"answers": "two words", "hops": None}))
+    run("--source", path, "--out", tmp_path)
+    (read,) = tables.read(tmp_path / "dev.parquet", QUESTIONS).to_pylist()
+    assert read == {**OWN, "answers": ["two words"], "supporting_ids": [], "hops": 0, "type": ""}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": None}, "no split; add it"),
+        ({"benchmark": None}, "no benchmark; add it"),
+        ({"answers": [" "]}, "no answers; add it"),
+        ({"question_id": 7}, "`question_id` is 7; expected string"),
+        ({"hops": "two"}, "`hops` is 'two'; expected int8"),
+        ({"answers": {"a": 1}}, "found {'a': 1}; expected text"),
+    ],
+)
+def test_a_wrong_row_in_our_own_columns_is_named(tmp_path, change, message):
+    path = tmp_path / "own.jsonl"
+    later = {name: value for name, value in (OWN | change).items() if value is not None}
+    path.write_text("\n".join(map(json.dumps, (OWN, later))))
+    with pytest.raises(UserError, match=f"row 1: {re.escape(message)}"):
+        questions.load(path)
+
+
+def test_a_prompt_in_plain_text_is_the_question(tmp_path):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps(VERL | {"prompt": SEARCH_R1}))
+    assert questions.load(path)[0]["question"] == "who wrote hamlet?"
+
+
+GOLD_CORPUS = [
+    ("p0", "Hamlet", "A  play."),
+    ("p1", "Bard", "A poet."),
+    ("p2", "Hamlet", "A village."),
+    ("p3", "Play", "A work."),
+    ("p4", "Bard", "A poet."),
+    ("p5", "", "A play."),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "named", "expected"),
+    [
+        (HOTPOT, [["Play", 0], ["Play", 1], ["Bard", 0]], ["p3", "p1"]),  # two passages, but the same text
+        (HUB, {"title": ["Bard", "Play"], "sent_id": [0, 1]}, ["p1", "p3"]),
+        (TWO_WIKI, [["Play", 0], ["Hamlet", 0]], []),  # two passages of different text
+        (TWO_WIKI, [["Play", 0], ["play", 0]], []),
+        (MUSIQUE, [("Hamlet", "A village.", True), ("Play", "no", False)], ["p2"]),
+        (MUSIQUE, [("Hamlet", "A\nplay. ", True), ("Play", "A work.", True)], ["p0", "p3"]),
+        (MUSIQUE, [("Hamlet", "A play.", True), ("Play", "Another text.", True)], []),
+        (MUSIQUE, [("", "A play.", True)], []),
+        (POPQA, [("Hamlet", "A village.", True), ("Bard", "A poet.", True)], ["p2", "p1"]),
+        (POPQA, [("Play", None, True)], ["p3"]),
+        (REVIEW, [("Play", "A work.", True)], ["12", "d3"]),  # ids that a file gives stay
+        (NQ_OPEN, [], []),
+    ],
+)
+def test_supporting_passages_get_the_ids_of_the_corpus(tmp_path, capsys, form, named, expected):
+    corpus = [dict(zip(("id", "title", "text"), passage, strict=True)) for passage in GOLD_CORPUS]
+    tables.write(corpus, tables.CORPUS, tmp_path / "corpus.parquet", ("id",))
+    key = "text" if form is POPQA else "paragraph_text"
+    paragraphs = [
+        {"title": title, key: text, "is_supporting": is_supporting}
+        for title, text, is_supporting in (named if "supporting_facts" not in form else [])
+    ]
+    row = form | ({"supporting_facts": named} if "supporting_facts" in form else {"paragraphs": paragraphs})
+    (tmp_path / "file.jsonl").write_text(json.dumps(row))
+    run("--source", tmp_path / "file.jsonl", "--corpus", tmp_path / "corpus.parquet", "--out", tmp_path)
+    (read,) = tables.read(tmp_path / "test.parquet", QUESTIONS).to_pylist()
+    assert read["supporting_ids"] == expected
+    assert f"{int(bool(expected))} of 1 with their supporting passages" in capsys.readouterr().out
+
+
+def test_musiques_passages_stand_in_the_order_of_its_hops():
+    items = [(i, f"t{i}", i > 0) for i in range(4)]
+    paragraphs = [{"idx": i, "title": t, "text": "x", "is_supporting": gold} for i, t, gold in items]
+    steps = [{"question": "?", "paragraph_support_idx": i} for i in (3, 1, 2)]
+    row = MUSIQUE | {"paragraphs": paragraphs, "question_decomposition": steps}
+    assert supporting.find_supports(row) == [("t3", "x"), ("t1", "x"), ("t2", "x")]
+
+
+def test_the_corpus_is_an_input_where_passages_are_looked_up_in_it(tmp_path):
+    corpus = stage_corpus(tmp_path)
+    hashes = []
+    for name, row in (("by_id", REVIEW), ("by_title", HOTPOT)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+        run("--source", tmp_path / f"{name}.jsonl", "--corpus", corpus, "--out", tmp_path / name)
+        meta = pq.read_schema(tmp_path / name / "test.parquet").metadata
+        hashes.append(meta[b"source_sha256"].decode().split())
+    assert [len(files) for files in hashes] == [1, 2]
+    assert hashes[1][1] == tables.sha256(corpus)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_without_source_the_parameters_name_it(tmp_path, several):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps(NQ_OPEN))
+    config = json.dumps(PARAMS | {"source": [str(path)] if several else str(path)})
+    questions.main(["--config", config, "--out", str(tmp_path)])
+    assert tables.read(tmp_path / "test.parquet", QUESTIONS)["question"].to_pylist() == ["who wrote hamlet"]
 
 
 def test_the_stage_ends_in_one_line_where_the_user_can_mend_it(tmp_path, capsys):

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from igpo import vitalqa
 
@@ -238,6 +239,13 @@ def test_the_set_is_large_varied_and_without_repeats(questions):
 def test_benchmark_names_follow_the_headline_types(questions):
     assert {row["type"] for row in questions if row["benchmark"] == "vitalqa"} == set(HEADLINE)
     assert {row["benchmark"] for row in questions} == {"vitalqa", "vitalqa_guessable"}
+
+
+def test_the_headline_benchmark_is_large(corpus):
+    params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())["questions"]
+    del params["source"]
+    benchmarks = [row["benchmark"] for row in vitalqa.build(corpus, **params)]
+    assert benchmarks.count("vitalqa") >= 1500
 
 
 def test_two_builds_agree_and_the_seed_moves_splits_only(corpus, questions):
