@@ -97,7 +97,9 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     scores = tables.read(args.scores, schema.SCORES).to_pylist()
     values = tables.read(args.values, schema.VALUES).to_pylist() if args.values else None
     rows = advantages(rollouts, scores, at_progress(params, args.progress), values)
-    tables.write(rows, schema.ADVANTAGES, args.out, schema.TURN_KEY, {"scores": tables.sha256(args.scores)})
+    read = {"rollouts": args.rollouts, "scores": args.scores, "values": args.values}
+    meta = {name: tables.sha256(path) for name, path in read.items() if path}
+    tables.write(rows, schema.ADVANTAGES, args.out, schema.TURN_KEY, meta)
     zero = sum(row["advantage"] == 0 for row in rows)
     return f"{len(rows)} turns, {zero} with advantage 0"
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from igpo.model import device, load, load_tokenizer
-from retrieval.encoder import compute_dtype
+from retrieval.encoder import UNREADABLE, compute_dtype
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
@@ -172,7 +172,7 @@ def open_engine(policy: Path, params: SimpleNamespace) -> Engine:
     log.info("starting %s with %s", params.engine, policy)
     try:
         return kind(policy, params.max_tokens)
-    except (ImportError, RuntimeError, ValueError, OSError) as error:
+    except (ImportError, AssertionError, *UNREADABLE) as error:  # vLLM asserts the shapes of weights
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{params.engine} can't start with {policy}: {reason}; try engine: transformers"

@@ -57,6 +57,50 @@ def nearest(name: str, names: Sequence[str]) -> str:
     return (difflib.get_close_matches(name, names, 1, 0) or names)[0]
 
 
+def source_files(given: str | list[str] | None) -> list[str]:
+    """The files behind a source, or behind each of a list: itself, or those in a folder; none where embedded.
+
+    `{split}` in a name stands for each of the splits that are there.
+    """
+    named = [given] if isinstance(given, str) else given or []
+    splits = ("train", "dev", "test")
+    paths = dict.fromkeys(Path(source.replace("{split}", split)) for source in named for split in splits)
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    return [str(file) for file in files if file.is_file()]
+
+
+def is_cached(name: str) -> bool:
+    """Whether `name` is a Hugging Face id whose model lies in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except ValueError:  # a path that no id can be
+        return False
+
+
+def check_sources(params: Mapping[str, Any]) -> None:
+    """Raise UserError for the first file or folder that the parameters name and that is not there.
+
+    Relative paths are seen from the working directory. A model may also be in Hugging Face's cache.
+    """
+    embedded = {"corpus.source": "vital", "model.source": "smollm2", "questions.source": "vitalqa"}
+    if "dense" in params["index"]["kinds"]:
+        embedded["index.encoder"] = "minilm"
+    if params["judge"]["model"] and not params["judge"]["url"]:
+        embedded["judge.model"] = "smollm2"
+    for key, own in embedded.items():
+        section, name = key.split(".")
+        given = params[section][name]
+        named = [given] if isinstance(given, str) else given
+        for source in named if named != [own] else []:
+            if not (source_files(source) or (own == "smollm2" and is_cached(source))):
+                raise UserError(
+                    f"params: {key}: {source!r} is neither a file nor a folder with files, "
+                    f"seen from {Path.cwd()}; give one, or {own!r}"
+                )
+
+
 def compared_arms(params: Mapping[str, Any], table: str) -> list[str]:
     """The arms that `tables.TABLE` compares, its baseline among them."""
     chosen = params["tables"][table]
@@ -127,7 +171,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def read(args: argparse.Namespace) -> dict[str, Any]:
     """The checked parameters that `arguments` name."""
-    if args.config:
+    if args.config is not None:
+        if args.params:
+            raise UserError("--config is all parameters: give it or --params, not both")
         params = stage.parse_config(args.config)
     else:
         params = stage.read_params(args.params or [Path("params.yaml")])

@@ -16,6 +16,7 @@ import torch
 
 from retrieval import stage, tables
 from retrieval.corpus import package_file
+from retrieval.encoder import UNREADABLE
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
@@ -31,21 +32,37 @@ def load_tokenizer(folder: Path) -> Any:
     check_folder(folder)
     try:
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{folder}: no usable tokenizer: {' '.join(str(error).split())[:200]}") from None
+
+
+def read_model(where: Path | str, **options: Any) -> Any:
+    """The causal language model of a folder or cached id, as transformers reads it.
+
+    Raises one of UNREADABLE; ValueError for a missing weight or one of another shape, which would be random.
+    """
+    from transformers import AutoModelForCausalLM
+
+    read: Any = AutoModelForCausalLM.from_pretrained(
+        where, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    model, found = read
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"not a whole causal language model: {missing[0]} is not among its weights")
+    for name, stored, wanted in sorted(found["mismatched_keys"]):
+        raise ValueError(f"weight {name} has shape {tuple(stored)}, but by config.json {tuple(wanted)}")
+    return model
 
 
 def load(folder: Path, dtype: torch.dtype, attention: str) -> Any:
     """The causal language model of a folder, on the GPU where there is one.
 
-    Raises UserError when the folder isn't a model folder or its weights hold NaN.
+    Raises UserError when the folder isn't a model folder, or its weights are broken, missing or NaN.
     """
-    from transformers import AutoModelForCausalLM
-
     check_folder(folder)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
-    except (OSError, ValueError) as error:
+        model = read_model(folder, dtype=dtype, attn_implementation=attention)
+    except UNREADABLE as error:
         raise UserError(f"{folder}: not loadable: {' '.join(str(error).split())[:300]}") from None
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight.sum()):
@@ -116,7 +133,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Load the source and write it as a bf16 model folder."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoTokenizer, GgufConfig
 
     name = args.source or params.source
     where, packed = _source(name)
@@ -124,10 +141,12 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     log.info("loading %s", name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **packed)
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.bfloat16, **packed, **unpack)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"model {name!r}: neither embedded nor a model folder nor cached: {reason}") from None
+        model = read_model(where, dtype=torch.bfloat16, **packed, **unpack)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"model {name!r}: neither embedded nor cached nor a usable folder: {reason}"
+        ) from None
     save(model, tokenizer, args.out, {"source": name, "iteration": 0, "parents": []})
     return f"{sum(weight.numel() for weight in model.parameters()):,} weights -> {args.out}"
 

@@ -211,7 +211,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         question = questions[trajectory.rows[0]["question_id"]]
         known = evidence(trajectory, values, question, vectors)
         scores += score_trajectory(trajectory, values, others, known, question["answers"], params)
-    meta = {"policy": policy, "reference": reference, "rollouts": tables.sha256(args.rollouts)}
+    meta = {"policy": policy, "reference": reference}
+    meta |= {name: tables.sha256(getattr(args, name)) for name in ("rollouts", "questions")}
     tables.write(scores, schema.SCORES, args.out, schema.TURN_KEY, meta)
     gains = [row["info_gain"] for row in scores if row["info_gain"] is not None]
     mean = f"{math.fsum(gains) / len(gains):+.3f}" if gains else "none"

@@ -27,6 +27,7 @@ log = logging.getLogger("igpo")
 NAME = "igpo"  # of the MLflow experiment
 Points = dict[tuple[str, int], float]  # (metric, step) -> value
 Runs = dict[str, Points]  # name of the run -> its points
+BATCH_PARAMS, BATCH_METRICS = 100, 1000  # MLflow refuses more in one batch
 SECTIONS = (
     "corpus",
     "index",
@@ -35,6 +36,7 @@ SECTIONS = (
     "warmup",
     "rollout",
     "score",
+    "critic",
     "advantage",
     "train",
     "evaluate",
@@ -109,16 +111,18 @@ def sync(client: MlflowClient, where: str, name: str, points: Points, settings: 
     if run_id is None:
         tags = {"igpo.key": key, "igpo.arm": name.partition("_s")[0]}
         run_id = client.create_run(where, run_name=name, tags=tags).info.run_id
-        client.log_batch(run_id, params=[Param(*item) for item in flatten(settings)])
+        chosen = [Param(*item) for item in flatten(settings)]
+        for start in range(0, len(chosen), BATCH_PARAMS):
+            client.log_batch(run_id, params=chosen[start : start + BATCH_PARAMS])
     now = int(time.time() * 1000)
     new = [
         Metric(metric, value, now, step)
         for (metric, step), value in sorted(points.items())
         if (metric, step) not in old
     ]
-    for start in range(0, len(new), 1000):
+    for start in range(0, len(new), BATCH_METRICS):
         client.log_batch(
-            run_id, metrics=new[start : start + 1000], tags=[RunTag("igpo.points", str(len(points)))]
+            run_id, metrics=new[start : start + BATCH_METRICS], tags=[RunTag("igpo.points", str(len(points)))]
         )
     client.set_terminated(run_id)
     return run_id

@@ -8,6 +8,7 @@ encoded alone in fp32, so that its vector does not depend on what else is asked.
 
 import hashlib
 import itertools
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from retrieval import tables
 from retrieval.corpus import package_file
@@ -30,6 +32,8 @@ TOKENIZER_FILES = (
     "spiece.model",
 )
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# What transformers raises for a folder with broken files.
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
 CPU_BATCH = 8  # measured: batches of 64 take 1.4 times as much processor time
 QUERY_BATCH = 8  # measured on a CPU: 2.8 times as many queries per second as one by one
 QUERY_STEP = 16  # tokens; a batch is a multiple of it wide
@@ -151,7 +155,7 @@ class Encoder:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.model = AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{folder}: not a readable encoder: {error}") from None
         self.model.eval().requires_grad_(False).to(self.device)
         self.dimension = int(self.model.config.hidden_size)

@@ -6,7 +6,7 @@ It stands beside the indexes as an index folder of kind `rerank`, whose manifest
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrieval.encoder import encoder_folder, fingerprint
+from retrieval.encoder import UNREADABLE, encoder_folder, fingerprint
 from retrieval.stage import UserError
 
 
@@ -22,7 +22,7 @@ class Reranker:
             raise UserError(f"{folder}: not the cross-encoder that was chosen; run `retrieval index` again")
         try:
             self.model = CrossEncoder(str(source), num_labels=1, local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{folder}: not a readable cross-encoder: {error}") from None
 
     def scores(self, query: str, texts: Sequence[str]) -> list[float]:

@@ -57,7 +57,7 @@ def _schema() -> Any:
     return yaml.safe_load(SCHEMA.read_text())
 
 
-def check(params: Mapping[str, Any], section: str | None = None) -> None:
+def check(params: Any, section: str | None = None) -> None:
     """Check parameters (or one section of them) against the schema.
 
     Raises UserError that names the first wrong key, its nearest valid name or the allowed values.
@@ -90,7 +90,9 @@ def read_params(paths: list[Path]) -> dict[str, Any]:
             layer = yaml.safe_load(path.read_text())
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; run in the repository, or give --params FILE") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; give a parameter file") from None
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that doesn't exist
             raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(layer, dict):
             raise UserError(f"{path}: expected sections with keys, found {type(layer).__name__}")
@@ -102,7 +104,7 @@ def apply_arm(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
     """Lay the entry `arm` of section `arms` over the stage sections."""
     if arm is None:
         return dict(params)
-    arms = params.get("arms", {})
+    arms = params.get("arms") or {}
     if arm not in arms:
         near = difflib.get_close_matches(arm, arms, 1, 0)
         raise UserError(f"params: no arm {arm!r} in arms; nearest: {near[0] if near else 'none'!r}")
@@ -117,7 +119,11 @@ def overrides(items: list[str]) -> dict[str, Any]:
         section, dot, key = path.partition(".")
         if not (found and dot and section and key):
             raise UserError(f"--set {item}: expected section.key=value")
-        nested = merge(nested, {section: {key: numbers(yaml.safe_load(value))}})
+        try:
+            chosen = numbers(yaml.safe_load(value))
+        except (yaml.YAMLError, ValueError) as error:
+            raise UserError(f"--set {item}: the value is not YAML: {' '.join(str(error).split())}") from None
+        nested = merge(nested, {section: {key: chosen}})
     return nested
 
 
@@ -130,18 +136,27 @@ def parse_config(text: str) -> Any:
 
 
 def settings(args: argparse.Namespace, section: str) -> SimpleNamespace:
-    """The checked settings of one section from --config, or from --params, --arm and --set."""
+    """The checked settings of one section: --config, or --params with --arm over it; --set over either.
+
+    Raises UserError where they are wrong, and for --config beside what it would make void.
+    """
     if args.config is not None:
+        if args.params or args.arm is not None:
+            raise UserError("--config is the section itself: give it, or --params and --arm, not both")
         values = parse_config(args.config)
     else:
-        params = apply_arm(read_params(args.params or [Path("params.yaml")]), args.arm)
+        params = read_params(args.params or [Path("params.yaml")])
+        if args.arm is not None:
+            check(params.get("arms"), "arms")
+        params = apply_arm(params, args.arm)
         if section not in params:
             raise UserError(f"params: section {section!r} is missing")
         values = params[section]
     chosen = overrides(args.set)
     if set(chosen) - {section}:
         raise UserError(f"--set: this command reads section {section!r} only")
-    values = merge(values, chosen.get(section, {}))
+    if isinstance(values, Mapping):  # else `check` refuses it
+        values = merge(values, chosen.get(section, {}))
     check(values, section)
     return SimpleNamespace(**values)
 

@@ -1,5 +1,6 @@
 """What runs for which parameters and targets: dry runs of Snakemake, and the lists behind its rules."""
 
+import fcntl
 import os
 import re
 import subprocess
@@ -22,13 +23,85 @@ def snakemake(folder: Path, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run([*command, "--directory", str(folder)], capture_output=True, text=True, cwd=ROOT)
 
 
-def test_snakemake_ends_with_one_line_and_exit_code_2(tmp_path):
-    (tmp_path / "mine.yaml").write_text("rollout: {sampels: 4}\n")
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ("rollout: {sampels: 4}", "unknown key 'sampels' in rollout; nearest valid key: 'samples'"),
+        (
+            "corpus: {source: mine.jsonl}",
+            "corpus.source: 'mine.jsonl' is neither a file nor a folder with files, "
+            "seen from {folder}; give one, or 'vital'",
+        ),
+    ],
+)
+def test_snakemake_ends_with_one_line_and_exit_code_2(tmp_path, overlay, said):
+    (tmp_path / "mine.yaml").write_text(overlay)
     done = snakemake(tmp_path, "--quiet", "all", "--configfile", str(tmp_path / "mine.yaml"))
     errors = [line for line in done.stderr.splitlines() if "profile" not in line]
-    assert errors == ["error: params: unknown key 'sampels' in rollout; nearest valid key: 'samples'"]
+    assert errors == [f"error: params: {said.format(folder=tmp_path)}"]
     assert done.returncode == 2
     assert not (tmp_path / "results").exists()
+
+
+def touch(folder: Path, *names: str) -> None:
+    """Make empty files."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A working directory with question files, models (one in a cache) and an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    touch(tmp_path, "q.jsonl", "nq_test.jsonl", "tiny/config.json")
+    touch(tmp_path, "cache/models--its--cached/snapshots/main/config.json")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("questions", {"source": ["q.jsonl", "nq_{split}.jsonl", "tiny"]}),
+        ("questions", {"source": ["vitalqa"]}),
+        ("model", {"source": "tiny"}),
+        ("model", {"source": "its/cached"}),
+        ("judge", {"model": "gpt-4o-mini", "url": "http://127.0.0.1:8000/v1"}),
+        ("index", {"kinds": ["bm25"], "encoder": "data/encoder"}),
+    ],
+)
+def test_sources_that_are_there_or_not_read_pass(params, here, section, values):
+    experiment.check_sources({**params, section: {**params[section], **values}})
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        ("corpus", {"source": "vitalqa"}, "corpus.source: 'vitalqa' is neither"),
+        ("questions", {"source": ["q.jsonl", "pq_{split}.jsonl"]}, "questions.source: 'pq_{split}.jsonl' is"),
+        ("questions", {"source": ["q.jsonl", "vitalqa"]}, "questions.source: 'vitalqa' is"),
+        ("questions", {"source": "empty"}, "questions.source: 'empty' is"),
+        ("model", {"source": "its/other"}, "model.source: 'its/other' is"),
+        ("model", {"source": "/not/a/model"}, "model.source: '/not/a/model' is"),
+        ("judge", {"model": "gpt-4o-mini"}, "judge.model: 'gpt-4o-mini' is"),
+        ("index", {"encoder": "its/cached"}, "index.encoder: 'its/cached' is"),
+    ],
+)
+def test_a_source_that_is_not_there_is_named(params, here, section, values, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        experiment.check_sources({**params, section: {**params[section], **values}})
+
+
+def test_make_says_that_another_run_is_going_on(tmp_path):
+    touch(tmp_path, ".venv/.made", ".snakemake/locks/0.input.lock", "requirements/cpu.txt", "pyproject.toml")
+    with (tmp_path / ".snakemake/alive").open("w") as alive:
+        fcntl.flock(alive, fcntl.LOCK_SH)
+        words = ["make", "run", "--assume-old=.venv/.made", f"--makefile={ROOT / 'Makefile'}"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr.splitlines()[0] == "error: another run is going on in this folder"
+    assert done.returncode == 2
 
 
 def plans(folder: Path, targets: str, *options: str) -> Counter:
@@ -133,8 +206,15 @@ def test_arms_that_start_alike_share_their_first_rollouts_and_scores():
     }
 
 
+def touch_papers_sources(folder: Path) -> None:
+    """Empty files in place of what the paper's experiment is given."""
+    names = ("wiki-18.jsonl", "encoder/config.json", "Qwen2.5-7B-Instruct/config.json", "paper_test.parquet")
+    touch(folder / "data", *names)
+
+
 @pytest.mark.slow
 def test_the_papers_experiment_plans_as_a_whole(tmp_path):
+    touch_papers_sources(tmp_path)
     options = ["--configfile", str(ROOT / "experiments" / "paper.yaml")]
     rules = plans(tmp_path, "all", *options)
     runs = 2 * 3  # arms and seeds
@@ -149,6 +229,7 @@ def test_the_papers_experiment_plans_as_a_whole(tmp_path):
 
 @pytest.mark.slow
 def test_the_papers_tables_and_figures_plan_with_its_experiment(params, tmp_path):
+    touch_papers_sources(tmp_path)
     (tmp_path / "short.yaml").write_text("run: {iterations: 2}\n")  # for time: `all` above has the 60
     options = ["--configfile", str(ROOT / "experiments" / "paper.yaml"), str(tmp_path / "short.yaml")]
     targets = " ".join(f"tables/{table}" for table in (*experiment.COMPARISONS, "time"))

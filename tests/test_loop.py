@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 from small_index import call
@@ -83,6 +84,10 @@ def check_iteration(k: int, arm: str, before: Path, rollouts: Path, out: Path) -
     found = tables.read_json(out / "health.json")
     assert all(value is None or math.isfinite(value) for value in found.values())
     assert found["gold_logprob_start"] < 0
+    read = {b"rollouts": rollouts, b"scores": out / "scores.parquet", b"values": out / "values.parquet"}
+    hashes = {name: tables.sha256(path).encode() for name, path in read.items() if path.exists()}
+    assert len(hashes) == 2 + has_critic(arm)
+    assert hashes.items() <= pq.read_schema(out / "advantages.parquet").metadata.items()
     manifest = tables.read_json(out / "policy.json")
     assert all(math.isfinite(value) for value in manifest["metrics"].values())
     counted = counted_turns(arm, rollouts, out)
@@ -101,6 +106,8 @@ def train_twice(start: Path, first_rollouts: Path, arm: str, out: Path) -> None:
     """Two iterations of an arm, in folders 1 and 2; the first has a signal."""
     iterate(1, start, arm, start / "warm", first_rollouts, out / "1")
     check_iteration(1, arm, start / "warm", first_rollouts, out / "1")
+    asked = tables.sha256(start / "questions.parquet").encode()
+    assert pq.read_schema(out / "1/scores.parquet").metadata[b"questions"] == asked
     credits = tables.read(out / "1/advantages.parquet", schema.ADVANTAGES)["advantage"].to_pylist()
     assert any(credits)
     second_rollouts = out / "rollouts.parquet"

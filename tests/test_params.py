@@ -3,10 +3,12 @@
 import copy
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from small_index import refusal
 
-from igpo import experiment
+from igpo import advantage, experiment
 from igpo.protocol import Protocol
 from retrieval import stage
 from retrieval.stage import UserError
@@ -123,3 +125,36 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(params):
     changed = stage.numbers(wrong(params, "train.lr", "2e-06"))
     experiment.check(changed)
     assert changed["train"]["lr"] == 2e-6
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config", "{}", "--set", "advantage.std=[1"], "--set advantage.std=[1: the value is not YAML"),
+        (["--config", "{}", "--set", "advantage.std=2025-13-45"], "2025-13-45: the value is not YAML"),
+        (["--config", "3"], "params: advantage: 3 is not of type 'object'"),
+        (["--config", "null", "--set", "advantage.gamma=1"], "advantage: None is not of type 'object'"),
+        (["--config", "{}", "--arm", "grpo"], "give it, or --params and --arm, not both"),
+        (["--config", "{}", "--params", "nulls.yaml"], "give it, or --params and --arm, not both"),
+        (["--params", "nulls.yaml"], "params: advantage: None is not of type 'object'"),
+        (["--params", "nulls.yaml", "--arm", "grpo"], "params: arms: None is not of type 'object'"),
+        (["--params", "day.yaml"], "day.yaml: not YAML"),
+        (["--params", "."], "error: .: Is a directory; give a parameter file"),
+    ],
+)
+def test_a_stage_names_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    Path("nulls.yaml").write_text("advantage:\narms:\n")
+    Path("day.yaml").write_text("rollout: {date: 2025-13-45}\n")
+    files = ["--rollouts", "rollouts", "--scores", "scores", "--out", "advantages"]
+    assert said in refusal(capsys, advantage.main, *files, *words)
+
+
+def test_no_arm_is_in_empty_arms():
+    with pytest.raises(UserError, match="no arm 'grpo' in arms"):
+        stage.apply_arm({"arms": None}, "grpo")
+
+
+def test_all_parameters_are_given_once():
+    with pytest.raises(UserError, match="give it or --params, not both"):
+        experiment.read(SimpleNamespace(config="{}", params=[Path("params.yaml")]))

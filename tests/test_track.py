@@ -97,10 +97,19 @@ def test_more_iterations_are_appended_to_the_same_run(params, log, uri, tmp_path
     assert [runs["igpo_s1"]["train/f1", k] for k in (1, 2, 3)] == pytest.approx([0.4, 0.5, 0.6])
 
 
-def test_another_setting_makes_another_run(params, log):
-    log()
-    runs = track.run_params({**params, "train": {**params["train"], "kl": 0.5}}, "igpo_s1")
-    assert track.run_key("igpo_s1", runs) != track.run_key("igpo_s1", track.run_params(params, "igpo_s1"))
+@pytest.mark.parametrize(("section", "value"), [("train", {"kl": 0.5}), ("critic", {"lr": 0.5})])
+def test_another_setting_makes_another_run(params, section, value):
+    changed = track.run_params({**params, section: {**params[section], **value}}, "igpo_s1")
+    assert track.run_key("igpo_s1", changed) != track.run_key("igpo_s1", track.run_params(params, "igpo_s1"))
+
+
+def test_more_parameters_than_one_batch_takes_are_all_there(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(track, "NAME", tmp_path.name)
+    client, where = track.open_store(uri)
+    settings = {"many": {f"key{number}": number for number in range(250)}}
+    run_id = track.sync(client, where, "igpo_s1", {("train/f1", 1): 0.5}, settings)
+    assert len(client.get_run(run_id).data.params) == 250
 
 
 def test_parameters_tables_and_configuration_are_there(params, log, uri):

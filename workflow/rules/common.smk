@@ -32,6 +32,7 @@ from retrieval.stage import UserError, apply_arm, gpu_devices, merge, numbers, r
 try:
     config.update(merge(read_params([ROOT / "params.yaml"]), numbers(config)))
     experiment.check(config)
+    experiment.check_sources(config)
 except UserError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     os._exit(2)
@@ -65,18 +66,6 @@ def section(name, arm=None):
 def arm_section(name):
     """The section `name` with the arm of the wildcards laid over it."""
     return lambda wildcards: section(name, wildcards.arm)
-
-
-def source_files(name, key="source"):
-    """The files that a section's `source` names, or each of a list: files or those of folders, by split where
-    the name says so; none where it is embedded."""
-    given = config[name][key] or []
-    files = []
-    for source in [given] if isinstance(given, str) else given:
-        for split in ("train", "dev", "test") if "{split}" in source else ("",):
-            path = Path(source.replace("{split}", split))
-            files += sorted(path.iterdir()) if path.is_dir() else [path]
-    return [str(file) for file in files if file.is_file()]
 
 
 def module_path(name):

@@ -5,7 +5,7 @@ INDEX_OPTIONS = " ".join(f"--index results/index/{kind}" for kind in KINDS)
 
 rule corpus:
     input:
-        source_files("corpus"),
+        experiment.source_files(config["corpus"]["source"]),
     output:
         "results/corpus.parquet",
     log:
@@ -80,7 +80,7 @@ rule indexes:
 
 rule model:
     input:
-        source_files("model"),
+        experiment.source_files(config["model"]["source"]),
     output:
         "results/models/base/policy.json",
     log:
@@ -96,7 +96,7 @@ rule model:
 
 rule judge_model:
     input:
-        source_files("judge", "model"),
+        experiment.source_files(config["judge"]["model"]),
     output:
         "results/models/judge/policy.json",
     log:
@@ -110,7 +110,7 @@ rule judge_model:
 
 rule questions:
     input:
-        source_files("questions"),
+        experiment.source_files(config["questions"]["source"]),
         corpus="results/corpus.parquet",
     output:
         expand("results/questions/{split}.parquet", split=["train", "dev", "test"]),

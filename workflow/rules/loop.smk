@@ -5,7 +5,7 @@ FOLDER = "results/runs/{arm}/s{seed}/{k}"
 COPIES = experiment.copies(config)
 TRAIN_QUESTIONS = "results/questions/train.parquet"
 ROLLOUT = (
-    "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.rollout --config {params.config:q} --arm {params.arm} --policy {params.policy}"
+    "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.rollout --config {params.config:q} --policy {params.policy}"
     " --questions {input.questions} {params.indexes} --seed {params.seed} --iteration {params.iteration}"
     " --out {output} > {log} 2>&1"
 )
@@ -85,7 +85,6 @@ rule rollout:
         config=arm_section("rollout"),
         policy=previous_folder,
         indexes=INDEX_OPTIONS,
-        arm=lambda wildcards: wildcards.arm,
         seed=lambda wildcards: wildcards.seed,
         iteration=lambda wildcards: int(wildcards.k),
     shell:

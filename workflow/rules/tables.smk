@@ -50,7 +50,6 @@ rule evaluation_rollout:
         config=lambda wildcards: evaluation_section(wildcards.name),
         policy=lambda wildcards: EVALUATIONS[wildcards.name][1],
         indexes=lambda wildcards: INDEX_OPTIONS if searches(wildcards) else "",
-        arm=lambda wildcards: EVALUATIONS[wildcards.name][0] or "warmup",
         seed=0,
         iteration=1,
     shell:

