@@ -51,7 +51,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--index", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument("--search", metavar="URL", help="a /retrieve server instead of --index")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions and the sampling")
-    parser.add_argument("--iteration", type=int, default=1, metavar="K", help="which slice of the questions")
+    parser.add_argument(
+        "--iteration", type=stage.positive(), default=1, metavar="K", help="which slice of the questions"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 

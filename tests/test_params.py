@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from small_index import refusal
 
-from igpo import experiment
+from igpo import advantage, experiment, plan, rollout
 from igpo.protocol import Protocol
 from retrieval import stage
 from retrieval.stage import UserError
@@ -127,3 +128,19 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(params):
     changed = stage.numbers(wrong(params, "train.lr", "2e-06"))
     experiment.check(changed)
     assert changed["train"]["lr"] == 2e-6
+
+
+@pytest.mark.parametrize(
+    ("main", "option", "value"),
+    [
+        *((rollout.main, "--iteration", value) for value in ("0", "-3", "1.5")),
+        *((plan.main, option, "-1") for option in ("--tokens", "--passages", "--weights")),
+        (plan.main, "--weights", "inf"),
+        (plan.main, "--questions", "test=-1"),
+        *((advantage.main, "--progress", value) for value in ("0", "1.01", "nan")),
+    ],
+)
+def test_a_number_that_counts_nothing_is_one_line(main, option, value, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = refusal(capsys, main, option, value)
+    assert option in said and "number above 0" in said
