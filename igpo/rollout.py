@@ -17,6 +17,7 @@ from igpo.model import load_tokenizer, weights_sha256
 from igpo.protocol import Renderer
 from retrieval import modes, stage, tables
 from retrieval.client import open_search
+from retrieval.search import check_corpus
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     renderer = Renderer(load_tokenizer(args.policy), protocol)
     trajectories = [agent.Trajectory(question, s) for question in chosen for s in range(params.samples)]
     index: Any = open_search(args.index, args.search) if protocol.searches else None
+    check_corpus(index, args.questions)
     searcher = index
     if index and params.retriever != "index":
         searcher = control(params, index, chosen, args.seed)
