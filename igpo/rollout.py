@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     protocol = protocols.prepare(params.protocol, params.tools, params.instructions, params.date)
     renderer = Renderer(load_tokenizer(args.policy), protocol)
     trajectories = [agent.Trajectory(question, s) for question in chosen for s in range(params.samples)]
-    index: Any = open_search(args.index, args.search) if protocol.searches else None
+    index: Any = open_search(args.index, args.search, params.k) if protocol.searches else None
     check_corpus(index, args.questions)
     searcher = index
     if index and params.retriever != "index":
