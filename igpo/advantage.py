@@ -86,7 +86,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
     parser.add_argument("--values", type=Path, metavar="FILE", help="a critic's, for methods that need one")
     parser.add_argument(
-        "--progress", type=float, metavar="SHARE", help="of the run's iterations, for weights that change"
+        "--progress",
+        type=stage.positive(float, 1),
+        metavar="SHARE",
+        help="of the run's iterations, for weights that change",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 

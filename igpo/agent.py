@@ -1,7 +1,9 @@
 """A batch of questions through turns: generate, parse, search, append.
 
 All live trajectories advance together: one engine call and one search a turn. A trajectory that fails
-is data: its last turn's `stop` says why.
+is data: its last turn's `stop` says why. A call whose result would leave no room for another turn ends its
+trajectory, so that contexts fit into `max_tokens`, with a forced answer of up to `turn_tokens` too; only a
+prompt can be longer.
 """
 
 import hashlib
@@ -14,6 +16,7 @@ from typing import Any
 
 from igpo.engine import Engine, Generation, Request
 from igpo.protocol import Renderer, Turn, observation_text
+from retrieval.client import Refused
 from retrieval.modes import Oracle
 from retrieval.search import Hit
 
@@ -58,7 +61,7 @@ class Trajectory:
 
 @dataclass
 class Call:
-    """A turn that another follows: what was sampled, what its tool found, how the policy will read it."""
+    """A turn that calls a tool or is told that it is malformed. With a `stop` it is the trajectory's last."""
 
     trajectory: Trajectory
     generation: Generation
@@ -102,14 +105,15 @@ class Agent:
     def run(self, trajectories: list[Trajectory]) -> None:
         """Play every trajectory to its end, in place.
 
-        Turns end with `stop` answered, format_error, turn_limit or token_limit.
+        Last turns have `stop` answered, format_error, turn_limit, token_limit (an empty turn after a prompt
+        that leaves no room), or "error: …" with what a search server said when it refused the queries.
         """
         params = self.params
         self.ask(trajectories)
+        for trajectory in trajectories:
+            if not self.room_after(trajectory.context):
+                trajectory.add(None, "", [], stop="token_limit")
         for number in range(1, params.max_turns + 1):
-            for trajectory in trajectories:
-                if trajectory.live and len(trajectory.context) + params.turn_tokens > params.max_tokens:
-                    trajectory.add(None, "", [], stop="token_limit")
             live = [trajectory for trajectory in trajectories if trajectory.live]
             if not live:
                 break
@@ -118,6 +122,10 @@ class Agent:
             generations = self.generate(requests, self.renderer.protocol.stops)
             last = number == params.max_turns
             self.observe(self.decide(live, generations, last), last)
+
+    def room_after(self, *parts: Sequence[int]) -> bool:
+        """Whether another turn fits after these token ids."""
+        return sum(map(len, parts)) + self.params.turn_tokens <= self.params.max_tokens
 
     def generate(self, requests: list[Request], stops: Sequence[str] = ()) -> list[Generation]:
         """One engine call with the section's limits."""
@@ -146,15 +154,17 @@ class Agent:
     def decide(self, live: list[Trajectory], generations: list[Generation], last: bool) -> list[Call]:
         """End the trajectories that answered or failed; returns the calls of the others.
 
-        Where the protocol says what follows a malformed turn, that turn is a call too, but for the `last`.
+        Where the protocol says what follows a malformed turn, that turn is a call too, unless it is the
+        `last` or leaves no room for another.
         """
         calls, invalid = [], self.renderer.protocol.invalid
+        message = None if last or invalid is None else self.renderer.encode(invalid)
         for trajectory, generation in zip(live, generations, strict=True):
             text = self.renderer.decode(generation.ids, generation.stopped)
             turn = self.renderer.protocol.parse(text)
-            if turn.error and invalid is not None and not last:
-                # The message goes on, so the token that would end it is left out.
-                ids = self.renderer.unended(generation.ids, generation.stopped)
+            # Where the message goes on, the token that would end it is left out.
+            ids = self.renderer.unended(generation.ids, generation.stopped)
+            if turn.error and message is not None and self.room_after(trajectory.context, ids, message):
                 said = Generation(ids, generation.logprobs[: len(ids)], generation.stopped)
                 calls.append(Call(trajectory, said, text, turn))
             elif not generation.stopped and not self.renderer.protocol.cut_answers:
@@ -168,42 +178,61 @@ class Agent:
         return calls
 
     def observe(self, calls: list[Call], last: bool) -> None:
-        """Run the calls and append their turns; in the `last` turn its answer is noted but not read."""
+        """Run the calls and append their turns; what a trajectory's last turn found is noted but not read."""
         self.find(calls)
         if self.renderer.protocol.reader and not last:
             self.condense(calls)
         for call in calls:
             encode = self.renderer.encode if call.turn.error else self.renderer.observation
+            call.stop = call.stop or ("turn_limit" if last else None)
+            read = [] if call.stop else encode(call.observation)
+            if not (call.stop or self.room_after(call.trajectory.context, call.generation.ids, read)):
+                read, call.stop = [], "token_limit"
             call.trajectory.add(
                 call.generation,
                 call.text,
-                [] if last or call.stop else encode(call.observation),
+                read,
                 tool=call.turn.tool,
                 queries=call.turn.queries,
                 hit_ids=[hit.id for listed in call.hits for hit in listed],
                 observation=call.observation,
-                stop="turn_limit" if last else call.stop,
+                stop=call.stop,
             )
 
     def find(self, calls: list[Call]) -> None:
-        """What the called tools find, and say, noted in the calls."""
+        """What the called tools find, and say, noted in the calls.
+
+        A call whose queries the server refuses gets a `stop`; each is sent by itself then, to learn which.
+        """
         params = self.params
         searches = [call for call in calls if call.turn.tool == "web_search"]
-        asked = [
-            call.trajectory.question["question"] if isinstance(self.searcher, Oracle) else query
-            for call in searches
-            for query in call.turn.queries
-        ]
-        hits = iter(search_all(self.searcher, asked, params.k))
+        try:
+            self.search(searches)
+        except Refused:
+            for call in searches:
+                try:
+                    self.search([call])
+                except Refused as error:
+                    call.stop = f"error: {error.reason}"
         for call in calls:
             turn = call.turn
-            if turn.tool == "web_search":
-                call.hits = list(itertools.islice(hits, len(turn.queries)))
-            elif turn.tool == "open" and "open" in params.tools and turn.queries:
+            if turn.tool == "open" and "open" in params.tools and turn.queries:
                 call.hits = [read_on(self.searcher, call.trajectory, turn.queries[0], params.k)]
-            call.observation = observation_text(
-                self.renderer.protocol, turn, call.hits, params.tools, params.passage_chars
-            )
+            if call.stop is None:
+                call.observation = observation_text(
+                    self.renderer.protocol, turn, call.hits, params.tools, params.passage_chars
+                )
+
+    def search(self, calls: list[Call]) -> None:
+        """What the calls' queries find, in one search, noted in the calls."""
+        asked = [
+            call.trajectory.question["question"] if isinstance(self.searcher, Oracle) else query
+            for call in calls
+            for query in call.turn.queries
+        ]
+        hits = iter(search_all(self.searcher, asked, self.params.k))
+        for call in calls:
+            call.hits = list(itertools.islice(hits, len(call.turn.queries)))
 
     def condense(self, calls: list[Call]) -> None:
         """Let the policy put what helps in the place of what was found, each in a prompt of its own.
@@ -216,7 +245,7 @@ class Agent:
                 continue
             reasoning = "".join([*(row["text"] for row in call.trajectory.rows), call.text])
             prompt = self.renderer.reading(reasoning, call.turn.queries[0], call.observation)
-            if len(prompt) + self.params.turn_tokens > self.params.max_tokens:
+            if not self.room_after(prompt):
                 call.stop = "token_limit"
                 continue
             seed = request_seed(*self.seeding, call.trajectory, "reading")

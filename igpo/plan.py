@@ -225,14 +225,14 @@ def without(names: Sequence[str]) -> str:
 
 
 def given(option: str, items: list[str], names: Sequence[str]) -> dict[str, float]:
-    """Parse the `NAME=NUMBER` items of an option."""
+    """Parse the `NAME=NUMBER` items of an option; the numbers are above 0."""
     result = {}
     for item in items:
         name, _, value = item.partition("=")
         try:
-            result[name] = float(value)
-        except ValueError:
-            raise UserError(f"{option} {item}: expected NAME=NUMBER, as in {names[0]}=5") from None
+            result[name] = stage.positive(float)(value)
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"{option} {item}: {error}; give NAME=NUMBER, as in {names[0]}=5") from None
         if name not in names:
             raise UserError(f"{option} {item}: there is no {name!r}, only {', '.join(names)}")
     return result
@@ -252,13 +252,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="with the arms of this comparison; repeatable",
     )
     parser.add_argument(
-        "--weights", type=float, metavar="N", help="of the model; default: counted where it is here"
+        "--weights",
+        type=stage.positive(float),
+        metavar="N",
+        help="of the model; default: counted where it is here",
     )
     parser.add_argument(
-        "--passages", type=float, metavar="N", help="of the corpus; default: of results/corpus.parquet"
+        "--passages",
+        type=stage.positive(float),
+        metavar="N",
+        help="of the corpus; default: of results/corpus.parquet",
     )
     parser.add_argument(
-        "--tokens", type=int, metavar="N", help="of a trajectory; default: rollout.max_tokens"
+        "--tokens", type=stage.positive(), metavar="N", help="of a trajectory; default: rollout.max_tokens"
     )
     for option, doc in {"--throughput": "tokens per second of a stage", "--questions": "of a split"}.items():
         parser.add_argument(option, action="append", default=[], metavar="NAME=N", help=f"{doc}; repeatable")

@@ -301,6 +301,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         "source": " ".join(Path(source).name for source in sources),
         "source_sha256": " ".join(map(tables.sha256, files)),
     }
+    if args.corpus in files:  # their supporting passages are ids of it
+        meta["corpus_sha256"] = tables.footer(args.corpus, "corpus_sha256")
     for split in SPLITS:
         chosen = [row for row in rows if row["split"] == split]
         tables.write(chosen, QUESTIONS, args.out / f"{split}.parquet", QUESTIONS_KEY, meta)

@@ -17,6 +17,7 @@ from igpo.model import load_tokenizer, weights_sha256
 from igpo.protocol import Renderer
 from retrieval import modes, stage, tables
 from retrieval.client import open_search
+from retrieval.search import check_corpus
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
@@ -51,7 +52,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--index", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument("--search", metavar="URL", help="a /retrieve server instead of --index")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions and the sampling")
-    parser.add_argument("--iteration", type=int, default=1, metavar="K", help="which slice of the questions")
+    parser.add_argument(
+        "--iteration", type=stage.positive(), default=1, metavar="K", help="which slice of the questions"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
@@ -62,7 +65,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     protocol = protocols.prepare(params.protocol, params.tools, params.instructions, params.date)
     renderer = Renderer(load_tokenizer(args.policy), protocol)
     trajectories = [agent.Trajectory(question, s) for question in chosen for s in range(params.samples)]
-    index: Any = open_search(args.index, args.search) if protocol.searches else None
+    index: Any = open_search(args.index, args.search, params.k) if protocol.searches else None
+    check_corpus(index, args.questions)
     searcher = index
     if index and params.retriever != "index":
         searcher = control(params, index, chosen, args.seed)

@@ -22,9 +22,18 @@ from retrieval.stage import UserError
 TIMEOUT_S = 60
 DELAYS_S = (0.5, 1.0, 2.0)  # before each further try
 RETRIED = (500, 502, 503, 504)
+REFUSED = (400, 413, 422)  # what is wrong with one request, not with all of them
 IDENTITY_HEADER = "X-Index-Identity"
 UNKNOWN = "unknown"
 Answer = TypeVar("Answer")
+
+
+class Refused(UserError):
+    """A server does not take this request: too long, too many, malformed. `reason`: its own words."""
+
+    def __init__(self, url: str, reason: str):
+        super().__init__(f"{url}: {reason}")
+        self.reason = reason
 
 
 def is_loopback(url: str) -> bool:
@@ -39,7 +48,8 @@ def is_loopback(url: str) -> bool:
 def with_retries(send: Callable[[], Answer], url: str, server: str) -> Answer:
     """What `send` returns, tried again where a server is busy or silent, as late as its Retry-After asks.
 
-    Raises UserError that names the `server` and its `url` where it refuses or never answers.
+    Raises UserError that names the `server` and its `url` where it never answers or has an error, Refused
+    where the request is to blame.
     """
     for delay in (*DELAYS_S, None):
         try:
@@ -47,7 +57,9 @@ def with_retries(send: Callable[[], Answer], url: str, server: str) -> Answer:
         except urllib.error.HTTPError as error:
             if error.code not in RETRIED or delay is None:
                 said = " ".join(error.read(500).decode(errors="replace").split())
-                raise UserError(f"{url}: HTTP {error.code}: {said}") from None
+                refusal = f"HTTP {error.code}: {said}"
+                known = Refused(url, refusal) if error.code in REFUSED else UserError(f"{url}: {refusal}")
+                raise known from None
             wait = error.headers.get("Retry-After") or ""
             delay = max(delay, min(float(wait), 30.0)) if wait.isdecimal() else delay
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
@@ -99,7 +111,8 @@ class HttpSearcher:
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """At most `k` hits for each query, in one request.
 
-        Raises UserError where the server does not answer, refuses, or answers something else.
+        Raises UserError where the server does not answer or answers something else, Refused where it does
+        not take these queries.
         """
         if not queries or k < 1:
             return [[] for _ in queries]
@@ -146,8 +159,15 @@ class HttpSearcher:
             raise
 
 
-def open_search(index_dirs: Sequence[Path] | None, url: str | None) -> Search:
-    """The searcher of a stage that takes --index DIR … or --search URL; exactly one of them is given."""
+def open_search(index_dirs: Sequence[Path] | None, url: str | None, k: int) -> Search:
+    """The searcher of a stage that takes --index DIR … or --search URL; exactly one of them is given.
+
+    A server is asked for `k` hits, so that one that can't be used is known before a model is loaded.
+    """
     if bool(index_dirs) == bool(url):
         raise UserError("give either --index DIR or --search URL")
-    return HttpSearcher(url) if url else open_searcher(index_dirs or [])
+    if not url:
+        return open_searcher(index_dirs or [])
+    searcher = HttpSearcher(url)
+    searcher.search(["Paris"], k)  # other servers than ours have no /health
+    return searcher

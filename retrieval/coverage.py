@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from retrieval import stage, tables
-from retrieval.search import Hit, Searcher, open_searcher
+from retrieval.search import Hit, Searcher, check_corpus, open_searcher
 from retrieval.stage import UserError, log
 
 CUTS = (1, 3, 10, 100)
@@ -162,6 +162,7 @@ def run(args: Namespace) -> str:
             raise UserError(f"{args.questions}: question {question['question_id']!r} has no answers")
     questions.sort(key=lambda question: question["question_id"])
     searcher = open_searcher(args.index)
+    check_corpus(searcher, args.questions)
     result = audit(searcher, questions)
     tables.write_json({**result, "index_identity": searcher.identity}, args.out)
     return f"{len(questions)} questions, {len(result['uncovered'])} uncovered"

@@ -183,6 +183,16 @@ def open_searcher(index_dirs: Sequence[Path]) -> Searcher:
     return Searcher(folders, manifests)
 
 
+def check_corpus(searcher: Any, questions: Path) -> None:
+    """Raise UserError where a questions file and the opened indexes are known to be of different corpora."""
+    made, opened = tables.footer(questions, "corpus_sha256"), getattr(searcher, "corpus_sha256", "")
+    if made and opened and made != opened:
+        raise UserError(
+            f"{questions}: made from corpus {made[:12]}…, but the index holds corpus {opened[:12]}…: "
+            "index the corpus that the questions belong to, or make them again from this one"
+        )
+
+
 def arguments(parser: ArgumentParser) -> None:
     """Indexes and queries."""
     parser.add_argument(

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema
 import yaml
@@ -161,6 +161,31 @@ def settings(args: argparse.Namespace, section: str) -> SimpleNamespace:
     return SimpleNamespace(**values)
 
 
+class Parser(argparse.ArgumentParser):
+    """Reads a stage's command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End as every user error does: in one line, without the usage ahead of it."""
+        raise UserError(f"{message}; see --help")
+
+
+def positive(kind: Callable[[str], Any] = int, most: float = sys.float_info.max) -> Callable[[str], Any]:
+    """An argparse type: a number of `kind`, int or float, above 0 and at most `most`; not infinite."""
+    bound = "" if most == sys.float_info.max else f", at most {most:g}"
+    expected = f"expected a {'whole ' if kind is int else ''}number above 0{bound}"
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: {expected}")
+        return value
+
+    return parse
+
+
 def die_with_parent() -> None:
     """Ask the kernel to end a rule's stage when Snakemake dies, so that a killed run leaves none behind."""
     if sys.platform == "linux" and "IGPO_DIE_WITH_PARENT" in os.environ:
@@ -214,7 +239,7 @@ def command(
     def main(argv: list[str] | None = None) -> None:
         spec = sys.modules[run.__module__].__spec__
         name = spec.name if spec else run.__module__  # not __main__ under `python -m`
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             prog=name.replace(".", " "), description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         arguments(parser)
@@ -224,12 +249,12 @@ def command(
             group.add_argument("--config", metavar="JSON", help="the section itself, as the rules pass it")
             group.add_argument("--arm", metavar="NAME", help="apply this entry of `arms:`")
             group.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-        args = parser.parse_args(argv)
         logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
         log.setLevel(logging.INFO)
         die_with_parent()
         start = time.monotonic()
         try:
+            args = parser.parse_args(argv)
             claim_gpus()
             summary = run(args, settings(args, section)) if section else run(args)
         except UserError as error:

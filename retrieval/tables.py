@@ -62,6 +62,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not JSON: {error}") from None
 
 
+def footer(path: Path, name: str) -> str:
+    """A value of the metadata in a table's footer; empty where it has none of that name."""
+    return (pq.read_metadata(path).metadata or {}).get(name.encode(), b"").decode()
+
+
 def write(
     rows: Sequence[Mapping[str, Any]],
     schema: pa.Schema,

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_index import call, indexes, refusal
 
-from retrieval import coverage
+from retrieval import coverage, tables
 
 QUESTIONS = [
     ("q1", "one", "In which years did Herman Melville live?", ["1819-1891", "never"], ["melville"]),
@@ -43,6 +43,17 @@ def test_shares_by_hand(built, tmp_path):
     # each question with the answer of the one two further on: none is in the other's hits
     assert one["chance_answer_at"] == {"1": 0.0, "3": 0.0, "10": 0.0, "100": 0.0}
     assert (two["n"], two["answer_at"]["1"], two["gold_at"]["10"]) == (1, 1.0, None)
+
+
+def test_questions_of_another_corpus_are_refused(built, tmp_path, capsys):
+    options = ["--index", built[1], "--questions", tmp_path / "q.parquet", "--out", tmp_path / "c.json"]
+    made = pq.read_table(write_questions(tmp_path / "q.parquet"))
+    for known, refused in (("0" * 64, True), (tables.footer(built[0], "corpus_sha256"), False)):
+        pq.write_table(made.replace_schema_metadata({"corpus_sha256": known}), tmp_path / "q.parquet")
+        if refused:
+            assert "made from corpus 000000000000…" in refusal(capsys, coverage.main, *options)
+        else:
+            call(coverage.main, *options)
 
 
 def test_answers_are_matched_as_whole_words():

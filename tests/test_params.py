@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from small_index import refusal
 
-from igpo import advantage, experiment
+from igpo import advantage, experiment, plan, rollout
 from igpo.protocol import Protocol
 from retrieval import stage
 from retrieval.stage import UserError
@@ -158,3 +158,19 @@ def test_no_arm_is_in_empty_arms():
 def test_all_parameters_are_given_once():
     with pytest.raises(UserError, match="give it or --params, not both"):
         experiment.read(SimpleNamespace(config="{}", params=[Path("params.yaml")]))
+
+
+@pytest.mark.parametrize(
+    ("main", "option", "value"),
+    [
+        *((rollout.main, "--iteration", value) for value in ("0", "-3", "1.5")),
+        *((plan.main, option, "-1") for option in ("--tokens", "--passages", "--weights")),
+        (plan.main, "--weights", "inf"),
+        (plan.main, "--questions", "test=-1"),
+        *((advantage.main, "--progress", value) for value in ("0", "1.01", "nan")),
+    ],
+)
+def test_a_number_that_counts_nothing_is_one_line(main, option, value, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = refusal(capsys, main, option, value)
+    assert option in said and "number above 0" in said

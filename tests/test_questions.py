@@ -215,7 +215,8 @@ def stage_corpus(folder):
         }
         for i in range(26)
     ]
-    tables.write(people, tables.CORPUS, folder / "corpus.parquet", ("id",))
+    meta = {"corpus_sha256": "of these people"}
+    tables.write(people, tables.CORPUS, folder / "corpus.parquet", ("id",), meta)
     return folder / "corpus.parquet"
 
 
@@ -226,6 +227,7 @@ def test_the_stage_writes_three_tables_that_it_can_read_again(tmp_path, capsys):
     for split in questions.SPLITS:
         path = tmp_path / "a" / f"{split}.parquet"
         table = tables.read(path, QUESTIONS).to_pylist()
+        assert tables.footer(path, "corpus_sha256") == "of these people"
         assert {row["split"] for row in table} <= {split}
         if table:
             assert questions.load(path) == [{**row, "supports": []} for row in table]

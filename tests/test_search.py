@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal, write_corpus
 
-from retrieval import index, modes, search
+from retrieval import index, modes, search, tables
 from retrieval.corpus import package_file
 from retrieval.stage import UserError
 
@@ -195,6 +195,10 @@ def test_passages_are_found_by_id(hybrid):
     assert hybrid.get("nobody") is None
     assert hybrid.get("") is None
     assert [hybrid.passages.find(row[0]) for row in ROWS] == list(range(len(ROWS)))
+
+
+def test_an_index_knows_its_corpus_by_the_hash_in_the_corpus_table(built, hybrid):
+    assert hybrid.corpus_sha256 == tables.footer(built[0], "corpus_sha256") != ""
 
 
 def test_the_command_prints_hits(built):

@@ -286,21 +286,33 @@ def test_our_client_tries_again_and_refuses_nonsense(monkeypatch):
         client.HttpSearcher("localhost:8000")
 
 
-def test_a_rollout_through_a_server_that_tells_no_identity(base_model, tmp_path):
+def test_a_refusal_is_of_these_queries(url):
+    for query, said in (("x" * 201, "more than 200 characters"), ("\ud83d", "HTTP 422")):
+        with pytest.raises(client.Refused, match=said):
+            client.HttpSearcher(url).search(["noble gas", query], 1)
+
+
+def rollout_options(base_model, folder, protocol: str) -> list[str]:
+    """Options of a rollout of one question, all but where it searches and writes."""
     question = {
         "question_id": "q", "benchmark": "b", "question": "Who?", "answers": ["x"], "supporting_ids": [],
         "hops": 1, "split": "test", "type": "t",
     }  # fmt: skip
-    tables.write([question], schema.QUESTIONS, tmp_path / "q.parquet", schema.QUESTIONS_KEY)
+    meta = {"corpus_sha256": "of another"}
+    tables.write([question], schema.QUESTIONS, folder / "q.parquet", schema.QUESTIONS_KEY, meta)
     section = section_of(
-        "rollout", engine="transformers", protocol="rag", benchmarks=[], samples=1, turn_tokens=4
+        "rollout", engine="transformers", protocol=protocol, benchmarks=[], samples=1, turn_tokens=4
     )
+    files = ["--policy", str(base_model), "--questions", f"{folder}/q.parquet"]
+    return [*files, "--config", json.dumps(section)]
+
+
+def test_a_rollout_through_a_server_that_tells_no_identity(base_model, tmp_path):
     server = http.server.HTTPServer(("127.0.0.1", 0), Flaky)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    files = ["--policy", str(base_model), "--questions", f"{tmp_path}/q.parquet"]
     address = f"http://127.0.0.1:{server.server_port}/foreign"
     out = tmp_path / "rollouts.parquet"
-    rollout.main([*files, "--config", json.dumps(section), "--search", address, "--out", str(out)])
+    rollout.main([*rollout_options(base_model, tmp_path, "rag"), "--search", address, "--out", str(out)])
     server.shutdown()
     server.server_close()
     assert pq.read_metadata(out).metadata[b"retriever"] == b"unknown"
@@ -310,12 +322,32 @@ def test_a_rollout_through_a_server_that_tells_no_identity(base_model, tmp_path)
     ]
 
 
+def test_what_cannot_be_searched_is_told_before_a_model_is_loaded(
+    built, url, base_model, tmp_path, capsys, monkeypatch
+):
+    def started(*_):
+        raise UserError("the engine was started")
+
+    monkeypatch.setattr(rollout, "open_engine", started)
+    monkeypatch.setattr(client, "DELAYS_S", ())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        gone = f"http://127.0.0.1:{free.getsockname()[1]}"
+    for protocol, options, said in (
+        ("igpo", ["--search", gone], f"{gone}/retrieve: the search server does not answer"),
+        ("closed_book", ["--search", gone], "the engine was started"),
+        ("igpo", ["--search", url], "the engine was started"),
+        ("igpo", ["--index", built[1]], "made from corpus of another"),
+    ):
+        words = rollout_options(base_model, tmp_path, protocol)
+        assert said in refusal(capsys, rollout.main, *words, *options, "--out", tmp_path / "r.parquet")
+
+
 def test_exactly_one_of_index_and_url(built):
     with pytest.raises(UserError, match="either"):
-        client.open_search([], None)
+        client.open_search([], None, 3)
     with pytest.raises(UserError, match="either"):
-        client.open_search([built[1]], "http://127.0.0.1:1")
-    assert len(client.open_search([built[1]], None)) == len(ROWS)
+        client.open_search([built[1]], "http://127.0.0.1:1", 3)
+    assert len(client.open_search([built[1]], None, 3)) == len(ROWS)
 
 
 def test_a_taken_port_is_one_line(built, capsys):
