@@ -74,6 +74,7 @@ def curve_table(rows: list[Row]) -> str:
 
 def plot(rows: list[Row], out: Path) -> None:
     """Seconds over tokens, one line for each way to grow."""
+    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -83,7 +84,8 @@ def plot(rows: list[Row], out: Path) -> None:
         axes.plot([x for x, _ in points], [statistics.median(y) for _, y in points], marker="o", label=by)
     axes.set(xlabel="tokens scored", ylabel="seconds", xlim=(0, None), ylim=(0, None))
     axes.legend(title="growing")
-    figure.savefig(out, metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": out.stem}):
+        figure.savefig(out, metadata={"Date": None})
 
 
 def write(folder: Path, parts: list[str], out: Path) -> None:

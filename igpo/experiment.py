@@ -25,17 +25,15 @@ def check(params: Mapping[str, Any]) -> None:
         raise UserError("params: judge.url is set but not judge.model: name the model there")
     run = params["run"]
     for name in run["arms"] + run["baselines"]:
-        stage.apply_arm(params, name)
+        arm = stage.apply_arm(params, name)
+        if arm["advantage"]["method"] in WITH_CRITIC and arm["critic"]["gamma"] != arm["advantage"]["gamma"]:
+            raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
     rows = [*run["baselines"], "warmup", *(run["arms"] if run["iterations"] else [])]
     baseline = params["tables"]["baseline"]
     if baseline not in rows:
         raise UserError(
             f"params: tables.baseline: {baseline!r} is not a row; nearest: {nearest(baseline, rows)!r}"
         )
-    for name in params["arms"]:
-        arm = stage.apply_arm(params, name)
-        if arm["advantage"]["method"] in WITH_CRITIC and arm["critic"]["gamma"] != arm["advantage"]["gamma"]:
-            raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
     for table in COMPARISONS:
         check_comparison(params, table)
 

@@ -111,7 +111,6 @@ def wrong(params: dict, path: str, value: object) -> dict:
             "http://127.0.0.1:8000/v1",
             "judge.url is set but not judge.model: name the model there",
         ),
-        ("arms.ppo.advantage.gamma", 0.9, "arms.ppo: critic.gamma and advantage.gamma differ"),
         ("tables.baseline", "nothing", "tables.baseline: 'nothing' is not a row; nearest: '"),
     ],
 )
@@ -119,6 +118,14 @@ def test_what_is_wrong_is_named(params, path, value, said):
     """Disagreement 2: in the released code any other name of a basis means differences of probabilities."""
     with pytest.raises(UserError, match=re.escape(said)):
         experiment.check(wrong(params, path, value))
+
+
+def test_a_critic_discounts_as_its_arm_does(params):
+    params["advantage"]["gamma"] = 0.9
+    experiment.check(params)  # no arm with a critic runs
+    params["run"]["arms"] = ["igpo", "ppo"]
+    with pytest.raises(UserError, match=r"arms\.ppo: critic\.gamma and advantage\.gamma differ"):
+        experiment.check(params)
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers(params):

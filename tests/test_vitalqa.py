@@ -248,6 +248,7 @@ def test_the_headline_benchmark_is_large(corpus):
     assert benchmarks.count("vitalqa") >= 1500
 
 
+@pytest.mark.slow
 def test_two_builds_agree_and_the_seed_moves_splits_only(corpus, questions):
     again = vitalqa.build(corpus, **PARAMS)
     assert again == questions
