@@ -72,6 +72,11 @@ def curve_table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def shown(rows: list[Row]) -> str:
+    """The rows of a part as a table."""
+    return curve_table(rows) if rows[0].point else table(rows)
+
+
 def plot(rows: list[Row], out: Path) -> None:
     """Seconds over tokens, one line for each way to grow."""
     import matplotlib
@@ -99,11 +104,11 @@ def write(folder: Path, parts: list[str], out: Path) -> None:
     text = [HEAD.format(repeats=next(iter(found.values()))["repeats"])]
     for name, part in found.items():
         rows = [Row(**row) for row in part["rows"]]
-        body = table(rows)
+        body = shown(rows)
         if name == "cost":
             image = out.with_name(f"{out.stem}_cost.svg")
             plot(rows, image)
-            body = f"{curve_table(rows)}\n\n![seconds over tokens]({image.name})"
+            body += f"\n\n![seconds over tokens]({image.name})"
         text.append(f"## {name.capitalize()}\n\n{body}\n\n{part['machine']}; {part['load']}.\n")
     with tables.replacing(out) as temporary:
         Path(temporary).write_text("\n".join(text))

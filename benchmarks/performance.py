@@ -305,6 +305,7 @@ def main() -> None:
             "load": load_seen.since(),
         }
         tables.write_json(found, WORK / args.size / f"{name}.json")
+        print(f"{page.shown(rows)}\n{found['load']}", flush=True)
     page.write(WORK / args.size, list(PARTS), args.out)
 
 
