@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -95,7 +96,7 @@ def to_hit(item: Any) -> Hit:
 
 
 class HttpSearcher:
-    """The searcher behind a URL. `identity`: of the index in the last answer, or "unknown"."""
+    """The searcher behind a URL. `identity`: of the index that answers, or "unknown"."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S):
         parts = urlsplit(url)
@@ -134,6 +135,13 @@ class HttpSearcher:
         """At most `k` passages right after passage `name` that have its title. For our server."""
         return [to_hit(item) for item in self._document(name, f"?following={k}") or []]
 
+    @cached_property
+    def corpus_sha256(self) -> str:
+        """Of the corpus that the server says it searches; "" of a server that isn't ours."""
+        if self.identity == UNKNOWN:
+            return ""
+        return str(self._ask(f"{self.url.rpartition('/')[0]}/health", None)["corpus_sha256"])
+
     def _document(self, name: str, query: str) -> Any:
         """What the server's /document says; None for 404."""
         base = self.url.rpartition("/")[0]
@@ -151,7 +159,10 @@ class HttpSearcher:
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
         try:
             with self.opener.open(request, timeout=self.timeout_s) as answer:
-                self.identity = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
+                told = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
+                if self.identity not in (UNKNOWN, told):
+                    raise UserError(f"{url}: another index answers than before; run the stage again")
+                self.identity = told
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code == 404 and body is None:

@@ -105,8 +105,8 @@ class Dense:
         count = min(k + EXTRA, len(self))
         while True:
             scores, rows = self.index.search(vector, count)
-            if count == len(self) or scores[0, k - 1] != scores[0, -1]:
-                break
+            if count == len(self) or rows[0, -1] < 0 or scores[0, k - 1] != scores[0, -1]:
+                break  # a row below 0: an index of lists has looked at no more passages
             count = min(2 * count, len(self))
         found = zip(rows[0].tolist(), scores[0].tolist(), strict=True)
         ranking = [(self.passages.id(row), score) for row, score in found if row >= 0]

@@ -9,6 +9,7 @@ encoded alone in fp32, so that its vector does not depend on what else is asked.
 import hashlib
 import itertools
 import pickle
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -68,6 +69,22 @@ def optional_json(path: Path) -> Any:
     return tables.read_json(path) if path.is_file() else {}
 
 
+def read_pooling(folder: Path, settings: dict[str, Any]) -> str:
+    """`cls`, `max` or `mean`, from a name (`"pooling_mode": "cls"`) or, as of old, a switch for each mode.
+
+    Raises UserError for another pooling.
+    """
+    on = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value is True]
+    switched = [re.sub("^pooling_mode_|_tokens?$", "", key) for key in on]
+    named = settings.get("pooling_mode", switched or "mean")
+    modes = [named] if isinstance(named, str) else named
+    if len(modes) > 1 or modes[0] not in ("cls", "max", "mean"):
+        raise UserError(f"{folder}: pooling {' with '.join(modes)} is not supported, only cls, max or mean")
+    if settings.get("include_prompt") is False:
+        raise UserError(f"{folder}: pooling without the prompt is not supported")
+    return modes[0]
+
+
 def layout(folder: Path) -> tuple[str, bool]:
     """Pooling (`cls`, `max`, `mean`) and whether to normalise; without modules.json: mean, not normalised.
 
@@ -77,15 +94,7 @@ def layout(folder: Path) -> tuple[str, bool]:
     for module in optional_json(folder / "modules.json") or []:
         name = module["type"].rpartition(".")[2]
         if name == "Pooling":
-            settings = optional_json(folder / module["path"] / "config.json")
-            modes = [key for key, on in settings.items() if key.startswith("pooling_mode_") and on is True]
-            if len(modes) > 1:
-                raise UserError(f"{folder}: several poolings at once are not supported: {modes}")
-            pooling = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean"}.get(
-                modes[0].removeprefix("pooling_mode_") if modes else "mean_tokens", ""
-            )
-            if not pooling:
-                raise UserError(f"{folder}: pooling {modes[0]!r} is not supported")
+            pooling = read_pooling(folder, optional_json(folder / module["path"] / "config.json"))
         elif name == "Normalize":
             normalise = True
         elif name != "Transformer":

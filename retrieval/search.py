@@ -26,6 +26,7 @@ from retrieval.stage import UserError
 RRF_CONSTANT = 60
 DEPTH = 100
 CACHED_HITS = 300_000  # about 60 MB
+CACHED_CHARS = 500  # of a query that is remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Searcher:
         if new:
             found |= zip(new, self._rankings(new, min(k, len(self))), strict=True)
         if k <= DEPTH:
-            self.known.update(((query, k), found[query]) for query in new)
+            self.known.update(((query, k), found[query]) for query in new if len(query) <= CACHED_CHARS)
         return [[self._hit(*hit) for hit in found.get(query, [])] for query in queries]
 
     def _rankings(self, queries: list[str], k: int) -> list[Ranking]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal
 
-from retrieval import encode, index, search, tables
+from retrieval import encode, encoder, index, search, tables
 from retrieval.corpus import package_file
 from retrieval.encoder import Encoder
 from retrieval.stage import UserError
@@ -159,6 +159,46 @@ def test_a_flat_index_is_what_faiss_would_write(built, tmp_path):
     faiss.write_index(index_read, str(tmp_path / "again"))
     assert (tmp_path / "again").read_bytes() == (built[2] / "dense.faiss").read_bytes()
     assert index_read.ntotal == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "mean"),
+        ({"pooling_mode": "cls", "embedding_dimension": 384}, "cls"),
+        ({"pooling_mode": ["max"], "include_prompt": True}, "max"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+    ],
+)
+def test_pooling_is_read_by_name_and_by_switches(tmp_path, settings, expected):
+    assert encoder.read_pooling(tmp_path, settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"pooling_mode": "lasttoken"}, "pooling lasttoken is not supported"),
+        ({"pooling_mode": ["cls", "mean"]}, "pooling cls with mean is not supported"),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, "pooling mean_sqrt_len is not supported"),
+        ({"pooling_mode": "mean", "include_prompt": False}, "without the prompt is not supported"),
+    ],
+)
+def test_other_poolings_are_refused(tmp_path, settings, said):
+    with pytest.raises(UserError, match=said):
+        encoder.read_pooling(tmp_path, settings)
+
+
+def test_lists_shorter_than_k_give_what_they_hold(built, tmp_path):
+    searcher = search.open_searcher([build(built[0], "dense", tmp_path / "dense", faiss="IVF2,Flat")])
+    dense, asked = searcher.indexes[0], []
+    dense.index = SimpleNamespace(
+        ntotal=10_000, search=lambda vector, count: asked.append(count) or searched(vector, count)
+    )
+    searched = search.open_searcher([tmp_path / "dense"]).indexes[0].index.search
+    found = dense.search(QUESTIONS[:1], 5)[0]
+    assert 0 < len(found) <= 5
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("factory", ["HNSW8", "IVF2,Flat"])

@@ -90,6 +90,12 @@ def rollout_words(policy: Path, folder: Path, out: Path, **settings: object) -> 
     return [*map(str, words), "--out", str(out), "--config", json.dumps(section)]
 
 
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+def test_trajectories_longer_than_the_models_context_are_refused(base_model, name):
+    with pytest.raises(UserError, match=r"max_tokens: 8193 exceeds .*'s context, 8192$"):
+        open_engine(base_model, SimpleNamespace(engine=name, max_tokens=8193))
+
+
 def test_how_many_advance_together_changes_nothing(base_model, tmp_path):
     out = tmp_path / "r.parquet"
     words = rollout_words(base_model, tmp_path, out, engine="transformers", at_once=None)

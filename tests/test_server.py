@@ -214,8 +214,17 @@ def test_our_client_gives_the_same_hits_as_the_index(url, searcher):
     remote = client.HttpSearcher(url)
     assert remote.search([*QUERIES, ""], 5) == searcher.search([*QUERIES, ""], 5)
     assert remote.identity == searcher.identity
+    assert remote.corpus_sha256 == searcher.corpus_sha256
     assert remote.search([], 5) == []
     assert client.HttpSearcher(url + "/search").search(QUERIES, 2) == searcher.search(QUERIES, 2)
+
+
+def test_our_client_notices_another_index(url):
+    remote = client.HttpSearcher(url)
+    remote.search(QUERIES, 1)
+    remote.identity = "of an index that was there before"
+    with pytest.raises(UserError, match="another index answers than before"):
+        remote.search(QUERIES, 1)
 
 
 def test_our_client_gets_documents_and_what_follows_them(paged):
@@ -335,7 +344,7 @@ def test_what_cannot_be_searched_is_told_before_a_model_is_loaded(
     for protocol, options, said in (
         ("igpo", ["--search", gone], f"{gone}/retrieve: the search server does not answer"),
         ("closed_book", ["--search", gone], "the engine was started"),
-        ("igpo", ["--search", url], "the engine was started"),
+        ("igpo", ["--search", url], "made from corpus of another"),
         ("igpo", ["--index", built[1]], "made from corpus of another"),
     ):
         words = rollout_options(base_model, tmp_path, protocol)
