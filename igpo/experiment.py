@@ -1,16 +1,15 @@
 """The experiment as a whole: its checked parameters, and the folders that its runs and evaluations fill."""
 
 import argparse
-import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from igpo import published
 from igpo.methods import WITH_CRITIC
 from retrieval import stage
-from retrieval.stage import UserError
+from retrieval.stage import UserError, nearest
 
 COMPARISONS = ("algorithms", "ablation", "basis", "per_question")  # sections of `tables` that name arms
 
@@ -48,11 +47,6 @@ def check_comparison(params: Mapping[str, Any], table: str) -> None:
         if row is not None and row not in printed:
             where, near = f"tables.{table}.rows.{arm}", nearest(row, printed)
             raise UserError(f"params: {where}: no published row {row!r}; nearest: {near!r}")
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """The name most like `name`."""
-    return (difflib.get_close_matches(name, names, 1, 0) or names)[0]
 
 
 def source_files(given: str | list[str] | None) -> list[str]:

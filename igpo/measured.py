@@ -7,7 +7,7 @@ included, from Snakemake's benchmark files; what it ran on stands in its log.
 import math
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +54,11 @@ def device_in(log: Path) -> str:
     return found[1] if found else ""
 
 
+def joined(devices: Iterable[str]) -> str:
+    """The devices that are known, each once."""
+    return " or ".join(sorted(set(devices) - {""}))
+
+
 def speeds(root: Path) -> dict[str, Speed]:
     """The median speed of each stage in training; empty where nothing ran."""
     found: dict[str, list[Speed]] = {}
@@ -68,7 +73,7 @@ def speeds(root: Path) -> dict[str, Speed]:
     return {
         name: Speed(
             statistics.median(speed.tokens for speed in listed),
-            " or ".join(sorted({speed.device for speed in listed} - {""})),
+            joined(speed.device for speed in listed),
         )
         for name, listed in found.items()
     }

@@ -3,14 +3,13 @@
 Key of the per-turn tables: (question_id, sample, turn). Turn 0 is the prompt, turns 1…T are the model's.
 """
 
-import difflib
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from retrieval.stage import UserError
+from retrieval.stage import UserError, nearest
 
 Rows = list[dict[str, Any]]
 
@@ -105,8 +104,7 @@ def of_benchmarks(questions: Rows, names: Sequence[str], key: str) -> Rows:
     known = sorted({question["benchmark"] for question in questions})
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0)
-            raise UserError(f"{key}: no questions of {name!r}; nearest: {near[0] if near else 'none'!r}")
+            raise UserError(f"{key}: no questions of {name!r}; nearest: {nearest(name, known)!r}")
     return [question for question in questions if not names or question["benchmark"] in names]
 
 

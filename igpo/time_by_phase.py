@@ -6,13 +6,13 @@ reproducible to the byte. What a stage ran on stands in its log.
 
 import argparse
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from igpo import published
 from igpo.comparison import published_note
-from igpo.measured import MEASURED, PHASES, benchmark_seconds, device_in
+from igpo.measured import MEASURED, PHASES, benchmark_seconds, device_in, joined
 from igpo.tables import SETTINGS, settings, write_forms
 from igpo.tables_text import NOTES, Part, hashes, percent
 from retrieval import stage, tables
@@ -52,11 +52,6 @@ def our_rows(iterations: Sequence[Path], logs: Path) -> list[dict[str, Any]]:
             row |= {"policy_sha256": " ".join(policies[arm].values()), **settings(list(known[arm].values()))}
             rows.append(row | {"device": joined(device for _, device in jobs)})
     return rows
-
-
-def joined(devices: Iterable[str]) -> str:
-    """The devices that are known, each once."""
-    return " or ".join(sorted({device for device in devices if device}))
 
 
 def published_rows() -> list[dict[str, Any]]:

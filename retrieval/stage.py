@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -57,6 +57,12 @@ def _schema() -> Any:
     return yaml.safe_load(SCHEMA.read_text())
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The one of `names` most like `name`, 'none' without any."""
+    known = list(names)
+    return (difflib.get_close_matches(name, known, 1, 0) or known or ["none"])[0]
+
+
 def check(params: Any, section: str | None = None) -> None:
     """Check parameters (or one section of them) against the schema.
 
@@ -74,12 +80,13 @@ def check(params: Any, section: str | None = None) -> None:
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
         wrong = sorted(map(str, set(error.instance) - set(known)))[0]
-        near = difflib.get_close_matches(wrong, known, 1, 0) or known
-        raise UserError(f"params: unknown key {wrong!r} in {where}; nearest valid key: {near[0]!r}")
-    near = []
+        raise UserError(
+            f"params: unknown key {wrong!r} in {where}; nearest valid key: {nearest(wrong, known)!r}"
+        )
+    near = ""
     if error.validator == "enum":
-        near = difflib.get_close_matches(str(error.instance), map(str, error.validator_value), 1, 0)
-    raise UserError(f"params: {where}: {error.message}" + (f"; nearest: {near[0]!r}" if near else ""))
+        near = f"; nearest: {nearest(str(error.instance), map(str, error.validator_value))!r}"
+    raise UserError(f"params: {where}: {error.message}{near}")
 
 
 def read_params(paths: list[Path]) -> dict[str, Any]:
@@ -106,8 +113,7 @@ def apply_arm(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
         return dict(params)
     arms = params.get("arms") or {}
     if arm not in arms:
-        near = difflib.get_close_matches(arm, arms, 1, 0)
-        raise UserError(f"params: no arm {arm!r} in arms; nearest: {near[0] if near else 'none'!r}")
+        raise UserError(f"params: no arm {arm!r} in arms; nearest: {nearest(arm, arms)!r}")
     return merge(params, arms[arm] or {})
 
 

@@ -226,10 +226,9 @@ def test_show_names_a_missing_question(made, capsys):
 
 
 @pytest.fixture
-def params():
-    values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
-    values["run"] |= {"arms": ["igpo"], "baselines": ["closed_book"], "seeds": [1, 2]}
-    return values
+def params(params):
+    params["run"] |= {"arms": ["igpo"], "baselines": ["closed_book"], "seeds": [1, 2]}
+    return params
 
 
 def test_report_is_one_page_without_anything_from_elsewhere(made, params, tmp_path):

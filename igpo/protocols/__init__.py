@@ -1,13 +1,12 @@
 """The protocols by name. `rollout.protocol` chooses one, the rollouts' metadata remember it."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from igpo.protocol import FIELD, TOOLS, Protocol
 from igpo.protocols import deepresearcher, few_shot, igpo, r1_searcher, react, search_o1, search_r1
-from retrieval.stage import UserError
+from retrieval.stage import UserError, nearest
 
 PROTOCOLS: dict[str, Protocol] = {
     "igpo": igpo.PROTOCOL,
@@ -26,8 +25,7 @@ PROTOCOLS: dict[str, Protocol] = {
 def find(name: str) -> Protocol:
     """The protocol of a name. Raises UserError with the nearest name for an unknown one."""
     if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, 1, 0)[0]
-        raise UserError(f"unknown protocol {name!r}; nearest: {near!r}")
+        raise UserError(f"unknown protocol {name!r}; nearest: {nearest(name, PROTOCOLS)!r}")
     return PROTOCOLS[name]
 
 
