@@ -163,6 +163,11 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's shard of a tensor, which shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def whole_weights(model: Any) -> dict[str, torch.Tensor]:
     """The model's weights in full, on the CPU; the first process has them, all must call it."""
     weights = {}
@@ -174,8 +179,8 @@ def whole_weights(model: Any) -> dict[str, torch.Tensor]:
 
 
 def placed_like(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`tensor`, which every process holds, with the type, place and shards of `weight`."""
+    """A copy of `tensor`, which every process holds, with the type, place and shards of `weight`."""
+    tensor = tensor.to(weight.device, weight.dtype, copy=True)
     if not isinstance(weight, DTensor):
-        return tensor.to(weight)
-    tensor = tensor.to(weight.device, weight.dtype)
+        return tensor
     return distribute_tensor(tensor, weight.device_mesh, weight.placements, src_data_rank=None)

@@ -16,7 +16,7 @@ from igpo.methods import WITH_CRITIC
 from retrieval import stage, tables
 from retrieval.stage import UserError
 
-STATE_BYTES = 6  # per weight, in bfloat16: what bfloat16 drops of it, AdamW's two moments
+STATE_BYTES = 8  # per weight: what bfloat16 drops of it (2), AdamW's moments (2 and 4)
 WEIGHT_BYTES = 2  # per weight: bfloat16
 TRAINED_BYTES = 16  # per weight in training, in fp32: itself, its gradient, AdamW's two moments
 VECTOR_BYTES = 4  # per dimension: fp32, also of a compressed index while it is built

@@ -1,7 +1,8 @@
 """What an update leaves to the next one beside the policy: `training_state.st`, and the optimiser it makes.
 
-Of each weight the file holds what the folder's bf16 drops and AdamW's moments, all in bf16; of a model with
-LoRA its adapters with their moments in fp32, and the weights that they are added to.
+Of each weight the file holds the bits that the folder's bf16 drops (int16) and AdamW's moments: the first in
+bf16, the second in fp32, since a step changes it by a thousandth, less than bf16 can tell. Of a model with
+LoRA it holds the adapters with their moments in fp32, and the weights that they are added to.
 """
 
 from pathlib import Path
@@ -14,12 +15,27 @@ from safetensors.torch import load_file, save_file
 from igpo import distributed, lora
 from retrieval import tables
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.float32}
 
 
 def load_state(path: Path) -> lora.State:
     """The tensors of a state by their names; none where there is no file."""
     return load_file(path) if path.exists() else {}
+
+
+def rest(value: torch.Tensor) -> torch.Tensor:
+    """What bf16 drops of fp32 values: the difference of their bits, int16.
+
+    A value midway between two of bf16 may come back one unit of its last place off.
+    """
+    rounded = value.bfloat16().float()
+    return (value.view(torch.int32) - rounded.view(torch.int32)).clamp(max=2**15 - 1).short()
+
+
+def restore(weight: torch.Tensor, dropped: torch.Tensor) -> None:
+    """Put back in place what `rest` found: of a weight in fp32, a shard's part of it."""
+    bits = distributed.local(weight).view(torch.int32)
+    bits += distributed.local(distributed.placed_like(dropped, weight)).int()
 
 
 def open_optimiser(model: Any, state: lora.State, params: SimpleNamespace) -> torch.optim.AdamW:
@@ -30,7 +46,7 @@ def open_optimiser(model: Any, state: lora.State, params: SimpleNamespace) -> to
     )
     for name, weight in named.items():
         if f"rest.{name}" in state:
-            weight.data.add_(distributed.placed_like(state[f"rest.{name}"], weight))
+            restore(weight.data, state[f"rest.{name}"])
         if f"exp_avg.{name}" in state:  # else it never had a gradient
             moments = {key: distributed.placed_like(state[f"{key}.{name}"], weight) for key in MOMENTS}
             step = state["step"].to(weight.device, copy=True)
@@ -45,12 +61,15 @@ def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path) -> None:
     for name, weight in model.named_parameters():
         kept = optimiser.state.get(weight, {})  # empty: has no gradient
         value = distributed.whole(weight.data)
-        entries = {f"{key}.{name}": distributed.whole(kept[key]) for key in MOMENTS if kept}
+        entries = {
+            f"{key}.{name}": distributed.whole(kept[key]).to(torch.float32 if adapted else kind)
+            for key, kind in MOMENTS.items()
+            if kept
+        }
         if adapted:
             entries |= lora.entry(name, value)
         elif kept:
-            entries[f"rest.{name}"] = value - value.bfloat16().float()
-            entries = {key: entry.bfloat16() for key, entry in entries.items()}
+            entries[f"rest.{name}"] = rest(value)
         if distributed.is_first():
             state |= {key: entry.cpu() for key, entry in entries.items()}
             state |= {"step": kept["step"].cpu()} if kept else {}

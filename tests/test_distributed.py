@@ -10,7 +10,7 @@ from conftest import tiny
 from safetensors.torch import load_file
 from test_train import batch, stage_words
 
-from igpo import distributed, schema
+from igpo import distributed, schema, training_state
 from igpo.model import STATE
 from retrieval import tables
 
@@ -61,10 +61,10 @@ def trained(words: list[str], out: Path, **settings: object) -> Path:
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """In fp32, as the next update begins with them."""
     state = load_file(folder / STATE)
-    return {
-        name: weight.float() + state[f"rest.{name}"]
-        for name, weight in load_file(folder / "model.safetensors").items()
-    }
+    found = {name: weight.float() for name, weight in load_file(folder / "model.safetensors").items()}
+    for name, weight in found.items():
+        training_state.restore(weight, state[f"rest.{name}"])
+    return found
 
 
 def same(left: Path, right: Path) -> None:

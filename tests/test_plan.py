@@ -33,7 +33,7 @@ def test_a_plan_has_the_arms_of_comparisons_and_their_critics(params):
     assert (numbers["runs"], numbers["of them with a critic"]) == (2 * arms, 2)
     assert numbers["updates"] == 2 * 3 * (arms + 1)
     assert numbers["of them for critics"] * arms == numbers["training tokens"]
-    assert plan.disk_bytes(numbers, 1000, keep_states=True) == 1000 * (8 * numbers["updates"] + 2 * 2)
+    assert plan.disk_bytes(numbers, 1000, keep_states=True) == 1000 * (10 * numbers["updates"] + 2 * 2)
     found = plan.hours(numbers, {"rollout": 10.0, "critic": 5.0})
     played = numbers["training tokens"] + numbers["evaluation tokens"]
     assert found["rollout"] == pytest.approx(played / 36_000)
@@ -132,7 +132,7 @@ def test_plan_multiplies_and_status_counts(params, tmp_path, capsys):
     assert numbers["training tokens"] == 12_000
     assert plan.volume(params, {"test": 7}, length=30)["training tokens"] == 3600
     assert numbers["evaluation trajectories"] == 4 * 7
-    assert plan.disk_bytes(numbers, 1000, keep_states=False) == 1000 * (2 * 8 + 6 * 2)
+    assert plan.disk_bytes(numbers, 1000, keep_states=False) == 1000 * (2 * 10 + 6 * 2)
     with pytest.raises(UserError, match="give --questions test=N"):
         plan.volume(params, {})
     (tmp_path / "results/runs/igpo/s1/001").mkdir(parents=True)
