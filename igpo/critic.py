@@ -23,7 +23,7 @@ from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Pack, Segment, depth, packs
 from igpo.schema import Rows, trajectories
 from igpo.train import autocast
-from igpo.training_state import load_state, open_optimiser, save_state
+from igpo.training_state import load_state, open_optimiser, save_state, state_argument
 from igpo.tree_pass import check_model, states
 from igpo.trees import Scored, groups, tree
 from retrieval import stage, tables
@@ -109,6 +109,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
     parser.add_argument("--values", type=Path, required=True, metavar="FILE", help="written: V of every turn")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the next critic")
+    state_argument(parser)
 
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
@@ -126,6 +127,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     if not math.isfinite(norm):
         raise UserError(f"the critic's gradient norm is {norm}: lower critic.lr or look at the scores")
     optimiser.step()
+    optimiser.zero_grad()
     metrics = fit(values, targets)
     write(args, rollouts, values, critic, optimiser, metrics)
     shown = metrics["explained_variance"]
@@ -153,7 +155,7 @@ def write(
     inputs = {name: tables.sha256(getattr(args, name)) for name in ("rollouts", "scores")}
     tables.write(rows, schema.VALUES, args.values, schema.TURN_KEY, inputs)
     args.out.mkdir(parents=True, exist_ok=True)
-    save_state(critic, optimiser, args.out / STATE)
+    save_state(critic, optimiser, args.out / STATE, empty=args.no_state)
     critic.bfloat16()
     with tables.replacing(args.out / HEAD) as temporary:
         save_file(

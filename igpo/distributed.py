@@ -45,6 +45,7 @@ def over_processes(module: str, run: Run) -> Run:
             return run(args, params)
         files = {name: str(path) for name, path in vars(args).items() if isinstance(path, Path)}
         words = [f"--{name}={value}" for name, value in files.items()]
+        words += [f"--{name.replace('_', '-')}" for name, value in vars(args).items() if value is True]
         launch(params.processes, module, [*words, "--config", json.dumps(vars(params))])
         return ""
 

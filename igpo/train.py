@@ -24,7 +24,7 @@ from igpo.loss import Columns, Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, depth, packs
 from igpo.schema import Rows, trajectories, turn_key
-from igpo.training_state import load_state, open_optimiser, save_state
+from igpo.training_state import load_state, open_optimiser, save_state, state_argument
 from igpo.tree_pass import check_model
 from igpo.trees import cut, groups, tree
 from retrieval import stage, tables
@@ -176,12 +176,12 @@ def update(
     model: Any, optimiser: torch.optim.AdamW, batch: list[TrainingGroup], params: SimpleNamespace
 ) -> dict[str, float]:
     """One optimiser step on the whole batch; returns its metrics."""
-    optimiser.zero_grad()
     losses, terms = zip(*distributed.gathered(accumulate(model, batch, params)), strict=True)
     norm = float(distributed.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm)))
     if not math.isfinite(norm):
         raise UserError(f"the gradient norm is {norm}: lower train.lr or look at the scores")
     optimiser.step()
+    optimiser.zero_grad()
     kl, ratio, clipped = (
         torch.cat([getattr(term, name) for part in terms for term in part])
         for name in ("kl", "ratio", "clipped")
@@ -203,6 +203,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("rollouts", "scores", "advantages"):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    state_argument(parser)
 
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
@@ -221,7 +222,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     longest = max(depth(segment) for group in batch for segment in group.segments)
     model, optimiser = open_training(args.policy, params, longest)
     metrics = [update(model, optimiser, batch, params) for _ in range(params.updates)][-1]
-    save_state(model, optimiser, args.out / STATE)
+    save_state(model, optimiser, args.out / STATE, empty=args.no_state)
     policy = next_policy(model, args.policy)
     if distributed.is_first():
         write_policy(args, policy, metrics | left_out)
@@ -231,7 +232,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
 def write_unchanged(args: argparse.Namespace, metrics: dict[str, float]) -> None:
     """Write the policy and its state as they were: a step without a gradient would decay the weights."""
     with tables.replacing(args.out / STATE) as temporary:
-        save_file(load_state(args.policy / STATE), temporary)
+        save_file({} if args.no_state else load_state(args.policy / STATE), temporary)
     write_policy(args, load(args.policy, torch.bfloat16, "tree"), metrics)
 
 

@@ -5,6 +5,7 @@ bf16, the second in fp32, since a step changes it by a thousandth, less than bf1
 LoRA it holds the adapters with their moments in fp32, and the weights that they are added to.
 """
 
+import argparse
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,11 @@ from igpo import distributed, lora
 from retrieval import tables
 
 MOMENTS = {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.float32}
+
+
+def state_argument(parser: argparse.ArgumentParser) -> None:
+    """The option of a stage that updates weights for the last time."""
+    parser.add_argument("--no-state", action="store_true", help="no update follows: leave its state empty")
 
 
 def load_state(path: Path) -> lora.State:
@@ -54,11 +60,14 @@ def open_optimiser(model: Any, state: lora.State, params: SimpleNamespace) -> to
     return optimiser
 
 
-def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path) -> None:
-    """Write the state of a model and its optimiser; the first process does, and all must call it."""
+def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path, empty: bool) -> None:
+    """Write the state of a model and its optimiser, or an empty one.
+
+    The first process does, and all must call it.
+    """
     adapted = lora.is_adapted(model)
     state: lora.State = {}
-    for name, weight in model.named_parameters():
+    for name, weight in () if empty else model.named_parameters():
         kept = optimiser.state.get(weight, {})  # empty: has no gradient
         value = distributed.whole(weight.data)
         entries = {

@@ -107,6 +107,10 @@ def test_several_processes_make_the_update_of_one(words, tmp_path):
     assert moved.mean() > STEP / 10
 
 
+def test_options_reach_the_processes(words, tmp_path):
+    assert not load_file(trained([*words, "--no-state"], tmp_path / "two", processes=2) / STATE)
+
+
 def test_bad_input_ends_all_processes_with_one_line(words, tmp_path):
     credits = batch()[2]
     tables.write(credits[1:], schema.ADVANTAGES, tmp_path / "short.parquet", schema.TURN_KEY)

@@ -221,7 +221,7 @@ def test_updates_across_files_equal_those_of_one_process(tmp_path, lr):
         train.update(resumed, later, groups, params)
         folder = tmp_path / str(number + 1)
         folder.mkdir()
-        training_state.save_state(resumed, later, folder / STATE)
+        training_state.save_state(resumed, later, folder / STATE, empty=False)
         resumed.bfloat16().save_pretrained(folder)
         # vLLM takes every *.safetensors of a policy folder for weights.
         assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
@@ -291,6 +291,16 @@ def test_without_a_group_that_counts_there_is_no_step(tmp_path, capsys):
     assert tables.read_json(tmp_path / "2/policy.json")["iteration"] == 2
     trained(words, tmp_path / "first", DROP)  # a first iteration has no state to keep
     assert trained([*words, "--policy", str(tmp_path / "first")], tmp_path / "next")["policy_tokens"] == 50
+
+
+def test_a_last_update_leaves_no_state(tmp_path):
+    words = stage_words(tmp_path)
+    trained(words, tmp_path / "next")
+    trained([*words, "--no-state"], tmp_path / "last")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "next").iterdir()}
+    left = {path.name: path.read_bytes() for path in (tmp_path / "last").iterdir()}
+    assert len(left.pop(STATE)) < 100 < len(files.pop(STATE))
+    assert left == files
 
 
 @pytest.mark.slow

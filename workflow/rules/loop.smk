@@ -35,6 +35,12 @@ def kept(path):
     return path if RUN["keep_training_state"] else temp(path)
 
 
+def state_option(wildcards):
+    """The stage's option for the last update, whose state nothing needs unless `run.keep_training_state`."""
+    last = int(wildcards.k) >= RUN["iterations"]
+    return "--no-state" if last and not RUN["keep_training_state"] else ""
+
+
 def depth(step):
     """Priority of a step (0 to 3) of iteration k: a run that has begun goes on before another one begins.
 
@@ -158,10 +164,11 @@ rule critic:
         config=arm_section("critic"),
         critic=previous_critic,
         out=subpath(output.critic, parent=True),
+        state=state_option,
     shell:
         "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.critic --config {params.config:q} --critic {params.critic}"
         " --rollouts {input.rollouts} --scores {input.scores} --values {output.values}"
-        " --out {params.out} > {log} 2>&1"
+        " {params.state} --out {params.out} > {log} 2>&1"
 
 
 def progress(wildcards):
@@ -218,10 +225,11 @@ rule train:
         config=arm_section("train"),
         policy=previous_folder,
         out=subpath(output.policy, parent=True),
+        state=state_option,
     shell:
         "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.train --config {params.config:q} --policy {params.policy}"
         " --rollouts {input.rollouts} --scores {input.scores} --advantages {input.advantages}"
-        " --out {params.out} > {log} 2>&1"
+        " {params.state} --out {params.out} > {log} 2>&1"
 
 
 rule policies:
