@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,12 +64,17 @@ def load(folder: Path, dtype: torch.dtype, attention: str) -> Any:
         model = read_model(folder, dtype=dtype, attn_implementation=attention)
     except UNREADABLE as error:
         raise UserError(f"{folder}: not loadable: {' '.join(str(error).split())[:300]}") from None
-    for name, weight in model.named_parameters():
-        if not torch.isfinite(weight.sum()):
-            raise UserError(f"{folder}: weight {name} holds NaN or infinity")
+    check_finite(model.named_parameters(), folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     log.info("loaded %s on %s", folder, device())
     return model
+
+
+def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: Path) -> None:
+    """Raise UserError where one of the named weights, which `where` holds, has NaN or infinity."""
+    for name, weight in weights:
+        if not torch.isfinite(weight.sum()):
+            raise UserError(f"{where}: weight {name} holds NaN or infinity")
 
 
 def device() -> str:
