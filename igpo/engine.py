@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from igpo.model import check_folder, device, load, load_tokenizer
+from igpo.model import check_folder, check_weights, device, load, load_tokenizer
 from retrieval.encoder import UNREADABLE, compute_dtype
 from retrieval.stage import UserError
 
@@ -64,7 +64,11 @@ class VllmEngine:
 
     @keeping_sigsegv()
     def __init__(self, policy: Path, max_tokens: int):
-        """Start vLLM in this process, for sequences of at most `max_tokens` tokens."""
+        """Start vLLM in this process, for sequences of at most `max_tokens` tokens.
+
+        Raises UserError for weights with NaN, from which vLLM would sample without a word.
+        """
+        check_weights(policy)
         from vllm import LLM
 
         cpu = not torch.cuda.is_available()

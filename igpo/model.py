@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from retrieval import stage, tables
 from retrieval.corpus import package_file
@@ -71,10 +72,24 @@ def load(folder: Path, dtype: torch.dtype, attention: str) -> Any:
 
 
 def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: Path) -> None:
-    """Raise UserError where one of the named weights, which `where` holds, has NaN or infinity."""
+    """Raise UserError where one of the named weights, which `where` holds, has NaN or infinity.
+
+    Integers and floats of 8 bits are taken as they are: torch can't compare these.
+    """
     for name, weight in weights:
-        if not torch.isfinite(weight.sum()):
-            raise UserError(f"{where}: weight {name} holds NaN or infinity")
+        # not the sum, which overflows in float16
+        known = weight.is_floating_point() and weight.element_size() > 1 and weight.numel()
+        if known and not torch.stack(torch.aminmax(weight)).isfinite().all():
+            raise UserError(f"{where}: weight {name} holds NaN or infinity; make it again or choose another")
+
+
+def check_weights(folder: Path) -> None:
+    """The same for the weight files of a folder, for a program that loads them unchecked.
+
+    Raises SafetensorError where a file is broken.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        check_finite(load_file(path).items(), path)
 
 
 def device() -> str:
