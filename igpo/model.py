@@ -107,6 +107,16 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder}: not a model folder (needs config.json, *.safetensors and a tokenizer)")
 
 
+def context(folder: Path) -> int:
+    """How many tokens the model of a folder can read. Raises UserError where its config.json is broken."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder).max_position_embeddings
+    except UNREADABLE as error:
+        raise UserError(f"{folder}: no usable config.json: {' '.join(str(error).split())[:200]}") from None
+
+
 def weights_sha256(folder: Path) -> str:
     """SHA-256 that names the weights of a model folder: its `policy.json`'s, or computed."""
     check_folder(folder)
