@@ -162,10 +162,8 @@ class Agent:
         for trajectory, generation in zip(live, generations, strict=True):
             text = self.renderer.decode(generation.ids, generation.stopped)
             turn = self.renderer.protocol.parse(text)
-            # Where the message goes on, the token that would end it is left out.
-            ids = self.renderer.unended(generation.ids, generation.stopped)
-            if turn.error and message is not None and self.room_after(trajectory.context, ids, message):
-                said = Generation(ids, generation.logprobs[: len(ids)], generation.stopped)
+            said = self.going_on(trajectory, generation, message) if turn.error else None
+            if said is not None:
                 calls.append(Call(trajectory, said, text, turn))
             elif not generation.stopped and not self.renderer.protocol.cut_answers:
                 trajectory.add(generation, text, [], stop="token_limit")
@@ -176,6 +174,17 @@ class Agent:
             else:
                 calls.append(Call(trajectory, generation, text, turn))
         return calls
+
+    def going_on(
+        self, trajectory: Trajectory, generation: Generation, message: list[int] | None
+    ) -> Generation | None:
+        """A malformed turn without the token that would end the message; None where it is the last turn."""
+        if message is None:
+            return None
+        ids = self.renderer.unended(generation.ids, generation.stopped)
+        if not self.room_after(trajectory.context, ids, message):
+            return None
+        return Generation(ids, generation.logprobs[: len(ids)], generation.stopped)
 
     def observe(self, calls: list[Call], last: bool) -> None:
         """Run the calls and append their turns; what a trajectory's last turn found is noted but not read."""

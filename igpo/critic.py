@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from igpo import schema
 from igpo.advantage import check_keys, turn_reward
 from igpo.methods import NO_SPREAD, discounted
-from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
+from igpo.model import STATE, check_finite, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Pack, Segment, depth, packs
 from igpo.schema import Rows, trajectories
 from igpo.train import autocast
@@ -27,6 +27,7 @@ from igpo.training_state import load_state, open_optimiser, save_state, state_ar
 from igpo.tree_pass import check_model, states
 from igpo.trees import Scored, groups, tree
 from retrieval import stage, tables
+from retrieval.encoder import UNREADABLE
 from retrieval.stage import UserError
 
 HEAD = "value_head.st"
@@ -36,7 +37,10 @@ class Critic(torch.nn.Module):
     """A causal language model with attention "tree" and a value head, in fp32."""
 
     def __init__(self, folder: Path, checkpoint: bool = False):
-        """Load the body, and the head where the folder has one. Raises UserError as `model.load` does."""
+        """Load the body, and the head where the folder has one.
+
+        Raises UserError as `model.load` does, for a head too that is broken, of another shape or NaN.
+        """
         super().__init__()
         self.body = load(folder, torch.float32, "tree").train()
         if checkpoint:
@@ -45,8 +49,18 @@ class Critic(torch.nn.Module):
         for weight in self.value.parameters():
             torch.nn.init.zeros_(weight)
         if (folder / HEAD).exists():
-            self.value.load_state_dict(load_file(folder / HEAD))
+            self._load_head(folder / HEAD)
         self.value.to(self.body.device)
+
+    def _load_head(self, path: Path) -> None:
+        try:
+            self.value.load_state_dict(load_file(path))
+        except UNREADABLE as error:
+            raise UserError(
+                f"{path}: not a readable value head: {' '.join(str(error).split())[:200]}; "
+                f"delete {path.parent} and make this critic again"
+            ) from None
+        check_finite(self.value.named_parameters(), path)
 
     def forward(self, packed: Pack) -> torch.Tensor:
         """Values (M,) ahead of a pack's wanted tokens."""

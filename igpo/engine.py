@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from igpo.model import check_folder, device, load, load_tokenizer
+from igpo.model import check_folder, check_weights, context, device, load, load_tokenizer
 from retrieval.encoder import UNREADABLE, compute_dtype
 from retrieval.stage import UserError
 
@@ -64,7 +64,11 @@ class VllmEngine:
 
     @keeping_sigsegv()
     def __init__(self, policy: Path, max_tokens: int):
-        """Start vLLM in this process, for sequences of at most `max_tokens` tokens."""
+        """Start vLLM in this process, for sequences of at most `max_tokens` tokens.
+
+        Raises UserError for weights with NaN, from which vLLM would sample without a word.
+        """
+        check_weights(policy)
         from vllm import LLM
 
         cpu = not torch.cuda.is_available()
@@ -168,15 +172,13 @@ def open_engine(policy: Path, params: SimpleNamespace) -> Engine:
 
     Raises UserError when the engine can't load the policy, or `max_tokens` exceeds the policy's context.
     """
-    from transformers import AutoConfig
-
     kind: Any = {"vllm": VllmEngine, "transformers": TransformersEngine}[params.engine]
     log.info("starting %s with %s", params.engine, policy)
     check_folder(policy)
+    limit = context(policy)
+    if params.max_tokens > limit:
+        raise UserError(f"rollout.max_tokens: {params.max_tokens} exceeds {policy}'s context, {limit}")
     try:
-        context = AutoConfig.from_pretrained(policy).max_position_embeddings
-        if params.max_tokens > context:
-            raise UserError(f"rollout.max_tokens: {params.max_tokens} exceeds {policy}'s context, {context}")
         return kind(policy, params.max_tokens)
     except (ImportError, AssertionError, *UNREADABLE) as error:  # vLLM asserts the shapes of weights
         reason = " ".join(str(error).split())[:300]

@@ -7,12 +7,13 @@ import argparse
 import hashlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from retrieval import stage, tables
 from retrieval.corpus import package_file
@@ -64,12 +65,31 @@ def load(folder: Path, dtype: torch.dtype, attention: str) -> Any:
         model = read_model(folder, dtype=dtype, attn_implementation=attention)
     except UNREADABLE as error:
         raise UserError(f"{folder}: not loadable: {' '.join(str(error).split())[:300]}") from None
-    for name, weight in model.named_parameters():
-        if not torch.isfinite(weight.sum()):
-            raise UserError(f"{folder}: weight {name} holds NaN or infinity")
+    check_finite(model.named_parameters(), folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     log.info("loaded %s on %s", folder, device())
     return model
+
+
+def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: Path) -> None:
+    """Raise UserError where one of the named weights, which `where` holds, has NaN or infinity.
+
+    Integers and floats of 8 bits are taken as they are: torch can't compare these.
+    """
+    for name, weight in weights:
+        # not the sum, which overflows in float16
+        known = weight.is_floating_point() and weight.element_size() > 1 and weight.numel()
+        if known and not torch.stack(torch.aminmax(weight)).isfinite().all():
+            raise UserError(f"{where}: weight {name} holds NaN or infinity; make it again or choose another")
+
+
+def check_weights(folder: Path) -> None:
+    """The same for the weight files of a folder, for a program that loads them unchecked.
+
+    Raises SafetensorError where a file is broken.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        check_finite(load_file(path).items(), path)
 
 
 def device() -> str:
@@ -85,6 +105,16 @@ def check_folder(folder: Path) -> None:
     """Raise UserError unless `folder` holds a model's configuration and weights."""
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: not a model folder (needs config.json, *.safetensors and a tokenizer)")
+
+
+def context(folder: Path) -> int:
+    """How many tokens the model of a folder can read. Raises UserError where its config.json is broken."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder).max_position_embeddings
+    except UNREADABLE as error:
+        raise UserError(f"{folder}: no usable config.json: {' '.join(str(error).split())[:200]}") from None
 
 
 def weights_sha256(folder: Path) -> str:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import torch
 
 from igpo import protocols, reward, schema
-from igpo.model import load, load_tokenizer, weights_sha256
+from igpo.model import context, load, load_tokenizer, weights_sha256
 from igpo.packing import Segment, depth, flatten, packs
 from igpo.protocol import Renderer
 from igpo.schema import Rows
@@ -185,6 +185,36 @@ def forced_groups(
     return scored
 
 
+def fit_context(scored: list[list[Scored]], limit: int, policy: Path) -> None:
+    """Leave out, in place, the other observations with which a forced answer ends beyond `limit` tokens.
+
+    Raises UserError for a question whose prompt alone ends there: rollouts hold it, with an empty turn.
+    """
+    drawn = left_out = 0
+    for trajectory in itertools.chain.from_iterable(scored):
+        longest = max(map(depth, trajectory.branches[0][0]))
+        if longest > limit:
+            prompt = trajectory.rows[0]
+            raise UserError(
+                f"question {prompt['question_id']!r}: its prompt of {len(prompt['observation_ids'])} tokens, "
+                f"{longest} with a gold answer, exceeds the context of {limit} tokens of {policy}: leave the "
+                "question out, or lower what its prompt shows (rollout.k, passage_chars, instructions)"
+            )
+        for contexts in trajectory.branches:
+            fitting = [answers for answers in contexts[1:] if max(map(depth, answers)) <= limit]
+            drawn += len(contexts) - 1
+            left_out += len(contexts) - 1 - len(fitting)
+            contexts[1:] = fitting
+    if left_out:
+        log.warning(
+            "%d of %d other observations are left out of the gains: with them a trajectory exceeds the "
+            "context of %d tokens; lower rollout.max_tokens to keep all",
+            left_out,
+            drawn,
+            limit,
+        )
+
+
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Score every trajectory and write the table."""
     table = tables.read(args.rollouts, schema.ROLLOUTS)
@@ -197,7 +227,9 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     tokenizer = load_tokenizer(args.policy)
     renderer = Renderer(tokenizer, protocol)
     vectors = passage_vectors(args.corpus, questions, rows) if params.info_gain == "stepsearch" else {}
-    scored = cut(forced_groups(rows, renderer, questions, params), params.batch_tokens)
+    whole = forced_groups(rows, renderer, questions, params)
+    fit_context(whole, context(args.policy), args.policy)
+    scored = cut(whole, params.batch_tokens)
     dtype = compute_dtype() if params.dtype == "auto" else getattr(torch, params.dtype)
     policy, reference = weights_sha256(args.policy), weights_sha256(args.reference or args.policy)
     if reference != policy:

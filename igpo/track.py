@@ -77,10 +77,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def run_params(params: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The settings behind run `name`: the stage sections with its arm laid over them."""
+    """The settings behind run `name`: the stage sections, a judge's too, with its arm laid over them."""
     arm = experiment.evaluations(params["run"])[name][0]
     merged = stage.apply_arm(params, arm)
-    return {section: merged[section] for section in SECTIONS}
+    # without a model its other settings say nothing, and runs keep the keys that they had
+    judge = ("judge",) if merged["judge"]["model"] else ()
+    return {section: merged[section] for section in (*SECTIONS, *judge)}
 
 
 def run_key(name: str, settings: Mapping[str, Any]) -> str:

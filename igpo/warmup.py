@@ -25,7 +25,7 @@ from igpo.train import autocast
 from igpo.tree_pass import logprobs
 from igpo.trees import groups, tree
 from retrieval import stage, tables
-from retrieval.search import open_searcher
+from retrieval.search import check_corpus, open_searcher
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
@@ -190,6 +190,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     if params.traces:
         questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
         searcher = open_searcher(args.index)
+        check_corpus(searcher, args.questions)
         renderer = Renderer(tokenizer, protocols.prepare("igpo", date=args.date))
         traces = build_traces(questions, searcher, renderer, params)
     torch.manual_seed(params.seed)

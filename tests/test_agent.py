@@ -112,6 +112,17 @@ def test_a_malformed_turn_without_room_for_its_message_is_the_last(paged, base_m
     assert made.rows[1]["policy_ids"] == (renderer.turn("It is he.") if spare else ids[1])
 
 
+def test_the_end_is_cut_off_malformed_turns_alone(paged, base_model, monkeypatch):
+    renderer = Renderer(load_tokenizer(base_model), prepare("search_r1"))
+    monkeypatch.setattr(renderer, "decode", lambda ids, stopped: renderer.tokenizer.decode(ids[:-1]))
+    cut, unended = [], renderer.unended
+    monkeypatch.setattr(renderer, "unended", lambda *args: cut.append(args) or unended(*args))
+    texts = ["It is he.", "<search> dove </search>", "<answer>x</answer>"]
+    (made,) = played(paged, renderer, texts, max_tokens=4000)
+    assert stops(made) == [None, None, None, "answered"]
+    assert cut == [(renderer.turn("It is he."), True)]
+
+
 def test_a_reading_too_long_to_go_on_with_ends_its_trajectory(paged, base_model):
     renderer = Renderer(load_tokenizer(base_model), prepare("search_o1"))
     call, read = "<|begin_search_query|>dove<|end_search_query|>", " ".join(["dove"] * 1000)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import tiny
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_train import batch
 
 from igpo import advantage, critic, schema
@@ -140,6 +140,35 @@ def test_the_gradient_depends_neither_on_the_token_budget_nor_on_checkpointing(f
         )
     assert torch.allclose(found[0], found[1], atol=1e-6)
     assert torch.equal(found[1], found[2])
+
+
+def half(head: Path) -> None:
+    head.write_bytes(head.read_bytes()[:-40])
+
+
+def other_shape(head: Path) -> None:
+    save_file({"weight": torch.zeros(1, 7), "bias": torch.zeros(1)}, head)
+
+
+def not_finite(head: Path) -> None:
+    save_file({"weight": torch.full((1, 48), torch.nan), "bias": torch.zeros(1)}, head)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (half, "not a readable value head: .*; delete .*policy and make this critic again"),
+        (other_shape, "not a readable value head: .*size mismatch for weight.*; delete .*policy and make"),
+        (not_finite, "weight weight holds NaN or infinity"),
+    ],
+)
+def test_a_broken_head_is_one_line_that_names_it(folder, spoil, said):
+    save_file({"weight": torch.ones(1, 48), "bias": torch.zeros(1)}, folder / critic.HEAD)
+    assert critic.Critic(folder).value.weight.sum() == 48
+    spoil(folder / critic.HEAD)
+    with pytest.raises(UserError, match=rf"policy/{critic.HEAD}: {said}") as refused:
+        critic.Critic(folder)
+    assert "\n" not in str(refused.value)
 
 
 def test_ppo_needs_values_of_its_rollouts():

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from small_index import call, refusal
 from small_qwen import tokenizer
 
 from igpo import model
+from igpo.engine import open_engine
 from retrieval import tables
 from retrieval.corpus import package_file
 from retrieval.stage import UserError
@@ -79,3 +81,31 @@ def test_a_head_that_is_the_embeddings_is_not_missing(tmp_path):
     call(model.main, "--config", json.dumps({"source": str(folder)}), "--out", tmp_path / "out")
     loaded = model.load(tmp_path / "out", torch.float32, "sdpa")
     assert torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)
+
+
+def spoilt(folder: Path, value: float) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights["lm_head.weight"][0, 3] = value
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_every_engine_refuses_weights_that_are_not_finite(tmp_path, engine, value):
+    folder = write_model(tmp_path / "model")
+    model.check_weights(folder)
+    spoilt(folder, value)
+    said = r"model.*: weight lm_head\.weight holds NaN or infinity; make it again"
+    with pytest.raises(UserError, match=said):
+        open_engine(folder, SimpleNamespace(engine=engine, max_tokens=64))
+
+
+def test_a_sum_that_overflows_and_numbers_of_8_bits_are_no_infinity(tmp_path):
+    weights = {
+        "half": torch.full((3,), 60000.0, dtype=torch.float16),
+        "eight": torch.ones(2).to(torch.float8_e4m3fn),
+        "count": torch.tensor([1]),
+        "none": torch.zeros(0),
+    }
+    save_file(weights, tmp_path / WEIGHTS)
+    model.check_weights(tmp_path)

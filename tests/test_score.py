@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import tiny
 from safetensors.torch import load_file, save_file
+from small_index import refusal
 from small_qwen import tokenizer
 
 from igpo import schema, score
@@ -355,6 +356,46 @@ def test_an_unusable_model_is_one_line_and_no_file(
     assert len(lines) == 1
     assert message in lines[0]
     assert not (tmp_path / "scores.parquet").exists()
+
+
+@pytest.fixture
+def short(tmp_path) -> Path:
+    """A tiny policy that reads 128 tokens."""
+    words = tokenizer()
+    tiny("qwen2", len(words)).bfloat16().save_pretrained(tmp_path / "short")
+    words.save_pretrained(tmp_path / "short")
+    short_context(tmp_path / "short")
+    return tmp_path / "short"
+
+
+def test_a_prompt_beyond_the_context_is_one_line_that_names_its_question(short, tmp_path, capsys):
+    rows = [*rollout("q1", 0, [1, 2], [([3], [])], None), *rollout("q2", 0, [1] * 150, [([], [])], None)]
+    said = refusal(capsys, score.main, *stage_words(tmp_path, short, short, rows), "--params", "params.yaml")
+    assert "question 'q2': its prompt of 150 tokens, 1" in said
+    assert "exceeds the context of 128 tokens of" in said
+    assert "rollout.k" in said
+
+
+def test_an_other_observation_beyond_the_context_is_left_out(short, tmp_path, caplog):
+    """The first sample's observation fits into its own trajectory, not into the other question's."""
+    rows = [
+        *rollout("q1", 0, [1, 2], [([3], [4] * 80), ([5], [])], "x"),
+        *rollout("q1", 1, [1, 2], [([3], [6] * 5), ([5], [])], "x"),
+        *rollout("q2", 0, [1] * 20, [([3] * 40, [7] * 5), ([5], [])], "x"),
+    ]
+    words = [*stage_words(tmp_path, short, short, rows), "--params", "params.yaml"]
+    score.main([*words, "--set", "score.info_gain=counterfactual", "--set", "score.dtype=float32"])
+    assert "1 of 4 other observations are left out of the gains" in caplog.text
+    found = tables.read(tmp_path / "scores.parquet", schema.SCORES).to_pylist()[-2]
+    renders = Renderer(load_tokenizer(short), prepare("igpo"))
+    model = load(short, torch.float32, "eager").eval()
+    with torch.inference_mode():
+        own, other = (
+            naive_gold(model, renders, context(rows[-3:], 1, seen), "Jane Austen")
+            for seen in ([7] * 5, [6] * 5)
+        )
+    assert found["info_gain"] == pytest.approx(own - other, abs=2e-4)
+    assert found["info_gain"] != 0
 
 
 def test_depth_counts_the_whole_path(renderer, rows):

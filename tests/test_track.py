@@ -103,6 +103,15 @@ def test_another_setting_makes_another_run(params, section, value):
     assert track.run_key("igpo_s1", changed) != track.run_key("igpo_s1", track.run_params(params, "igpo_s1"))
 
 
+def test_a_judge_and_its_settings_make_another_run_only_where_it_is_on(params):
+    def key(**judge):
+        changed = {**params, "judge": {**params["judge"], **judge}}
+        return track.run_key("igpo_s1", track.run_params(changed, "igpo_s1"))
+
+    assert key(temperature=0.7) == key()
+    assert len({key(), key(model="smollm2"), key(model="other"), key(model="other", temperature=0.7)}) == 4
+
+
 def test_more_parameters_than_one_batch_takes_are_all_there(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(track, "NAME", tmp_path.name)

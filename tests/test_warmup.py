@@ -1,12 +1,17 @@
 """Traces by rule, from passages written here."""
 
-import pytest
+import json
 
+import pytest
+from small_index import indexes, refusal, section_of
+
+from igpo import schema, warmup
 from igpo.model import load_tokenizer
 from igpo.protocol import Renderer
 from igpo.protocols import prepare
 from igpo.protocols.igpo import parse
 from igpo.warmup import head, learning_rate, quote, trace
+from retrieval import tables
 
 MELVILLE = "Herman Melville: American writer (1819–1891). Herman Melville was an American novelist. His"
 NOVEL = "Moby-Dick: 1851 novel by Herman Melville. Moby-Dick is an epic novel; it is long"
@@ -73,3 +78,14 @@ def test_learning_rate_rises_and_falls_to_a_fifth():
     assert rates[0] == pytest.approx(0.5)
     assert max(rates) == rates[1]
     assert rates[-1] == pytest.approx(0.2)
+
+
+def test_questions_of_another_corpus_are_refused(base_model, tmp_path, tmp_path_factory, capsys):
+    _, index, _ = indexes(tmp_path_factory)
+    row = question("In which year did Herman Melville die?", "1891", ["melville"])
+    row |= {"benchmark": "vitalqa", "split": "train", "hops": 1, "type": "t"}
+    meta = {"corpus_sha256": "of another"}
+    tables.write([row], schema.QUESTIONS, tmp_path / "q.parquet", schema.QUESTIONS_KEY, meta)
+    words = ["--policy", base_model, "--questions", tmp_path / "q.parquet", "--index", index]
+    words += ["--config", json.dumps(section_of("warmup")), "--out", tmp_path / "out"]
+    assert "made from corpus of another" in refusal(capsys, warmup.main, *words)
