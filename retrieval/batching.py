@@ -26,6 +26,11 @@ class Job:
     k: int
     answer: "asyncio.Future[Hits]"
 
+    @property
+    def load(self) -> int:
+        """Queries to search: none where the client has gone."""
+        return 0 if self.answer.done() else len(self.queries)
+
 
 class Batcher:
     """Answers queries through one thread. `limit`: waiting queries; `size`: queries per call."""
@@ -49,7 +54,10 @@ class Batcher:
         self.thread.shutdown()
 
     async def search(self, queries: Sequence[str], k: int) -> Hits:
-        """The hits of each query. Raises Busy at once where the queue has no room."""
+        """The hits of each query. Raises Busy at once where the queue has no room.
+
+        Where the caller is cancelled, its queries that no call has taken yet are not searched.
+        """
         if self.waiting + len(queries) > self.limit:
             raise Busy
         self.waiting += len(queries)
@@ -62,24 +70,25 @@ class Batcher:
 
     def _take(self, first: Job) -> list[Job]:
         """The first job and those behind it that fit into the same call."""
-        batch, queries = [first], len(first.queries)
+        batch, queries = [first], first.load
         while queries < self.size and not self.jobs.empty():
             batch.append(self.jobs.get_nowait())
-            queries += len(batch[-1].queries)
+            queries += batch[-1].load
         return batch
 
     async def _work(self) -> None:
         while True:
             batch = self._take(await self.jobs.get())
-            live = [job for job in batch if not job.answer.done()]  # the others' clients are gone
-            for k in sorted({job.k for job in live}):
-                await self._answer([job for job in live if job.k == k], k)
+            for k in sorted({job.k for job in batch}):
+                await self._answer([job for job in batch if job.k == k and job.load], k)
             for job in batch:
                 self.waiting -= len(job.queries)
                 self.jobs.task_done()
 
     async def _answer(self, jobs: list[Job], k: int) -> None:
-        """Search for several jobs in one call; an error goes to each of them."""
+        """Search for several jobs in one call, if any; an error goes to each of them."""
+        if not jobs:
+            return
         queries = [query for job in jobs for query in job.queries]
         self.observe(len(queries))
         loop = asyncio.get_running_loop()

@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 import subprocess
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from retrieval import tables
 from retrieval.corpus import package_file
 from retrieval.passages import Passages
-from retrieval.stage import UserError
+from retrieval.stage import UserError, end_with
 
 PASSAGES_PER_FILE = 50_000  # Anserini indexes one file per thread
 # -Xrs leaves signals to Python; the other options keep Java quiet and its memory bounded.
@@ -92,19 +93,23 @@ def write_collection(passages: Passages, folder: Path) -> None:
 
 
 def build(passages: Passages, folder: Path) -> None:
-    """Build the Lucene index in `folder`/lucene."""
-    collection, lucene = folder / "collection", folder / "lucene"
-    for left in (collection, lucene):
-        shutil.rmtree(left, ignore_errors=True)  # of a killed build
+    """Build the Lucene index in `folder`/lucene, which appears whole."""
+    collection = folder / "collection"
     write_collection(passages, collection)
+    with tables.replacing(folder / "lucene") as lucene:
+        run_anserini(collection, lucene)
+    shutil.rmtree(collection)
+
+
+def run_anserini(collection: Path, lucene: Path) -> None:
+    """Index a folder of JSON lines in a Java process that ends with this one; RuntimeError where it fails."""
     command = [str(java_home() / "bin/java"), *options(), "-cp", str(jar())]
     command += ["io.anserini.index.IndexCollection", "-collection", "JsonCollection", "-quiet"]
     command += ["-generator", "DefaultLuceneDocumentGenerator", "-memoryBuffer", "256"]
     command += ["-threads", str(os.cpu_count()), "-input", str(collection), "-index", str(lucene)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=partial(end_with, os.getpid()))
     if done.returncode or not lucene.is_dir():
         raise RuntimeError(f"Anserini failed: {(done.stderr or done.stdout)[-2000:]}")
-    shutil.rmtree(collection)
 
 
 class Bm25:

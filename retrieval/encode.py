@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from retrieval import stage, tables
 from retrieval.encoder import Encoder, compute_dtype, encoder_folder, fingerprint, open_encoder
-from retrieval.index import chosen, digest, workplace
+from retrieval.index import chosen, digest, finish, workplace
 from retrieval.passages import batches
 from retrieval.stage import UserError, log
 
@@ -119,10 +119,9 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     rows = shard_rows(pq.read_metadata(args.corpus).num_rows, args.shard, params.shards)
     work = workplace(args.out, digest([key, rows.start, rows.stop]))
     encoder = open_encoder(settings, compute_dtype())
-    encode_parts(corpus_texts(args.corpus, rows), rows, encoder, params.batch, work)
-    (work / "key").unlink()
-    tables.write_json({"key": key, "first": rows.start, "last": rows.stop}, work / "vectors.json")
-    tables.take_place(work, args.out)
+    encode_parts(corpus_texts(args.corpus, rows), rows, encoder, params.batch, work / "made")
+    tables.write_json({"key": key, "first": rows.start, "last": rows.stop}, work / "made" / "vectors.json")
+    finish(work, args.out)
     return f"{len(rows)} passages, rows {rows.start} to {rows.stop}"
 
 

@@ -45,6 +45,16 @@ def opened(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def corpus_file(path: Path) -> Path:
+    """The file itself, or a BEIR folder's `corpus.jsonl`, maybe compressed; UserError where it has none."""
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("corpus.jsonl*"))
+    if not found:
+        raise UserError(f"{path}: a folder without corpus.jsonl; give a corpus file or a BEIR folder")
+    return found[0]
+
+
 def is_passage(value: dict[str, Any]) -> bool:
     """Tell one passage from an object of passages by title."""
     return any(isinstance(value.get(key), str) for key in TEXT_KEYS) or isinstance(value.get("id"), str | int)

@@ -2,7 +2,8 @@
 
 Files: `passages.arrow`, `order.npy` (passages.py), `lucene/` or `dense.faiss`, and last `manifest.json`. Its
 `identity` is a hash over what decides the answers: corpus, kind, settings, encoder; not the machine.
-The folder appears whole. A killed build leaves `.NAME.partial` beside it, where the same command goes on.
+The folder appears whole. A killed build leaves `.NAME.partial` beside it, where the same command goes on:
+there `made` becomes the folder, and vectors stand beside it until it is in place.
 """
 
 import hashlib
@@ -52,18 +53,24 @@ def workplace(out: Path, key: str) -> Path:
     return work
 
 
+def finish(work: Path, out: Path) -> None:
+    """Let `work`/made take the place of `out`; what a killed build would go on from goes last."""
+    tables.take_place(work / "made", out)
+    shutil.rmtree(work)
+
+
 def manifest(
-    work: Path, kind: str, settings: dict[str, Any], encoder: str | None, corpus: tuple[int, str]
+    made: Path, kind: str, settings: dict[str, Any], encoder: str | None, corpus: tuple[int, str]
 ) -> dict:
     """Describe a finished index: what it was made of, and every file with its size in bytes."""
-    files = {path.relative_to(work).as_posix(): path for path in sorted(work.rglob("*")) if path.is_file()}
+    files = {path.relative_to(made).as_posix(): path for path in sorted(made.rglob("*")) if path.is_file()}
     decisive = {name: value for name, value in settings.items() if name not in ("encoder", "reranker")}
     return {
         "version": tables.VERSION,
         "kind": kind,
         "rows": corpus[0],
         "corpus_sha256": corpus[1],
-        "order_sha256": tables.sha256(work / "order.npy"),
+        "order_sha256": tables.sha256(made / "order.npy"),
         "encoder_sha256": encoder,
         "settings": settings,
         "files": {name: path.stat().st_size for name, path in files.items()},
@@ -89,12 +96,15 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
         raise stage.UserError(f"{args.corpus}: no such file")
     source = tables.sha256(args.corpus)
     work = workplace(args.out, digest([args.kind, settings, encoder, source]))
+    made = work / "made"
+    shutil.rmtree(made, ignore_errors=True)  # of a killed build
+    made.mkdir()
     try:
-        corpus = passages.store(args.corpus, work)
+        corpus = passages.store(args.corpus, made)
         if args.kind == "bm25":
             from retrieval import bm25
 
-            bm25.build(passages.Passages(work), work)
+            bm25.build(passages.Passages(made), made)
         elif args.kind == "dense":
             from retrieval import dense, encode
 
@@ -102,13 +112,12 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
             if args.vectors:
                 key = encode.vectors_key(source, settings, str(encoder))
                 vectors = encode.read_shards(args.vectors, key, corpus[0])
-            dense.build(passages.Passages(work), work, settings, vectors)
+            dense.build(passages.Passages(made), work, settings, vectors)
     except stage.UserError:
         shutil.rmtree(work)  # going on would meet the same error
         raise
-    (work / "key").unlink()
-    tables.write_json(manifest(work, args.kind, settings, encoder, corpus), work / "manifest.json")
-    tables.take_place(work, args.out)
+    tables.write_json(manifest(made, args.kind, settings, encoder, corpus), made / "manifest.json")
+    finish(work, args.out)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     return f"{args.kind} index of {corpus[0]} passages, {size / 1e6:.0f} MB"
 

@@ -26,7 +26,7 @@ from retrieval.batching import Batcher, Busy
 from retrieval.search import DEPTH, Hit, Searcher, open_searcher
 from retrieval.stage import UserError, log
 from retrieval.telemetry import Observed, Telemetry
-from retrieval.wire import Limits, Retrieve, Search, check, depths, document, read, shown
+from retrieval.wire import Limits, Retrieve, Search, check, depths, document, read, shown, unless_left
 
 
 def add_reads(app: FastAPI, searcher: Searcher, telemetry: Telemetry) -> None:
@@ -67,10 +67,10 @@ def create_app(searcher: Searcher, topk: int = 3, limits: Limits | None = None) 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Observed, telemetry=telemetry, identity=searcher.identity)
 
-    async def find(queries: list[str], k: int) -> list[list[Hit]]:
+    async def find(request: Request, queries: list[str], k: int) -> list[list[Hit]]:
         check(queries, k, limits)
         try:
-            return await batcher.search(queries, k)
+            return await unless_left(request, batcher.search(queries, k))
         except Busy:
             detail = f"busy: {batcher.waiting} queries are waiting"
             raise HTTPException(503, detail, {"Retry-After": "1"}) from None
@@ -78,14 +78,14 @@ def create_app(searcher: Searcher, topk: int = 3, limits: Limits | None = None) 
     @app.post("/retrieve")
     async def retrieve(request: Request) -> JSONResponse:
         asked = await read(request, Retrieve, limits.body_bytes)
-        found = await find(asked.queries, asked.topk or topk)
+        found = await find(request, asked.queries, asked.topk or topk)
         return JSONResponse({"result": [shown(hits, asked.return_scores) for hits in found]})
 
     @app.post("/search")
     async def search(request: Request) -> JSONResponse:
         asked = await read(request, Search, limits.body_bytes)
         wanted = depths(asked, topk)
-        found = await find([query for query in asked.queries if query.strip()], max(wanted))
+        found = await find(request, [query for query in asked.queries if query.strip()], max(wanted))
         cut = [hits[:k] for hits, k in zip(found, wanted, strict=True)]
         return JSONResponse({"result": [shown(hits, asked.return_scores) for hits in cut]})
 

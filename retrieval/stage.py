@@ -192,10 +192,18 @@ def positive(kind: Callable[[str], Any] = int, most: float = sys.float_info.max)
     return parse
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to end a rule's stage when Snakemake dies, so that a killed run leaves none behind."""
-    if sys.platform == "linux" and "IGPO_DIE_WITH_PARENT" in os.environ:
+def end_with(parent: int) -> None:
+    """Ask the kernel to end this process when its parent dies, at once where it has; only Linux can."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def die_with_parent() -> None:
+    """End a rule's stage when Snakemake dies, so that a killed run leaves none behind."""
+    if "IGPO_DIE_WITH_PARENT" in os.environ:
+        end_with(os.getppid())
 
 
 def gpu_devices() -> list[Path]:

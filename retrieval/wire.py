@@ -1,5 +1,7 @@
 """The server's requests and answers: forms, synonyms, limits. No index is opened here."""
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -40,6 +42,7 @@ class Search(BaseModel):
 
 
 Body = TypeVar("Body", bound=BaseModel)
+Answer = TypeVar("Answer")
 
 
 def document(hit: Hit) -> dict[str, str]:
@@ -67,6 +70,26 @@ async def read(request: Request, model: type[Body], limit: int) -> Body:
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in errors]) from None
+
+
+async def left(request: Request) -> None:
+    """Wait until the client of a request that has been read leaves."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """The result of `work`, which is cancelled when the client leaves; 499, which nobody reads, then."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(left(request))
+    leaving.add_done_callback(lambda _: working.cancel())
+    try:
+        return await working
+    except asyncio.CancelledError:
+        if not leaving.done():  # the server itself is ended
+            raise
+        raise HTTPException(499, "the client left before it was answered") from None
+    finally:
+        leaving.cancel()
 
 
 def check(queries: list[str], k: int, limits: Limits) -> None:

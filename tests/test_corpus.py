@@ -132,6 +132,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, name, conten
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_beir_folder_is_read_by_its_corpus_and_another_is_refused(tmp_path, capsys):
+    folder, out = tmp_path / "scifact", tmp_path / "o.parquet"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "queries.jsonl").write_text(jsonl({"_id": "q", "text": "who"}))
+    argv = (*CONFIG, "--source", folder, "--out", out)
+    assert f"{folder}: a folder without corpus.jsonl" in refusal(capsys, corpus.main, *argv)
+    rows = jsonl({"_id": "d1", "title": "T", "text": "x", "metadata": {}})
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
+    call(corpus.main, *argv)
+    assert tables.read(out, tables.CORPUS).to_pylist() == [{"id": "d1", "title": "T", "text": "x"}]
+    (folder / "corpus.jsonl").write_text("{")
+    assert f"{folder}/corpus.jsonl: line 1: not JSON" in refusal(capsys, corpus.main, *argv)
+
+
 def test_a_missing_file_is_named(tmp_path, capsys):
     said = refusal(capsys, corpus.main, *CONFIG, "--source", tmp_path / "none", "--out", tmp_path / "o")
     assert "none: no such file" in said

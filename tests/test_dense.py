@@ -100,6 +100,46 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(built, tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed", "whole"]
 
 
+def nothing_is_encoded(*_):
+    raise AssertionError("encoded again")
+
+
+def killed_at(out: Path, take_place):
+    """A `take_place` that ends the process where `out` is about to appear."""
+
+    def take(made, path):
+        if path == out:
+            raise KeyboardInterrupt
+        take_place(made, path)
+
+    return take
+
+
+def test_a_build_killed_at_its_last_step_encodes_nothing_again(built, tmp_path, monkeypatch):
+    out = tmp_path / "dense"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tables, "take_place", killed_at(out, tables.take_place))
+        build(built[0], "dense", out)
+    left = tmp_path / ".dense.partial" / "made" / ".manifest.json.1.tmp"
+    left.write_text("of a kill within the manifest")
+    monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
+    again = build(built[0], "dense", out)
+    assert (again / "dense.faiss").read_bytes() == (built[2] / "dense.faiss").read_bytes()
+    assert search.read_manifest(again) == search.read_manifest(built[2])
+    names = [{path.name for path in folder.iterdir()} for folder in (again, built[2], tmp_path)]
+    assert names[0] == names[1] and names[2] == {"dense"}
+
+
+def test_a_shard_killed_at_its_last_step_encodes_nothing_again(built, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tables, "take_place", killed_at(tmp_path / "1", tables.take_place))
+        shard(built[0], 1, tmp_path, shards=1)
+    monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
+    folder = shard(built[0], 1, tmp_path, shards=1)
+    assert sorted(path.name for path in folder.iterdir()) == ["000000000000.npy", "vectors.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
 def shard(corpus: Path, number: int, out: Path, **settings: object) -> Path:
     given = config(**{"shards": 3} | settings)
     call(encode.main, *given, "--corpus", corpus, "--shard", number, "--out", out / str(number))

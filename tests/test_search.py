@@ -1,10 +1,14 @@
 """Indexes: BM25, dense, hybrid; ties, determinism, resumption, refusals, modes."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal, write_corpus
@@ -210,6 +214,60 @@ def test_importing_bm25_starts_no_jvm_and_imports_no_torch():
     heavy = "{'jnius', 'torch', 'faiss', 'pyserini'}"
     code = f"import sys, retrieval.search; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+STUCK_JAVA = """#!/bin/sh
+for index; do :; done
+mkdir -p "$index" && echo half > "$index/segments_1" && echo $$ > "$JAVA_HOME/pid.tmp"
+mv "$JAVA_HOME/pid.tmp" "$JAVA_HOME/pid" && exec sleep 300
+"""
+
+
+def stuck_java(home: Path) -> Path:
+    """A Java runtime that writes half an index, notes its process id as `home`/pid and goes on and on."""
+    for name, content in (
+        ("release", 'JAVA_VERSION="21.0"'),
+        ("lib/server/libjvm.so", ""),
+        ("bin/java", STUCK_JAVA),
+    ):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(content)
+    (home / "bin/java").chmod(0o755)
+    return home
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    command = Path(f"/proc/{pid}/cmdline")
+    return command.exists() and command.read_bytes() != b""
+
+
+def wait_for(happened) -> None:
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_java_ends_with_a_killed_build_and_its_half_is_no_index(built, tmp_path):
+    home, out = stuck_java(tmp_path / "java"), tmp_path / "bm25"
+    command = [sys.executable, "-m", "retrieval.index", *config(), "--corpus", str(built[0])]
+    command += ["--kind", "bm25", "--out", str(out)]
+    with subprocess.Popen(command, env={**os.environ, "JAVA_HOME": str(home)}) as process:
+        wait_for((home / "pid").exists)
+        process.kill()
+    pid = int((home / "pid").read_text())
+    try:
+        wait_for(lambda: not runs(pid))
+    finally:
+        if runs(pid):
+            os.kill(pid, signal.SIGKILL)
+    assert not out.exists()
+    assert not (tmp_path / ".bm25.partial/made/lucene").exists()
+    build(built[0], "bm25", out)
+    found = search.read_manifest(out)["files"]
+    assert sorted(found) == sorted(search.read_manifest(built[1])["files"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bm25", "java"]
 
 
 @pytest.mark.parametrize("damage", ["manifest.json", "passages.arrow", "lucene/segments_1", "order.npy"])
