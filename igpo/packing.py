@@ -48,11 +48,20 @@ class Segment:
 
 @dataclass
 class Block:
-    """Rows of one attention call: `rows` attend to the concatenated `keys` where `mask` (rows, keys)."""
+    """Rows of one attention call: `rows` attend to the concatenated `keys` where `mask` (rows, keys).
+
+    Without a mask the keys are the rows' whole path and its last are the rows themselves: attention is
+    causal with all of it as queries, which is faster.
+    """
 
     rows: slice
     keys: list[slice]
-    mask: torch.Tensor
+    mask: torch.Tensor | None
+
+    @property
+    def queries(self) -> list[slice]:
+        """What is asked for: the rows are the last of it."""
+        return self.keys if self.mask is None else [self.rows]
 
 
 @dataclass
@@ -156,12 +165,14 @@ def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:
 def _blocks(run: list[Segment], start: dict[int, int], device: torch.device | str) -> Iterator[Block]:
     first = start[id(run[0])]
     total = sum(len(segment.ids) for segment in run)
+    path = [slice(start[id(s)], start[id(s)] + visible) for s, visible in run[0].path()]
+    if total and len(run) == 1 and sum(piece.stop - piece.start for piece in path) <= total:
+        own = slice(first, first + total)
+        yield Block(own, [*path[::-1], own], None)
+        return
     number = torch.cat([torch.full((len(s.ids),), i) for i, s in enumerate(run)])  # segment of a row
     after = torch.tensor([segment.after for segment in run])
-    keys = []
-    for i, (ancestor, visible) in enumerate(run[0].path()):
-        count = int(after.max()) if i == 0 else visible
-        keys.append(slice(start[id(ancestor)], start[id(ancestor)] + count))
+    keys = [slice(piece.start, piece.start + int(after.max())) for piece in path[:1]] + path[1:]
     older = sum(key.stop - key.start for key in keys[1:])
     nearest = keys[0].stop - keys[0].start if keys else 0
     for low in range(0, total, BLOCK):

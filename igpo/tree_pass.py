@@ -17,27 +17,40 @@ from retrieval.stage import UserError
 if TYPE_CHECKING:  # its import takes a while
     from torch.nn.attention.flex_attention import BlockMask
 
+# SDPA's kernel on a CPU, which takes fewer heads of keys than of queries as they are
+FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 HEAD_ROWS = 512  # rows of one call of the output layer
 TOLERANCE = 0.1  # of a log-probability: bf16 logits between 16 and 32 are rounded to 0.125
 
 
-def _attend(
-    block: Block, scaling: float, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-) -> torch.Tensor:
-    """One block's rows over its keys: (1, H, rows, D), twice (1, H_kv, keys, D) -> (1, H, rows, D)."""
-    return functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=block.mask, scale=scaling, enable_gqa=True
-    )
+def _inputs(block: Block, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """A block's queries, keys and values, of those of the pack."""
+    pieces = (block.queries, block.keys, block.keys)
+    return [
+        torch.cat([tensor[:, :, piece] for piece in listed], 2)
+        for tensor, listed in zip(tensors, pieces, strict=True)
+    ]
 
 
-def _pieces(block: Block, values: torch.Tensor) -> torch.Tensor:
-    return torch.cat([values[:, :, piece] for piece in block.keys], 2)
+def _unused(block: Block) -> int:
+    """Number of queries ahead of a block's rows."""
+    return sum(piece.stop - piece.start for piece in block.queries) - (block.rows.stop - block.rows.start)
+
+
+def _how(block: Block, scaling: float, dtype: torch.dtype) -> dict[str, Any]:
+    """The mask of a block as SDPA's kernel takes it: added to the scores."""
+    mask = block.mask
+    if mask is not None:
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    return {"dropout_p": 0.0, "is_causal": mask is None, "attn_mask": mask, "scale": scaling}
 
 
 class _Attention(torch.autograd.Function):
-    """Block after block. The backward pass attends again and adds to the keys' gradients in place.
+    """Block after block, by the kernel behind SDPA on a CPU, whose normalisers the backward pass needs.
 
-    So neither a block's copies of keys and values nor a full-size gradient for each of its pieces exist.
+    The backward pass adds to the keys' gradients in place, so neither a block's copies of keys and values
+    nor a full-size gradient for each of its pieces exist.
     """
 
     @staticmethod
@@ -49,25 +62,29 @@ class _Attention(torch.autograd.Function):
         scaling: float,
         blocks: list[Block],
     ) -> torch.Tensor:
-        ctx.save_for_backward(query, key, value)
         ctx.scaling, ctx.blocks = scaling, blocks
-        parts = [
-            _attend(block, scaling, query[:, :, block.rows], _pieces(block, key), _pieces(block, value))
-            for block in blocks
-        ]
-        return torch.cat(parts, 2)
+        mixed = torch.empty_like(query)
+        normalisers = []
+        for block in blocks:
+            inputs = _inputs(block, query, key, value)
+            part, normaliser = FORWARD(*inputs, **_how(block, scaling, query.dtype))
+            mixed[:, :, block.rows] = part[:, :, _unused(block) :]
+            normalisers.append(normaliser)
+        ctx.save_for_backward(query, key, value, mixed, *normalisers)
+        return mixed
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors
+        query, key, value, mixed, *normalisers = ctx.saved_tensors
         of_query, of_key, of_value = (torch.zeros_like(tensor) for tensor in (query, key, value))
-        for block in ctx.blocks:
-            inputs = (query[:, :, block.rows], _pieces(block, key), _pieces(block, value))
-            with torch.enable_grad():
-                leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-                output = _attend(block, ctx.scaling, *leaves)
-            of_rows, of_keys, of_values = torch.autograd.grad(output, leaves, gradient[:, :, block.rows])
-            of_query[:, :, block.rows] = of_rows
+        for block, normaliser in zip(ctx.blocks, normalisers, strict=True):
+            inputs, unused = _inputs(block, query, key, value), _unused(block)
+            # a query without a gradient adds nothing to any other, whatever its output
+            outputs = [functional.pad(t[:, :, block.rows], (0, 0, unused, 0)) for t in (gradient, mixed)]
+            of_queries, of_keys, of_values = BACKWARD(
+                outputs[0], *inputs, outputs[1], normaliser, **_how(block, ctx.scaling, query.dtype)
+            )
+            of_query[:, :, block.rows] = of_queries[:, :, unused:]
             lengths = [piece.stop - piece.start for piece in block.keys]
             for total, part in ((of_key, of_keys), (of_value, of_values)):
                 for piece, values in zip(block.keys, part.split(lengths, 2), strict=True):

@@ -53,7 +53,10 @@ def test_the_mask_of_flex_attention_is_that_of_the_blocks():
     expected = torch.zeros(len(packed.ids), len(packed.ids), dtype=torch.bool)
     for block in packed.blocks:
         keys = torch.cat([torch.arange(key.start, key.stop) for key in block.keys])
-        expected[block.rows, keys] = block.mask
+        queries = torch.cat([torch.arange(part.start, part.stop) for part in block.queries])
+        causal = torch.ones(len(queries), len(keys), dtype=torch.bool).tril()
+        mask = causal if block.mask is None else block.mask
+        expected[block.rows, keys] = mask[block.rows.start - block.rows.stop :]
     mask = flex_mask(segments, "cpu")
     found = create_mask(mask.mask_mod, 1, 1, *expected.shape, device="cpu")[0, 0]
     assert torch.equal(found, expected)
