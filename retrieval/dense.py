@@ -9,6 +9,7 @@ import numpy as np
 from retrieval.bm25 import Ranking
 from retrieval.encode import encode_parts
 from retrieval.encoder import compute_dtype, encoder_folder, fingerprint, open_encoder
+from retrieval.factory import blank_index
 from retrieval.passages import Passages
 from retrieval.stage import UserError
 
@@ -17,14 +18,6 @@ EXTRA = 16  # candidates beyond k, to see the end of a run of equal scores
 
 # Above this number of queries FAISS calls BLAS, whose rounding depends on how many are asked together.
 faiss.cvar.distance_compute_blas_threshold = 1 << 30
-
-
-def blank_index(factory: str, dimension: int) -> faiss.Index:
-    """An empty inner-product index; UserError for a factory string that FAISS does not know."""
-    try:
-        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise UserError(f"params: index.faiss: {factory!r} does not fit: {error}") from None
 
 
 def fill(index: faiss.Index, parts: Sequence[Path], rows: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal
 
-from retrieval import encode, encoder, index, search, tables
+from retrieval import encode, encoder, factory, index, search, tables
 from retrieval.corpus import package_file
 from retrieval.encoder import Encoder
 from retrieval.stage import UserError
@@ -241,10 +241,31 @@ def test_lists_shorter_than_k_give_what_they_hold(built, tmp_path):
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("factory", ["HNSW8", "IVF2,Flat"])
-def test_other_faiss_indexes_work(built, tmp_path, factory):
-    searcher = search.open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=factory)])
+@pytest.mark.parametrize("form", ["HNSW8", "IVF2,Flat"])
+def test_other_faiss_indexes_work(built, tmp_path, form):
+    searcher = search.open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=form)])
     assert searcher.search(QUESTIONS[:1], 1)[0][0].id == "melville"
+
+
+def test_search_parameters_are_kept_in_the_index(built, tmp_path):
+    folder = build(built[0], "dense", tmp_path / "ivf", faiss="IVF4,Flat nprobe=4")
+    dense = search.open_searcher([folder]).indexes[0]
+    assert dense.index.nprobe == 4
+    assert len(dense.search(QUESTIONS[:1], len(ROWS))[0]) == len(ROWS)
+    plain = build(built[0], "dense", tmp_path / "plain", faiss="IVF4,Flat")
+    manifests = [search.read_manifest(path) for path in (folder, plain)]
+    assert manifests[0]["identity"] != manifests[1]["identity"]
+    assert len(search.open_searcher([plain]).search(QUESTIONS[:1], len(ROWS))[0]) < len(ROWS)
+    graph = build(built[0], "dense", tmp_path / "graph", faiss="HNSW8 efSearch=99")
+    assert search.open_searcher([graph]).indexes[0].index.hnsw.efSearch == 99
+
+
+@pytest.mark.parametrize("given", ["nprobe=32", "IVF2,Flat nprob=3", "HNSW8 nprobe=2", "IVF2,Flat nprobe",
+                                   "IVF2,Flat nprobe=0", "IVF2,Flat nprobe=2,max_codes=9", ""])  # fmt: skip
+def test_unknown_search_parameters_are_refused(given):
+    with pytest.raises(UserError, match=r"params: index\.faiss: ") as refused:
+        factory.blank_index(given, 384)
+    assert repr((given.split() or [""])[-1]) in str(refused.value)
 
 
 @pytest.mark.parametrize(
