@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from retrieval import stage, tables
 from retrieval.encoder import Encoder, compute_dtype, encoder_folder, fingerprint, open_encoder
+from retrieval.factory import blank_index
 from retrieval.index import chosen, digest, finish, workplace
 from retrieval.passages import batches
 from retrieval.stage import UserError, log
@@ -44,11 +45,16 @@ class Progress:
             log.info("dense: %d of %d passages, %.0f/s, %.0f s left", self.done, self.total, rate, left)
 
 
+def part_sizes(rows: range) -> dict[int, int]:
+    """First row -> number of rows of each part."""
+    return {start: min(PART_ROWS, rows.stop - start) for start in rows[::PART_ROWS]}
+
+
 def encode_parts(texts: Iterator[str], rows: range, encoder: Encoder, batch: int, folder: Path) -> list[Path]:
     """Write the vectors of `rows`, whose texts come in order, part by part; parts that are there stay."""
     folder.mkdir(exist_ok=True)
-    parts = {start: folder / f"{start:012d}.npy" for start in rows[::PART_ROWS]}
-    sizes = {start: min(PART_ROWS, rows.stop - start) for start in parts}
+    sizes = part_sizes(rows)
+    parts = {start: folder / f"{start:012d}.npy" for start in sizes}
     progress = Progress(sum(sizes[start] for start in parts if parts[start].exists()), len(rows))
     for start, path in parts.items():
         part = list(itertools.islice(texts, sizes[start]))
@@ -116,9 +122,11 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     settings = chosen("dense", params)
     encoder_hash = fingerprint(encoder_folder(params.encoder))
     key = vectors_key(tables.sha256(args.corpus), settings, encoder_hash)
-    rows = shard_rows(pq.read_metadata(args.corpus).num_rows, args.shard, params.shards)
-    work = workplace(args.out, digest([key, rows.start, rows.stop]))
+    total = pq.read_metadata(args.corpus).num_rows
     encoder = open_encoder(settings, compute_dtype())
+    blank_index(params.faiss, encoder.dimension, list(part_sizes(range(total)).values()))  # can it be built?
+    rows = shard_rows(total, args.shard, params.shards)
+    work = workplace(args.out, digest([key, rows.start, rows.stop]))
     encode_parts(corpus_texts(args.corpus, rows), rows, encoder, params.batch, work / "made")
     tables.write_json({"key": key, "first": rows.start, "last": rows.stop}, work / "made" / "vectors.json")
     finish(work, args.out)

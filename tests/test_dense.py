@@ -264,15 +264,51 @@ def test_search_parameters_are_kept_in_the_index(built, tmp_path):
                                    "IVF2,Flat nprobe=0", "IVF2,Flat nprobe=2,max_codes=9", ""])  # fmt: skip
 def test_unknown_search_parameters_are_refused(given):
     with pytest.raises(UserError, match=r"params: index\.faiss: ") as refused:
-        factory.blank_index(given, 384)
+        factory.blank_index(given, 384, [2048])
     assert repr((given.split() or [""])[-1]) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("Nonsense", "'Nonsense' does not fit vectors of 384 numbers: could not parse"),
+        ("IVF2,PQ7", "'IVF2,PQ7' does not fit vectors of 384 numbers: "),
+        ("IVF13,Flat", "learns from 13 vectors or more, here from 12 (12 passages, "),
+        ("IVF2,PQ48x4", "learns from 16 vectors or more"),
+        ("HNSW8_PQ48", "learns from 256 vectors or more"),
+        ("OPQ48,IVF2,PQ48x4", "learns from 256 vectors or more"),
+        ("PCA16,IVF2,Flat,RFlat", "learns from 16 vectors or more"),
+        ("HNSW1", "can't be built"),
+        ("IDMap,HNSW8", "can't be built"),
+    ],
+)
+def test_an_index_that_cannot_be_built_is_refused_before_encoding(
+    built, tmp_path, capsys, monkeypatch, form, said
+):
+    monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
+    argv = (*config(faiss=form), "--corpus", built[0], "--out", tmp_path / "out")
+    assert said in refusal(capsys, index.main, *argv, "--kind", "dense")
+    assert said in refusal(capsys, encode.main, *argv, "--shard", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_may_be_as_many_as_the_vectors_that_they_learn_from():
+    sizes = [2048] * 195 + [700]  # 400,060 passages: every third
+    learned = 195 * 683 + 234
+    assert factory.blank_index(f"IVF{learned},Flat", 384, sizes).nlist == learned
+    with pytest.raises(UserError, match=f"{learned + 1} vectors or more, here from {learned} "):
+        factory.blank_index(f"IVF{learned + 1},PQ64", 384, sizes)
+
+
+def test_what_faiss_refuses_late_is_one_line(built, tmp_path, capsys):
+    argv = (*config(faiss="NSG8"), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
+    assert "index.faiss does not fit 12 passages: " in refusal(capsys, index.main, *argv)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("settings", "place"),
     [
-        ({"faiss": "Nonsense"}, "index.faiss"),
-        ({"faiss": "IVF4096,PQ64"}, "index.faiss"),
         ({"encoder": "/nowhere"}, "no such encoder folder"),
         ({"k1": -1}, "index.k1"),
     ],
