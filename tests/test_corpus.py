@@ -204,6 +204,32 @@ def test_a_wikipedia_dump_becomes_passages_of_about_100_words(tmp_path):
     assert [len(text.split()) for _, _, text in found[1:]] == [86, 87, 87]
 
 
+def test_a_page_that_cannot_be_parsed_is_left_out_and_counted(tmp_path, caplog, capsys, monkeypatch):
+    import mwparserfromhell
+
+    parse = mwparserfromhell.parse
+
+    def failing(wikitext):
+        if "noble gas" in wikitext:
+            raise mwparserfromhell.parser.ParserError("C tokenizer exited with non-empty token stack")
+        return parse(wikitext)
+
+    monkeypatch.setattr(mwparserfromhell, "parse", failing)  # the workers are forked
+    half = (
+        "<page><title>Half</title><ns>0</ns><id>16</id><revision><text>&amp;#xD800;</text></revision></page>"
+    )
+    dump = DUMP.replace("{words}", "one two").replace("</mediawiki>", half + "</mediawiki>")
+    (tmp_path / "dump.xml").write_text(dump)
+    corpus.main([*CONFIG, "--source", str(tmp_path / "dump.xml"), "--out", str(tmp_path / "o.parquet")])
+    titles = tables.read(tmp_path / "o.parquet", tables.CORPUS)["title"].to_pylist()
+    assert titles == ["Long"]
+    assert "dump.xml: page 'Half' is left out: UnicodeEncodeError: " in caplog.text
+    assert "dump.xml: page 'Argon' is left out: ParserError: " in caplog.text
+    assert "1 passages, 0 missing and 0 repeated ids replaced, 2 unreadable pages left out" in (
+        capsys.readouterr().out
+    )
+
+
 def test_a_broken_dump_names_its_line(tmp_path, capsys):
     (tmp_path / "dump.xml").write_text(DUMP.replace("</title><ns>1", "<ns>1"))
     said = refusal(capsys, corpus.main, *CONFIG, "--source", tmp_path / "dump.xml", "--out", tmp_path / "o")
