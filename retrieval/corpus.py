@@ -56,7 +56,8 @@ def body(row: dict[str, Any]) -> str:
     if isinstance(row.get("text"), str):
         return row["text"]
     if isinstance(row.get("extract"), str):
-        description = single_spaces(row.get("description") or "")
+        described = row.get("description")
+        description = single_spaces(described) if isinstance(described, str) else ""
         return (f"{description}. " if description else "") + single_spaces(row["extract"])
     if isinstance(row.get("paragraph_text"), str):
         return row["paragraph_text"]

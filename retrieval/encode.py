@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval import stage, tables
@@ -87,6 +88,19 @@ def vectors_key(corpus_sha256: str, settings: dict[str, Any], encoder: str) -> s
     return digest([corpus_sha256, decisive, encoder])
 
 
+def whole_parts(folder: Path, rows: range) -> list[Path]:
+    """The parts of a shard in order; UserError where one is missing or cut off."""
+    paths = [folder / f"{start:012d}.npy" for start in part_sizes(rows)]
+    for path, size in zip(paths, part_sizes(rows).values(), strict=True):
+        try:
+            whole = len(np.load(path, mmap_mode="r")) == size
+        except (OSError, ValueError):
+            whole = False
+        if not whole:
+            raise UserError(f"{path}: missing or not the vectors of {size} passages; encode the shard again")
+    return paths
+
+
 def read_shards(folders: Sequence[Path], key: str, rows: int) -> list[Path]:
     """The parts of all shards in order.
 
@@ -95,7 +109,7 @@ def read_shards(folders: Sequence[Path], key: str, rows: int) -> list[Path]:
     found = []
     for folder in folders:
         manifest = tables.read_json(folder / "vectors.json")
-        if manifest["key"] != key:
+        if not isinstance(manifest, dict) or manifest.get("key") != key:
             raise UserError(f"{folder}: vectors of another corpus, encoder or settings; encode again")
         found.append((manifest["first"], manifest["last"], folder))
     found.sort()
@@ -103,7 +117,7 @@ def read_shards(folders: Sequence[Path], key: str, rows: int) -> list[Path]:
     if [first for first, _, _ in found] != ends[:-1] or ends[-1] != rows:
         spans = ", ".join(f"{first}–{last}" for first, last, _ in found)
         raise UserError(f"--vectors: rows {spans} are not all {rows} passages once; give every shard")
-    return [path for _, _, folder in found for path in sorted(folder.glob("*.npy"))]
+    return [path for first, last, folder in found for path in whole_parts(folder, range(first, last))]
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -122,7 +136,10 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     settings = chosen("dense", params)
     encoder_hash = fingerprint(encoder_folder(params.encoder))
     key = vectors_key(tables.sha256(args.corpus), settings, encoder_hash)
-    total = pq.read_metadata(args.corpus).num_rows
+    try:
+        total = pq.read_metadata(args.corpus).num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{args.corpus}: not a readable parquet table: {error}") from None
     encoder = open_encoder(settings, compute_dtype())
     blank_index(params.faiss, encoder.dimension, list(part_sizes(range(total)).values()))  # can it be built?
     rows = shard_rows(total, args.shard, params.shards)

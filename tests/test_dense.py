@@ -162,6 +162,47 @@ def test_shards_encoded_apart_give_the_same_index(built, tmp_path, monkeypatch, 
     assert "--shard 4: expected 1 to 3" in refusal(capsys, encode.main, *wrong)
 
 
+def test_shards_that_lack_vectors_are_refused(built, tmp_path, capsys):
+    folder = shard(built[0], 1, tmp_path, shards=1)
+    into = (
+        *config(),
+        "--corpus",
+        built[0],
+        "--kind",
+        "dense",
+        "--out",
+        tmp_path / "out",
+        "--vectors",
+        folder,
+    )
+    part = folder / "000000000000.npy"
+    part.write_bytes(part.read_bytes()[:1000])
+    assert f"{part}: missing or not the vectors of 12" in refusal(capsys, index.main, *into)
+    part.unlink()
+    assert f"{part}: missing or not the vectors of 12" in refusal(capsys, index.main, *into)
+    (folder / "vectors.json").write_text("{}")
+    assert "encode again" in refusal(capsys, index.main, *into)
+    (tmp_path / "cut.parquet").write_bytes(built[0].read_bytes()[:300])
+    cut = (*config(), "--corpus", tmp_path / "cut.parquet", "--shard", 1, "--out", tmp_path / "out")
+    assert "cut.parquet: not a readable parquet table" in refusal(capsys, encode.main, *cut)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("config.json", "[1]"), ("modules.json", '[{"a": 1}]'), ("modules.json", '"x"')]
+)
+def test_an_encoder_with_broken_json_is_refused(tmp_path, name, content):
+    folder = copied_encoder(tmp_path / "encoder")
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=str(folder)):
+        Encoder(folder, 64)
+
+
+def test_a_manifest_that_lacks_keys_is_refused(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"version": "1"}')
+    with pytest.raises(UserError, match=r"manifest\.json is not whole"):
+        search.read_manifest(tmp_path)
+
+
 def test_a_shard_beyond_the_last_part_is_empty(built, tmp_path):
     folders = [shard(built[0], number, tmp_path) for number in (1, 2, 3)]
     assert [len(list(folder.glob("*.npy"))) for folder in folders] == [0, 0, 1]
