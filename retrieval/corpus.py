@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from retrieval import forms, stage, tables
 from retrieval.stage import UserError, log
+from retrieval.wikipedia import Unreadable
 
 ROWS_PER_GROUP = 8192
 Passage = tuple[str, str, str]  # id, title, text
@@ -55,7 +56,8 @@ def body(row: dict[str, Any]) -> str:
     if isinstance(row.get("text"), str):
         return row["text"]
     if isinstance(row.get("extract"), str):
-        description = single_spaces(row.get("description") or "")
+        described = row.get("description")
+        description = single_spaces(described) if isinstance(described, str) else ""
         return (f"{description}. " if description else "") + single_spaces(row["extract"])
     if isinstance(row.get("paragraph_text"), str):
         return row["paragraph_text"]
@@ -86,10 +88,10 @@ def passage(row: Any) -> tuple[str | None, str, str]:
 
 
 class Ids:
-    """Make ids unique. Ids that equal their row number, as in wiki-18, cost no memory."""
+    """Make ids unique, and count. Ids that equal their row number, as in wiki-18, cost no memory."""
 
     def __init__(self) -> None:
-        self.rows = self.missing = self.repeated = 0
+        self.rows = self.missing = self.repeated = self.unreadable = 0
         self.others: set[str] = set()  # ids that are not their row's number
         self.unnumbered: set[int] = set()  # rows whose number is no id
 
@@ -133,8 +135,15 @@ class Fingerprint:
 
 
 def passages(path: Path, ids: Ids, fingerprint: Fingerprint) -> Iterator[Passage]:
-    """Stream the checked passages of a corpus file; UserError names file and line."""
+    """Stream the checked passages of a corpus file; UserError names file and line.
+
+    A dump's page that can't be parsed is logged and left out.
+    """
     for number, row in forms.rows(path):
+        if isinstance(row, Unreadable):
+            log.warning("%s: page %r is left out: %s", path, row.title, row.reason)
+            ids.unreadable += 1
+            continue
         try:
             name, title, text = passage(row)
             checked = (ids.unique(name), title, text)
@@ -186,7 +195,8 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     write(itertools.chain([first], stream), args.out, fingerprint)
     if ids.repeated:
         log.warning("%s: %d repeated ids became row numbers", path, ids.repeated)
-    return f"{ids.rows} passages, {ids.missing} missing and {ids.repeated} repeated ids replaced"
+    left_out = f", {ids.unreadable} unreadable pages left out" if ids.unreadable else ""
+    return f"{ids.rows} passages, {ids.missing} missing and {ids.repeated} repeated ids replaced{left_out}"
 
 
 main = stage.command("corpus", arguments, run, __doc__)

@@ -7,41 +7,33 @@ import faiss
 import numpy as np
 
 from retrieval.bm25 import Ranking
-from retrieval.encode import encode_parts
+from retrieval.encode import encode_parts, part_sizes
 from retrieval.encoder import compute_dtype, encoder_folder, fingerprint, open_encoder
+from retrieval.factory import blank_index, plain, training_step
 from retrieval.passages import Passages
 from retrieval.stage import UserError
 
-TRAINING_ROWS = 200_000  # rows that IVF and PQ learn from, evenly spaced
 EXTRA = 16  # candidates beyond k, to see the end of a run of equal scores
 
 # Above this number of queries FAISS calls BLAS, whose rounding depends on how many are asked together.
 faiss.cvar.distance_compute_blas_threshold = 1 << 30
 
 
-def blank_index(factory: str, dimension: int) -> faiss.Index:
-    """An empty inner-product index; UserError for a factory string that FAISS does not know."""
-    try:
-        return faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise UserError(f"params: index.faiss: {factory!r} does not fit: {error}") from None
-
-
 def fill(index: faiss.Index, parts: Sequence[Path], rows: int) -> None:
     """Add all vectors; IVF and PQ learn from evenly spaced rows first.
 
-    Raises UserError where the corpus is too small for the index.
+    Raises UserError where FAISS can't.
     """
-    step = -(-rows // TRAINING_ROWS)
+    step, threads = training_step(rows), faiss.omp_get_max_threads()
     try:
         index.train(np.concatenate([np.load(part, mmap_mode="r")[::step] for part in parts]))
+        faiss.omp_set_num_threads(1)  # HNSW links depend on the order in which threads add vectors
+        for part in parts:
+            index.add(np.load(part))
     except RuntimeError as error:
-        raise UserError(f"params: index.faiss does not fit {rows} passages: {error}") from None
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # HNSW links depend on the order in which threads add vectors
-    for part in parts:
-        index.add(np.load(part))
-    faiss.omp_set_num_threads(threads)
+        raise UserError(f"params: index.faiss does not fit {rows} passages: {plain(error)}") from None
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def write_flat(empty: faiss.IndexFlat, parts: Sequence[Path], rows: int, path: Path) -> None:
@@ -58,9 +50,10 @@ def write_flat(empty: faiss.IndexFlat, parts: Sequence[Path], rows: int, path: P
 def build(passages: Passages, work: Path, settings: dict, vectors: Sequence[Path] | None) -> None:
     """Build `work`/made/dense.faiss from parts of vectors; None: encode them to `work`/vectors."""
     encoder = open_encoder(settings, compute_dtype())
-    index = blank_index(settings["faiss"], encoder.dimension)
+    rows = range(len(passages))
+    index = blank_index(settings["faiss"], encoder.dimension, list(part_sizes(rows).values()))
     texts = (f"{title}\n{text}" for _, title, text in passages)
-    parts = vectors or encode_parts(texts, range(len(passages)), encoder, settings["batch"], work / "vectors")
+    parts = vectors or encode_parts(texts, rows, encoder, settings["batch"], work / "vectors")
     path = work / "made" / "dense.faiss"
     if isinstance(index, faiss.IndexFlat):
         write_flat(index, parts, len(passages), path)

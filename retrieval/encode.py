@@ -14,10 +14,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval import stage, tables
 from retrieval.encoder import Encoder, compute_dtype, encoder_folder, fingerprint, open_encoder
+from retrieval.factory import blank_index
 from retrieval.index import chosen, digest, finish, workplace
 from retrieval.passages import batches
 from retrieval.stage import UserError, log
@@ -44,11 +46,16 @@ class Progress:
             log.info("dense: %d of %d passages, %.0f/s, %.0f s left", self.done, self.total, rate, left)
 
 
+def part_sizes(rows: range) -> dict[int, int]:
+    """First row -> number of rows of each part."""
+    return {start: min(PART_ROWS, rows.stop - start) for start in rows[::PART_ROWS]}
+
+
 def encode_parts(texts: Iterator[str], rows: range, encoder: Encoder, batch: int, folder: Path) -> list[Path]:
     """Write the vectors of `rows`, whose texts come in order, part by part; parts that are there stay."""
     folder.mkdir(exist_ok=True)
-    parts = {start: folder / f"{start:012d}.npy" for start in rows[::PART_ROWS]}
-    sizes = {start: min(PART_ROWS, rows.stop - start) for start in parts}
+    sizes = part_sizes(rows)
+    parts = {start: folder / f"{start:012d}.npy" for start in sizes}
     progress = Progress(sum(sizes[start] for start in parts if parts[start].exists()), len(rows))
     for start, path in parts.items():
         part = list(itertools.islice(texts, sizes[start]))
@@ -81,6 +88,19 @@ def vectors_key(corpus_sha256: str, settings: dict[str, Any], encoder: str) -> s
     return digest([corpus_sha256, decisive, encoder])
 
 
+def whole_parts(folder: Path, rows: range) -> list[Path]:
+    """The parts of a shard in order; UserError where one is missing or cut off."""
+    paths = [folder / f"{start:012d}.npy" for start in part_sizes(rows)]
+    for path, size in zip(paths, part_sizes(rows).values(), strict=True):
+        try:
+            whole = len(np.load(path, mmap_mode="r")) == size
+        except (OSError, ValueError):
+            whole = False
+        if not whole:
+            raise UserError(f"{path}: missing or not the vectors of {size} passages; encode the shard again")
+    return paths
+
+
 def read_shards(folders: Sequence[Path], key: str, rows: int) -> list[Path]:
     """The parts of all shards in order.
 
@@ -89,7 +109,7 @@ def read_shards(folders: Sequence[Path], key: str, rows: int) -> list[Path]:
     found = []
     for folder in folders:
         manifest = tables.read_json(folder / "vectors.json")
-        if manifest["key"] != key:
+        if not isinstance(manifest, dict) or manifest.get("key") != key:
             raise UserError(f"{folder}: vectors of another corpus, encoder or settings; encode again")
         found.append((manifest["first"], manifest["last"], folder))
     found.sort()
@@ -97,7 +117,7 @@ def read_shards(folders: Sequence[Path], key: str, rows: int) -> list[Path]:
     if [first for first, _, _ in found] != ends[:-1] or ends[-1] != rows:
         spans = ", ".join(f"{first}–{last}" for first, last, _ in found)
         raise UserError(f"--vectors: rows {spans} are not all {rows} passages once; give every shard")
-    return [path for _, _, folder in found for path in sorted(folder.glob("*.npy"))]
+    return [path for first, last, folder in found for path in whole_parts(folder, range(first, last))]
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -116,9 +136,14 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     settings = chosen("dense", params)
     encoder_hash = fingerprint(encoder_folder(params.encoder))
     key = vectors_key(tables.sha256(args.corpus), settings, encoder_hash)
-    rows = shard_rows(pq.read_metadata(args.corpus).num_rows, args.shard, params.shards)
-    work = workplace(args.out, digest([key, rows.start, rows.stop]))
+    try:
+        total = pq.read_metadata(args.corpus).num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{args.corpus}: not a readable parquet table: {error}") from None
     encoder = open_encoder(settings, compute_dtype())
+    blank_index(params.faiss, encoder.dimension, list(part_sizes(range(total)).values()))  # can it be built?
+    rows = shard_rows(total, args.shard, params.shards)
+    work = workplace(args.out, digest([key, rows.start, rows.stop]))
     encode_parts(corpus_texts(args.corpus, rows), rows, encoder, params.batch, work / "made")
     tables.write_json({"key": key, "first": rows.start, "last": rows.stop}, work / "made" / "vectors.json")
     finish(work, args.out)

@@ -34,7 +34,17 @@ TOKENIZER_FILES = (
 )
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 # What transformers raises for a folder with broken files.
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
 CPU_BATCH = 8  # measured: batches of 64 take 1.4 times as much processor time
 QUERY_BATCH = 8  # measured on a CPU: 2.8 times as many queries per second as one by one
 QUERY_STEP = 16  # tokens; a batch is a multiple of it wide
@@ -152,7 +162,10 @@ class Encoder:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self.pooling, self.normalise = layout(folder)
+        try:
+            self.pooling, self.normalise = layout(folder)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{folder}: modules.json or the pooling's file: unexpected {error!r}") from None
         settings = optional_json(folder / "sentence_bert_config.json")
         prompts = optional_json(folder / "config_sentence_transformers.json").get("prompts") or {}
         own = (prompts.get("query"), prompts.get("passage") or prompts.get("document"))

@@ -213,5 +213,7 @@ def rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path}: line {number + 1}: truncated or unreadable file: {error}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: line {number + 1}: not UTF-8: {error.reason}") from None
-    except ValueError as error:
+    except RecursionError:
+        raise UserError(f"{path}: line {number + 1}: not a passage: nested too deeply") from None
+    except (ValueError, LookupError) as error:  # LookupError: an XML file's unknown encoding
         raise UserError(f"{path}: {error}") from None

@@ -25,6 +25,7 @@ from retrieval.stage import UserError
 
 RRF_CONSTANT = 60
 DEPTH = 100
+MANIFEST_KEYS = {"kind", "rows", "corpus_sha256", "encoder_sha256", "settings", "files", "identity"}
 CACHED_HITS = 300_000  # about 60 MB
 CACHED_CHARS = 500  # of a query that is remembered
 
@@ -65,6 +66,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = tables.read_json(folder / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("version") != tables.VERSION:
         raise UserError(f"{folder}: the index is of another version; build it again")
+    if MANIFEST_KEYS - manifest.keys():
+        raise UserError(f"{folder}: manifest.json is not whole; build the index again")
     for name, size in manifest["files"].items():
         path = folder / name
         if not path.is_file():

@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
@@ -39,6 +40,17 @@ HOLES = [
     (re.compile(r"\s+([,.;])"), r"\1"),
 ]
 Page = tuple[str, str, str]  # id, title, wikitext
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A page that the wikitext parser fails on."""
+
+    title: str
+    reason: str
+
+
+Row = dict[str, str] | Unreadable
 
 
 def pages(stream: BinaryIO) -> Iterator[Page]:
@@ -98,20 +110,26 @@ def cut(text: str) -> list[str]:
     return [" ".join(words[len(words) * i // count : len(words) * (i + 1) // count]) for i in range(count)]
 
 
-def articles(batch: list[Page]) -> list[dict[str, str]]:
-    """The passages of some pages."""
-    return [
-        {"id": f"{number}-{i}", "title": title, "text": piece}
-        for number, title, wikitext in batch
-        for i, piece in enumerate(cut(plain(wikitext)))
-    ]
+def articles(batch: list[Page]) -> list[Row]:
+    """The passages of some pages; an Unreadable in place of a page that can't be parsed."""
+    found: list[Row] = []
+    for number, title, wikitext in batch:
+        try:
+            text = plain(wikitext)
+            text.encode()
+        except Exception as error:  # one page in millions: the parser's own faults come in any class
+            found.append(Unreadable(title, f"{type(error).__name__}: {error}"))
+            continue
+        pieces = enumerate(cut(text))
+        found += [{"id": f"{number}-{i}", "title": title, "text": piece} for i, piece in pieces]
+    return found
 
 
-def rows(stream: BinaryIO) -> Iterator[tuple[int, dict[str, str]]]:
-    """Numbered passages of a dump; at most a few hundred pages are in memory."""
+def rows(stream: BinaryIO) -> Iterator[tuple[int, Row]]:
+    """Numbered passages and unreadable pages of a dump; at most a few hundred pages are in memory."""
     workers = len(os.sched_getaffinity(0))
     source, number = pages(stream), 0
-    waiting: deque[Future[list[dict[str, str]]]] = deque()
+    waiting: deque[Future[list[Row]]] = deque()
     with ProcessPoolExecutor(workers, initializer=die_with_parent) as pool:
         while True:
             batch = list(islice(source, PAGES_PER_TASK))

@@ -49,6 +49,7 @@ PASSAGE = {"id": "a", "title": "T", "text": "x y"}
          json.dumps({"A": {"title": "A", "extract": "It\xa0is\n a.", "description": "Letter (1–2)"},
                      "B": {"title": "B", "extract": "It is b.", "description": ""}}, indent=2),
          [("0", "A", "Letter (1–2). It is a."), ("1", "B", "It is b.")]),
+        ("odd.json", json.dumps([{"title": "A", "extract": "x", "description": 5}]), [("0", "A", "x")]),
         ("psgs.tsv", 'id\ttext\ttitle\n1\t"He said ""yes""\nand left"\tTitle one\n2\tplain\tTitle two\n',
          [("1", "Title one", 'He said "yes"\nand left'), ("2", "Title two", "plain")]),
         ("musique.jsonl", jsonl({"idx": 0, "title": "T", "paragraph_text": "p"}), [("0", "T", "p")]),
@@ -119,6 +120,9 @@ def test_an_id_that_is_a_later_rows_number_stays_unique(tmp_path):
         ("c.json", '[{"text": "x"}', "line 1: not JSON"),
         ("c.json", "[]", "no passages"),
         ("c.tsv", "id\ttext\ttitle\n1\tx\tT\n2\n", "line 3: no text"),
+        ("c.jsonl", "[" * 100_000, "line 1: not a passage: nested too deeply"),
+        ("c.json", "[" * 100_000, "nested too deeply"),
+        ("c.xml", '<?xml version="1.0" encoding="nope"?><mediawiki/>', "unknown encoding: nope"),
         ("c.jsonl.gz", gzip.compress(jsonl(*[PASSAGE] * 50).encode())[:-20], "truncated"),
         ("c.jsonl.bz2", bz2.compress(jsonl(*[PASSAGE] * 50).encode())[:-20], "truncated"),
     ],
@@ -202,6 +206,32 @@ def test_a_wikipedia_dump_becomes_passages_of_about_100_words(tmp_path):
     assert [(name, title) for name, title, _ in found[1:]] == [(f"15-{i}", "Long") for i in range(3)]
     assert " ".join(text for _, _, text in found[1:]).split() == words
     assert [len(text.split()) for _, _, text in found[1:]] == [86, 87, 87]
+
+
+def test_a_page_that_cannot_be_parsed_is_left_out_and_counted(tmp_path, caplog, capsys, monkeypatch):
+    import mwparserfromhell
+
+    parse = mwparserfromhell.parse
+
+    def failing(wikitext):
+        if "noble gas" in wikitext:
+            raise mwparserfromhell.parser.ParserError("C tokenizer exited with non-empty token stack")
+        return parse(wikitext)
+
+    monkeypatch.setattr(mwparserfromhell, "parse", failing)  # the workers are forked
+    half = (
+        "<page><title>Half</title><ns>0</ns><id>16</id><revision><text>&amp;#xD800;</text></revision></page>"
+    )
+    dump = DUMP.replace("{words}", "one two").replace("</mediawiki>", half + "</mediawiki>")
+    (tmp_path / "dump.xml").write_text(dump)
+    corpus.main([*CONFIG, "--source", str(tmp_path / "dump.xml"), "--out", str(tmp_path / "o.parquet")])
+    titles = tables.read(tmp_path / "o.parquet", tables.CORPUS)["title"].to_pylist()
+    assert titles == ["Long"]
+    assert "dump.xml: page 'Half' is left out: UnicodeEncodeError: " in caplog.text
+    assert "dump.xml: page 'Argon' is left out: ParserError: " in caplog.text
+    assert "1 passages, 0 missing and 0 repeated ids replaced, 2 unreadable pages left out" in (
+        capsys.readouterr().out
+    )
 
 
 def test_a_broken_dump_names_its_line(tmp_path, capsys):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal
 
-from retrieval import encode, encoder, index, search, tables
+from retrieval import encode, encoder, factory, index, search, tables
 from retrieval.corpus import package_file
 from retrieval.encoder import Encoder
 from retrieval.stage import UserError
@@ -162,6 +162,47 @@ def test_shards_encoded_apart_give_the_same_index(built, tmp_path, monkeypatch, 
     assert "--shard 4: expected 1 to 3" in refusal(capsys, encode.main, *wrong)
 
 
+def test_shards_that_lack_vectors_are_refused(built, tmp_path, capsys):
+    folder = shard(built[0], 1, tmp_path, shards=1)
+    into = (
+        *config(),
+        "--corpus",
+        built[0],
+        "--kind",
+        "dense",
+        "--out",
+        tmp_path / "out",
+        "--vectors",
+        folder,
+    )
+    part = folder / "000000000000.npy"
+    part.write_bytes(part.read_bytes()[:1000])
+    assert f"{part}: missing or not the vectors of 12" in refusal(capsys, index.main, *into)
+    part.unlink()
+    assert f"{part}: missing or not the vectors of 12" in refusal(capsys, index.main, *into)
+    (folder / "vectors.json").write_text("{}")
+    assert "encode again" in refusal(capsys, index.main, *into)
+    (tmp_path / "cut.parquet").write_bytes(built[0].read_bytes()[:300])
+    cut = (*config(), "--corpus", tmp_path / "cut.parquet", "--shard", 1, "--out", tmp_path / "out")
+    assert "cut.parquet: not a readable parquet table" in refusal(capsys, encode.main, *cut)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("config.json", "[1]"), ("modules.json", '[{"a": 1}]'), ("modules.json", '"x"')]
+)
+def test_an_encoder_with_broken_json_is_refused(tmp_path, name, content):
+    folder = copied_encoder(tmp_path / "encoder")
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=str(folder)):
+        Encoder(folder, 64)
+
+
+def test_a_manifest_that_lacks_keys_is_refused(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"version": "1"}')
+    with pytest.raises(UserError, match=r"manifest\.json is not whole"):
+        search.read_manifest(tmp_path)
+
+
 def test_a_shard_beyond_the_last_part_is_empty(built, tmp_path):
     folders = [shard(built[0], number, tmp_path) for number in (1, 2, 3)]
     assert [len(list(folder.glob("*.npy"))) for folder in folders] == [0, 0, 1]
@@ -241,17 +282,74 @@ def test_lists_shorter_than_k_give_what_they_hold(built, tmp_path):
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("factory", ["HNSW8", "IVF2,Flat"])
-def test_other_faiss_indexes_work(built, tmp_path, factory):
-    searcher = search.open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=factory)])
+@pytest.mark.parametrize("form", ["HNSW8", "IVF2,Flat"])
+def test_other_faiss_indexes_work(built, tmp_path, form):
+    searcher = search.open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=form)])
     assert searcher.search(QUESTIONS[:1], 1)[0][0].id == "melville"
+
+
+def test_search_parameters_are_kept_in_the_index(built, tmp_path):
+    folder = build(built[0], "dense", tmp_path / "ivf", faiss="IVF4,Flat nprobe=4")
+    dense = search.open_searcher([folder]).indexes[0]
+    assert dense.index.nprobe == 4
+    assert len(dense.search(QUESTIONS[:1], len(ROWS))[0]) == len(ROWS)
+    plain = build(built[0], "dense", tmp_path / "plain", faiss="IVF4,Flat")
+    manifests = [search.read_manifest(path) for path in (folder, plain)]
+    assert manifests[0]["identity"] != manifests[1]["identity"]
+    assert len(search.open_searcher([plain]).search(QUESTIONS[:1], len(ROWS))[0]) < len(ROWS)
+    graph = build(built[0], "dense", tmp_path / "graph", faiss="HNSW8 efSearch=99")
+    assert search.open_searcher([graph]).indexes[0].index.hnsw.efSearch == 99
+
+
+@pytest.mark.parametrize("given", ["nprobe=32", "IVF2,Flat nprob=3", "HNSW8 nprobe=2", "IVF2,Flat nprobe",
+                                   "IVF2,Flat nprobe=0", "IVF2,Flat nprobe=2,max_codes=9", ""])  # fmt: skip
+def test_unknown_search_parameters_are_refused(given):
+    with pytest.raises(UserError, match=r"params: index\.faiss: ") as refused:
+        factory.blank_index(given, 384, [2048])
+    assert repr((given.split() or [""])[-1]) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("Nonsense", "'Nonsense' does not fit vectors of 384 numbers: could not parse"),
+        ("IVF2,PQ7", "'IVF2,PQ7' does not fit vectors of 384 numbers: "),
+        ("IVF13,Flat", "learns from 13 vectors or more, here from 12 (12 passages, "),
+        ("IVF2,PQ48x4", "learns from 16 vectors or more"),
+        ("HNSW8_PQ48", "learns from 256 vectors or more"),
+        ("OPQ48,IVF2,PQ48x4", "learns from 256 vectors or more"),
+        ("PCA16,IVF2,Flat,RFlat", "learns from 16 vectors or more"),
+        ("HNSW1", "can't be built"),
+        ("IDMap,HNSW8", "can't be built"),
+    ],
+)
+def test_an_index_that_cannot_be_built_is_refused_before_encoding(
+    built, tmp_path, capsys, monkeypatch, form, said
+):
+    monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
+    argv = (*config(faiss=form), "--corpus", built[0], "--out", tmp_path / "out")
+    assert said in refusal(capsys, index.main, *argv, "--kind", "dense")
+    assert said in refusal(capsys, encode.main, *argv, "--shard", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_may_be_as_many_as_the_vectors_that_they_learn_from():
+    sizes = [2048] * 195 + [700]  # 400,060 passages: every third
+    learned = 195 * 683 + 234
+    assert factory.blank_index(f"IVF{learned},Flat", 384, sizes).nlist == learned
+    with pytest.raises(UserError, match=f"{learned + 1} vectors or more, here from {learned} "):
+        factory.blank_index(f"IVF{learned + 1},PQ64", 384, sizes)
+
+
+def test_what_faiss_refuses_late_is_one_line(built, tmp_path, capsys):
+    argv = (*config(faiss="NSG8"), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
+    assert "index.faiss does not fit 12 passages: " in refusal(capsys, index.main, *argv)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("settings", "place"),
     [
-        ({"faiss": "Nonsense"}, "index.faiss"),
-        ({"faiss": "IVF4096,PQ64"}, "index.faiss"),
         ({"encoder": "/nowhere"}, "no such encoder folder"),
         ({"k1": -1}, "index.k1"),
     ],
