@@ -28,7 +28,7 @@ from igpo.tree_pass import check_model, states
 from igpo.trees import Scored, groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import UNREADABLE
-from retrieval.stage import UserError
+from retrieval.stage import UserError, one_line
 
 HEAD = "value_head.st"
 
@@ -57,7 +57,7 @@ class Critic(torch.nn.Module):
             self.value.load_state_dict(load_file(path))
         except UNREADABLE as error:
             raise UserError(
-                f"{path}: not a readable value head: {' '.join(str(error).split())[:200]}; "
+                f"{path}: not a readable value head: {one_line(error, 300)}; "
                 f"delete {path.parent} and make this critic again"
             ) from None
         check_finite(self.value.named_parameters(), path)

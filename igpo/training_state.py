@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from igpo import distributed, lora
 from retrieval import tables
 from retrieval.encoder import UNREADABLE
-from retrieval.stage import UserError
+from retrieval.stage import UserError, one_line
 
 MOMENTS = {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.float32}
 
@@ -31,7 +31,7 @@ def load_state(path: Path) -> lora.State:
     try:
         return load_file(path) if path.exists() else {}
     except UNREADABLE as error:
-        raise _unusable(path, " ".join(str(error).split())[:200]) from None
+        raise _unusable(path, one_line(error, 300)) from None
 
 
 def check_state(state: lora.State, model: Any, path: Path) -> None:
