@@ -225,7 +225,13 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     torch.manual_seed(0)
     longest = max(depth(segment) for group in batch for segment in group.segments)
     model, optimiser = open_training(args.policy, params, longest)
-    metrics = [update(model, optimiser, batch, params) for _ in range(params.updates)][-1]
+    for number in range(params.updates):
+        metrics = update(model, optimiser, batch, params)
+        log.info(
+            "update %d of %d: loss %+.4f, ratio %.4f on average and %.4f at most, clip fraction %.4f",
+            *(number + 1, params.updates),
+            *(metrics[name] for name in ("loss", "ratio_mean", "ratio_max", "clip_fraction")),
+        )
     save_state(model, optimiser, args.out / STATE, empty=args.no_state)
     policy = next_policy(model, args.policy)
     if distributed.is_first():

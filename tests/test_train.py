@@ -344,6 +344,16 @@ def test_one_update_per_batch_clips_nothing_and_more_can():
     assert 0 < second["clip_fraction"] <= 1
 
 
+def test_every_update_of_a_batch_is_logged(tmp_path, caplog):
+    metrics = trained(stage_words(tmp_path), tmp_path / "out")
+    logged = [line for line in caplog.messages if line.startswith("update ")]
+    assert len(logged) == 2 and logged[0].startswith("update 1 of 2: loss ")
+    ratios = f"ratio {metrics['ratio_mean']:.4f} on average and {metrics['ratio_max']:.4f} at most"
+    rest = f"loss {metrics['loss']:+.4f}, {ratios}, clip fraction {metrics['clip_fraction']:.4f}"
+    assert logged[1] == f"update 2 of 2: {rest}"
+    assert logged[0].partition("ratio")[2] != logged[1].partition("ratio")[2]
+
+
 def test_an_update_lowers_its_loss():
     model, groups = tiny("llama").train(), train.training_groups(*batch(), PARAMS)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
