@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import tiny
 from safetensors.torch import load_file, save_file
-from test_train import batch
+from small_update import batch
 
 from igpo import advantage, critic, schema
 from igpo.methods import gae

@@ -1,15 +1,16 @@
-"""The state that an update leaves to the next: refused where it is broken or another model's."""
+"""The state that an update leaves to the next: what comes back of it, what is refused."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import tiny
 from safetensors.torch import load_file, save_file
 from small_index import refusal
-from test_train import stage_words
+from small_update import batch, changed, stage_words, trained
 
-from igpo import train
+from igpo import train, training_state
 from igpo.model import STATE
 
 NORM, LAYER = "model.norm.weight", "model.layers.0.self_attn.q_proj"
@@ -73,3 +74,49 @@ def test_an_unusable_state_is_one_line_that_names_it(words, policies, tmp_path, 
     assert said in line
     assert line.endswith(f"; delete {policy} and make it again")
     assert not (tmp_path / "next").exists()
+
+
+@pytest.mark.parametrize("lr", [1e-3, 1e-6])
+def test_updates_across_files_equal_those_of_one_process(tmp_path, lr):
+    """To a hundredth of their steps, be they as small as the paper's: only the first moments are rounded."""
+    params = changed(lr=lr)
+    tiny("llama").bfloat16().save_pretrained(tmp_path / "0")
+    model, optimiser = train.open_training(tmp_path / "0", params)
+    for number in range(5):
+        groups = train.training_groups(*batch(number), params)
+        train.update(model, optimiser, groups, params)
+        resumed, later = train.open_training(tmp_path / str(number), params)
+        train.update(resumed, later, groups, params)
+        folder = tmp_path / str(number + 1)
+        folder.mkdir()
+        training_state.save_state(resumed, later, folder / STATE, empty=False)
+        resumed.bfloat16().save_pretrained(folder)
+        # vLLM takes every *.safetensors of a policy folder for weights.
+        assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
+    reopened, last = train.open_training(folder, params)
+    for name, weight in reopened.named_parameters():
+        torch.testing.assert_close(weight, model.get_parameter(name), rtol=2**-22, atol=5 * lr / 100)
+    for opened, saved in zip(last.state.values(), later.state.values(), strict=True):
+        assert torch.equal(opened["exp_avg_sq"], saved["exp_avg_sq"])
+
+
+def test_what_bf16_drops_comes_back():
+    """To the bit; midway between two values of bf16, one unit of the last place off."""
+    values = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    weight = values.bfloat16().float()
+    training_state.restore(weight, training_state.rest(values))
+    assert torch.equal(weight, values)
+    midway = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8])
+    weight = midway.bfloat16().float()
+    training_state.restore(weight, training_state.rest(midway))
+    torch.testing.assert_close(weight, midway, rtol=2**-23, atol=0)
+
+
+def test_a_last_update_leaves_no_state(tmp_path):
+    words = stage_words(tmp_path)
+    trained(words, tmp_path / "next")
+    trained([*words, "--no-state"], tmp_path / "last")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "next").iterdir()}
+    left = {path.name: path.read_bytes() for path in (tmp_path / "last").iterdir()}
+    assert len(left.pop(STATE)) < 100 < len(files.pop(STATE))
+    assert left == files
