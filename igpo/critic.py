@@ -23,12 +23,12 @@ from igpo.model import STATE, check_finite, load, load_tokenizer, save, weights_
 from igpo.packing import Pack, Segment, depth, packs
 from igpo.schema import Rows, trajectories
 from igpo.train import autocast
-from igpo.training_state import load_state, open_optimiser, save_state, state_argument
+from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument
 from igpo.tree_pass import check_model, states
 from igpo.trees import Scored, groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import UNREADABLE
-from retrieval.stage import UserError
+from retrieval.stage import UserError, one_line
 
 HEAD = "value_head.st"
 
@@ -57,7 +57,7 @@ class Critic(torch.nn.Module):
             self.value.load_state_dict(load_file(path))
         except UNREADABLE as error:
             raise UserError(
-                f"{path}: not a readable value head: {' '.join(str(error).split())[:200]}; "
+                f"{path}: not a readable value head: {one_line(error, 300)}; "
                 f"delete {path.parent} and make this critic again"
             ) from None
         check_finite(self.value.named_parameters(), path)
@@ -135,6 +135,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     critic = Critic(args.critic, params.checkpoint)
     check_model(critic.body, max(depth(segment) for segments in trees for segment in segments))
     state = load_state(args.critic / STATE) if (args.critic / HEAD).exists() else {}
+    check_state(state, critic, args.critic / STATE)
     optimiser = open_optimiser(critic, state, params)
     values = learn(critic, trees, targets, params.batch_tokens)
     norm = float(torch.nn.utils.clip_grad_norm_(critic.parameters(), params.max_grad_norm))

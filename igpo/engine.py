@@ -17,7 +17,7 @@ import torch
 
 from igpo.model import check_folder, check_weights, context, device, load, load_tokenizer
 from retrieval.encoder import UNREADABLE, compute_dtype
-from retrieval.stage import UserError
+from retrieval.stage import UserError, one_line
 
 log = logging.getLogger("igpo")
 # vLLM reads these when it is imported.
@@ -181,7 +181,7 @@ def open_engine(policy: Path, params: SimpleNamespace) -> Engine:
     try:
         return kind(policy, params.max_tokens)
     except (ImportError, AssertionError, *UNREADABLE) as error:  # vLLM asserts the shapes of weights
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise UserError(
             f"{params.engine} can't start with {policy}: {reason}; try engine: transformers"
         ) from error

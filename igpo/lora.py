@@ -12,23 +12,24 @@ SCALE = 2  # of B A: alpha over rank
 State = dict[str, torch.Tensor]
 
 
-def adapt(model: Any, rank: int, state: State) -> None:
-    """Freeze the model and give all its linear layers but the last adapters, as `state` has them or new.
+def adapt(model: Any, rank: int) -> None:
+    """Freeze the model and give all its linear layers but the last adapters, which change nothing yet.
 
-    New ones change nothing: A is random, B zero.
+    A is random, B zero.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    model.load_state_dict(_part("base.", state), strict=False)
     for weight in model.parameters():
         weight.data = weight.data.bfloat16().float()  # as precise as files keep them
     config = LoraConfig(r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules="all-linear")
     inject_adapter_in_model(config, model)
-    model.load_state_dict(_part("adapter.", state), strict=False)
 
 
-def _part(prefix: str, state: State) -> State:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def restore(model: Any, state: State) -> None:
+    """Put back in place what `entry` wrote of an adapted model's weights; nothing where `state` is empty."""
+    for name, weight in model.named_parameters() if state else ():
+        for key in entry(name, weight.data):
+            weight.data.copy_(state[key])
 
 
 def rank_of(state: State) -> int | None:

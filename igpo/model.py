@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from retrieval import stage, tables
 from retrieval.corpus import package_file
 from retrieval.encoder import UNREADABLE
-from retrieval.stage import UserError
+from retrieval.stage import UserError, one_line
 
 log = logging.getLogger("igpo")
 # The optimiser's, beside the weights; vLLM takes every *.safetensors of a folder for weights.
@@ -34,7 +34,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder)
     except UNREADABLE as error:
-        raise UserError(f"{folder}: no usable tokenizer: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{folder}: no usable tokenizer: {one_line(error, 300)}") from None
 
 
 def read_model(where: Path | str, **options: Any) -> Any:
@@ -64,7 +64,7 @@ def load(folder: Path, dtype: torch.dtype, attention: str) -> Any:
     try:
         model = read_model(folder, dtype=dtype, attn_implementation=attention)
     except UNREADABLE as error:
-        raise UserError(f"{folder}: not loadable: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{folder}: not loadable: {one_line(error, 300)}") from None
     check_finite(model.named_parameters(), folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     log.info("loaded %s on %s", folder, device())
@@ -114,7 +114,7 @@ def context(folder: Path) -> int:
     try:
         return AutoConfig.from_pretrained(folder).max_position_embeddings
     except UNREADABLE as error:
-        raise UserError(f"{folder}: no usable config.json: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{folder}: no usable config.json: {one_line(error, 300)}") from None
 
 
 def weights_sha256(folder: Path) -> str:
@@ -173,9 +173,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         tokenizer = AutoTokenizer.from_pretrained(where, **packed)
         model = read_model(where, dtype=torch.bfloat16, **packed, **unpack)
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"model {name!r}: neither embedded nor cached nor a usable folder: {reason}"
+            f"model {name!r}: neither embedded nor cached nor a usable folder: {one_line(error, 300)}"
         ) from None
     save(model, tokenizer, args.out, {"source": name, "iteration": 0, "parents": []})
     return f"{sum(weight.numel() for weight in model.parameters()):,} weights -> {args.out}"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import yaml
 
 from igpo import experiment, figures, published, schema, show, tables_text
-from igpo.tables import Evaluation, curve_row, read_evaluation, table_rows, write_text
+from igpo.tables import Evaluation, curve_row, in_words, read_evaluation, table_rows, write_text
 from retrieval import stage, tables
 
 STYLE = """
@@ -129,10 +129,9 @@ def provenance_part(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return " ".join(f"{key}:{item}" for key, item in value.items())
-    text = "–" if value is None else str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text
+    if isinstance(value, str) and len(value) == 64:  # a SHA-256
+        return f"{value[:12]}…"
+    return "–" if value is None else in_words(value)
 
 
 def page(parts: Mapping[str, str]) -> str:

@@ -193,13 +193,15 @@ def provenance(seeds: Sequence[Evaluation]) -> dict[str, str]:
 
 def settings(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """`SETTINGS` and the questions' SHA-256 of provenances; one in which they differ has all its values."""
-    values = {name: "; ".join(dict.fromkeys(_text(each.get(name)) for each in known)) for name in SETTINGS}
+    values = {name: "; ".join(dict.fromkeys(in_words(each.get(name)) for each in known)) for name in SETTINGS}
     return {"questions_sha256": known[0].get("questions") or "", **values}
 
 
-def _text(value: Any) -> str:
-    """A setting in words; `code` has a digest for each stage."""
-    return " ".join(f"{k}:{v}" for k, v in value.items()) if isinstance(value, Mapping) else value or ""
+def in_words(value: Any) -> str:
+    """A value of a provenance in words, "" for None; `code` has a digest for each stage."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}:{item}" for key, item in value.items())
+    return "" if value is None else str(value)
 
 
 def curve_row(folder: Path) -> dict[str, Any]:

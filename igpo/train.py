@@ -24,7 +24,7 @@ from igpo.loss import Columns, Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, depth, packs
 from igpo.schema import Rows, trajectories, turn_key
-from igpo.training_state import load_state, open_optimiser, save_state, state_argument
+from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument
 from igpo.tree_pass import check_model
 from igpo.trees import cut, groups, tree
 from retrieval import stage, tables
@@ -42,7 +42,8 @@ def autocast(device: str) -> torch.autocast:
 def open_training(folder: Path, params: SimpleNamespace, longest: int = 0) -> tuple[Any, torch.optim.AdamW]:
     """The policy in fp32 and its optimiser, both as the last update left them, for up to `longest` tokens.
 
-    Raises UserError as `model.load` and `check_model` do, and where `params.lora` was another before.
+    Raises UserError as `model.load`, `check_model` and `check_state` do, and for another `params.lora` than
+    before.
     """
     state = load_state(folder / STATE)
     if state and lora.rank_of(state) != params.lora:
@@ -53,7 +54,10 @@ def open_training(folder: Path, params: SimpleNamespace, longest: int = 0) -> tu
     model = load(folder, torch.float32, "tree").train()
     check_model(model, longest)
     if params.lora:
-        lora.adapt(model, params.lora, state)
+        lora.adapt(model, params.lora)
+    check_state(state, model, folder / STATE)
+    if params.lora:
+        lora.restore(model, state)
     if params.checkpoint:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     distributed.shard(model)
@@ -221,7 +225,13 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     torch.manual_seed(0)
     longest = max(depth(segment) for group in batch for segment in group.segments)
     model, optimiser = open_training(args.policy, params, longest)
-    metrics = [update(model, optimiser, batch, params) for _ in range(params.updates)][-1]
+    for number in range(params.updates):
+        metrics = update(model, optimiser, batch, params)
+        log.info(
+            "update %d of %d: loss %+.4f, ratio %.4f on average and %.4f at most, clip fraction %.4f",
+            *(number + 1, params.updates),
+            *(metrics[name] for name in ("loss", "ratio_mean", "ratio_max", "clip_fraction")),
+        )
     save_state(model, optimiser, args.out / STATE, empty=args.no_state)
     policy = next_policy(model, args.policy)
     if distributed.is_first():

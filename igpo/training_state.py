@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from igpo import distributed, lora
 from retrieval import tables
+from retrieval.encoder import UNREADABLE
+from retrieval.stage import UserError, one_line
 
 MOMENTS = {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.float32}
 
@@ -25,8 +27,40 @@ def state_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def load_state(path: Path) -> lora.State:
-    """The tensors of a state by their names; none where there is no file."""
-    return load_file(path) if path.exists() else {}
+    """The tensors of a state by their names; none where there is no file. UserError where it is broken."""
+    try:
+        return load_file(path) if path.exists() else {}
+    except UNREADABLE as error:
+        raise _unusable(path, one_line(error, 300)) from None
+
+
+def check_state(state: lora.State, model: Any, path: Path) -> None:
+    """Raise UserError unless a state, read from `path`, has the names and shapes that the model's would have.
+
+    A weight that never had a gradient has no moments.
+    """
+    adapted = lora.is_adapted(model)
+    wanted: dict[str, tuple[int, ...]] = {}
+    for name, weight in model.named_parameters():
+        empty = weight.data.to("meta")
+        moments = {f"{key}.{name}": empty for key in MOMENTS}
+        moved = not moments.keys().isdisjoint(state)
+        entries = moments if moved else {}
+        if adapted:
+            entries = entries | lora.entry(name, empty)
+        elif moved:
+            entries = entries | {f"rest.{name}": empty}
+        wanted |= {key: tuple(entry.shape) for key, entry in entries.items()}
+        wanted |= {"step": ()} if moved else {}
+    found = {key: tuple(entry.shape) for key, entry in state.items()}
+    for key in sorted(found.keys() | wanted.keys()) if state else ():
+        if found.get(key) != wanted.get(key):
+            here, there = (values.get(key, "none") for values in (found, wanted))
+            raise _unusable(path, f"{key} has shape {here}, expected {there}")
+
+
+def _unusable(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: not a usable training state: {reason}; delete {path.parent} and make it again")
 
 
 def rest(value: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 
 from igpo import agent, protocols, schema
 from igpo.engine import Generation
-from igpo.model import load, load_tokenizer, save, weights_sha256
+from igpo.model import context, load, load_tokenizer, save, weights_sha256
 from igpo.packing import packs
 from igpo.protocol import Protocol, Renderer, passage_text
 from igpo.protocols.igpo import call_text
@@ -133,6 +133,16 @@ def build_traces(
     return traces[: params.traces]
 
 
+def check_context(traces: list[agent.Trajectory], limit: int, policy: Path) -> None:
+    """Raise UserError for the first trace beyond the `limit` tokens of the policy's context."""
+    for made in traces:
+        if len(made.context) > limit:
+            raise UserError(
+                f"question {made.question['question_id']!r}: its trace of {len(made.context)} tokens exceeds "
+                f"the context of {limit} tokens of {policy}: lower warmup.k or warmup.passage_chars"
+            )
+
+
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """Rises over the first tenth of the steps, then falls linearly to a fifth of the peak."""
     rise = max(1, steps // 10)
@@ -193,6 +203,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         check_corpus(searcher, args.questions)
         renderer = Renderer(tokenizer, protocols.prepare("igpo", date=args.date))
         traces = build_traces(questions, searcher, renderer, params)
+        check_context(traces, context(args.policy), args.policy)
     torch.manual_seed(params.seed)
     model = load(args.policy, torch.float32, "tree").train()
     losses = learn(model, traces, params)

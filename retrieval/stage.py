@@ -32,6 +32,11 @@ class UserError(Exception):
     """Something the user can mend: printed as one line, exit code 2."""
 
 
+def one_line(error: Exception, most: int | None = None) -> str:
+    """An exception's text as one line, its first `most` characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def numbers(value: Any) -> Any:
     """Turn text such as `1e-6` into a float: PyYAML reads it as text, and `dvc exp run -S` writes it so."""
     if isinstance(value, Mapping):
@@ -100,7 +105,7 @@ def read_params(paths: list[Path]) -> dict[str, Any]:
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; give a parameter file") from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that doesn't exist
-            raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+            raise UserError(f"{path}: not YAML: {one_line(error)}") from None
         if not isinstance(layer, dict):
             raise UserError(f"{path}: expected sections with keys, found {type(layer).__name__}")
         params = merge(params, numbers(layer))
@@ -128,7 +133,7 @@ def overrides(items: list[str]) -> dict[str, Any]:
         try:
             chosen = numbers(yaml.safe_load(value))
         except (yaml.YAMLError, ValueError) as error:
-            raise UserError(f"--set {item}: the value is not YAML: {' '.join(str(error).split())}") from None
+            raise UserError(f"--set {item}: the value is not YAML: {one_line(error)}") from None
         nested = merge(nested, {section: {key: chosen}})
     return nested
 
@@ -272,7 +277,7 @@ def command(
             claim_gpus()
             summary = run(args, settings(args, section)) if section else run(args)
         except UserError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
         except BrokenPipeError:
             sys.exit(0)

@@ -1,10 +1,10 @@
-"""Shared fixtures: the repository's parameters, the embedded tokenizer, tiny random models."""
+"""Shared fixtures: parameters, the embedded tokenizer, tiny random models, the small index and its server."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from small_index import PARAMS
+from small_index import PARAMS, indexes
 
 from retrieval.stage import read_params
 
@@ -53,3 +53,30 @@ def tiny(family: str, vocabulary: int = 320, tied: bool = False) -> torch.nn.Mod
 @pytest.fixture(params=["llama", "qwen2"])
 def tiny_model(request) -> torch.nn.Module:
     return tiny(request.param)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """Corpus table, BM25 folder, dense folder of the small corpus."""
+    return indexes(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def searcher(built):
+    """Over its BM25 index."""
+    from retrieval import search
+
+    return search.open_searcher([built[1]])
+
+
+@pytest.fixture(scope="module")
+def url(searcher):
+    """Address of a server of it with low limits."""
+    from small_server import running
+
+    from retrieval import serve
+    from retrieval.wire import Limits
+
+    limits = Limits(queries=40, chars=200, k=10, body_bytes=20_000, waiting=64, batch=8)
+    with running(serve.create_app(searcher, 3, limits)) as address:
+        yield address

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import tiny
-from test_train import batch
+from small_update import batch
 
 from igpo import advantage, schema, train
 from igpo.schema import trajectories

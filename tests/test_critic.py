@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import tiny
 from safetensors.torch import load_file, save_file
-from test_train import batch
+from small_update import batch
 
 from igpo import advantage, critic, schema
 from igpo.methods import gae
@@ -96,7 +96,7 @@ def test_what_values_explain_of_equal_returns_is_unknown():
     assert critic.fit(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]))["explained_variance"] == 1.0
 
 
-def test_the_stage_values_then_learns_and_goes_on_from_its_files(folder, base_model, tmp_path):
+def test_the_stage_values_then_learns_and_goes_on_from_its_files(folder, base_model, tmp_path, capsys):
     load_tokenizer(base_model).save_pretrained(folder)
     rollouts, scores = scored()
     for row in rollouts:
@@ -123,6 +123,10 @@ def test_the_stage_values_then_learns_and_goes_on_from_its_files(folder, base_mo
     assert second == pytest.approx(values(loaded, rollouts).tolist(), abs=1e-6)
     assert all(value != 0 for value in second)
     assert load_file(tmp_path / "2" / STATE)["step"] == 2
+    save_file({"exp_avg.value.bias": torch.zeros(7)}, tmp_path / "2" / STATE)
+    with pytest.raises(SystemExit, match="2"):
+        step(tmp_path / "2", 3)
+    assert f"2/{STATE}: not a usable training state: exp_avg.value.bias has" in capsys.readouterr().err
 
 
 def test_the_gradient_depends_neither_on_the_token_budget_nor_on_checkpointing(folder):

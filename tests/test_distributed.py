@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import tiny
 from safetensors.torch import load_file
-from test_train import batch, stage_words
+from small_update import batch, stage_words
 
 from igpo import distributed, schema, training_state
 from igpo.model import STATE

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_update import changed, stage_words
 from test_distributed import chosen, trained
-from test_train import changed, stage_words
 
 from igpo import train
 from igpo.model import STATE, load

@@ -1,19 +1,13 @@
-"""Indexes: BM25, dense, hybrid; ties, determinism, resumption, refusals, modes."""
+"""Searching with BM25, dense and hybrid: ties, determinism, reranking, modes."""
 
-import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
-from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal, write_corpus
+from small_index import ROWS, build, call
 
-from retrieval import index, modes, search, tables
+from retrieval import modes, search, tables
 from retrieval.corpus import package_file
 from retrieval.stage import UserError
 
@@ -26,11 +20,6 @@ QUESTIONS = [
     "same mountain in an atlas",
     "the",
 ]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return indexes(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -188,12 +177,6 @@ def test_a_cross_encoder_orders_the_hits_anew(built, hybrid, cross_encoder, tmp_
         search.open_searcher([rerank])
 
 
-def test_a_reranker_must_be_named(built, tmp_path, capsys):
-    config = json.dumps(SETTINGS)
-    files = ["--corpus", built[0], "--kind", "rerank", "--out", tmp_path / "rerank"]
-    assert "give the cross-encoder's folder" in refusal(capsys, index.main, "--config", config, *files)
-
-
 def test_passages_are_found_by_id(hybrid):
     assert hybrid.get("strauß/1").title == "Johann Strauß"
     assert hybrid.get("nobody") is None
@@ -214,86 +197,6 @@ def test_importing_bm25_starts_no_jvm_and_imports_no_torch():
     heavy = "{'jnius', 'torch', 'faiss', 'pyserini'}"
     code = f"import sys, retrieval.search; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-STUCK_JAVA = """#!/bin/sh
-for index; do :; done
-mkdir -p "$index" && echo half > "$index/segments_1" && echo $$ > "$JAVA_HOME/pid.tmp"
-mv "$JAVA_HOME/pid.tmp" "$JAVA_HOME/pid" && exec sleep 300
-"""
-
-
-def stuck_java(home: Path) -> Path:
-    """A Java runtime that writes half an index, notes its process id as `home`/pid and goes on and on."""
-    for name, content in (
-        ("release", 'JAVA_VERSION="21.0"'),
-        ("lib/server/libjvm.so", ""),
-        ("bin/java", STUCK_JAVA),
-    ):
-        (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_text(content)
-    (home / "bin/java").chmod(0o755)
-    return home
-
-
-def runs(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    command = Path(f"/proc/{pid}/cmdline")
-    return command.exists() and command.read_bytes() != b""
-
-
-def wait_for(happened) -> None:
-    end = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def test_java_ends_with_a_killed_build_and_its_half_is_no_index(built, tmp_path):
-    home, out = stuck_java(tmp_path / "java"), tmp_path / "bm25"
-    command = [sys.executable, "-m", "retrieval.index", *config(), "--corpus", str(built[0])]
-    command += ["--kind", "bm25", "--out", str(out)]
-    with subprocess.Popen(command, env={**os.environ, "JAVA_HOME": str(home)}) as process:
-        wait_for((home / "pid").exists)
-        process.kill()
-    pid = int((home / "pid").read_text())
-    try:
-        wait_for(lambda: not runs(pid))
-    finally:
-        if runs(pid):
-            os.kill(pid, signal.SIGKILL)
-    assert not out.exists()
-    assert not (tmp_path / ".bm25.partial/made/lucene").exists()
-    build(built[0], "bm25", out)
-    found = search.read_manifest(out)["files"]
-    assert sorted(found) == sorted(search.read_manifest(built[1])["files"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bm25", "java"]
-
-
-@pytest.mark.parametrize("damage", ["manifest.json", "passages.arrow", "lucene/segments_1", "order.npy"])
-def test_an_index_with_a_missing_file_is_refused(built, tmp_path, capsys, damage):
-    folder = tmp_path / "bm25"
-    shutil.copytree(built[1], folder)
-    (folder / damage).unlink()
-    assert damage in refusal(capsys, search.main, "--index", folder, "query")
-
-
-def test_a_truncated_file_and_a_corpus_table_that_is_none_are_refused(built, tmp_path, capsys):
-    folder = tmp_path / "bm25"
-    shutil.copytree(built[1], folder)
-    (folder / "passages.arrow").write_bytes((folder / "passages.arrow").read_bytes()[:-9])
-    assert "passages.arrow" in refusal(capsys, search.main, "--index", folder, "query")
-    for content in (b"", b"PAR1 no"):
-        (tmp_path / "c.parquet").write_bytes(content)
-        argv = (*config(), "--corpus", tmp_path / "c.parquet", "--kind", "bm25", "--out", tmp_path / "o")
-        assert "c.parquet" in refusal(capsys, index.main, *argv)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bm25", "c.parquet"]
-
-
-def test_indexes_of_different_corpora_are_refused(built, tmp_path, capsys):
-    other = build(write_corpus(tmp_path, ROWS[:5]), "bm25", tmp_path / "other")
-    said = refusal(capsys, search.main, "--index", built[1], "--index", other, "query")
-    assert "different corpora" in said
 
 
 def test_modes_are_deterministic_and_what_they_say(bm25):

@@ -1,79 +1,24 @@
 """The update against plain one-by-one passes, and its invariances."""
 
-import json
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import tiny
 from golden import CASES, CLIP_SCALES
-from small_qwen import tokenizer
+from small_update import PARAMS, batch, changed, stage_words, trained
 
-from igpo import schema, train, training_state
+from igpo import train
 from igpo.methods import METHODS, Trajectory
 from igpo.model import STATE
 from igpo.packing import packs
 from igpo.tree_pass import logprobs
 from retrieval import tables
 from retrieval.stage import UserError
-
-PARAMS = SimpleNamespace(
-    lr=1e-3,
-    weight_decay=0.01,
-    ratio="token",
-    clip_low=0.2,
-    clip_high=0.2,
-    clip_scale=0.0,
-    dual_clip=None,
-    kl=0.1,
-    entropy=0.0,
-    aggregation="seq-mean-token-mean",
-    norm_tokens=100,
-    drop_equal_groups=False,
-    max_grad_norm=1.0,
-    batch_tokens=4096,
-    checkpoint=False,
-    processes=1,
-    lora=None,
-)
-
-
-def changed(**values) -> SimpleNamespace:
-    return SimpleNamespace(**vars(PARAMS) | values)
-
-
-def batch(seed: int = 0):
-    """Rollouts, scores and advantages of two questions with ragged trajectories."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def ids(count: int) -> list[int]:
-        return torch.randint(0, 320, (count,), generator=generator).tolist()
-
-    def floats(count: int) -> list[float]:
-        return (-3 * torch.rand(count, generator=generator)).tolist()
-
-    rollouts, scores, credits = [], [], []
-    for question, turns_of in (("q1", [2, 1, 3]), ("q2", [1, 2])):
-        prompt = [7, 8, 9, *ids(6)]
-        for sample, turns in enumerate(turns_of):
-            for turn in range(turns + 1):
-                key = {"question_id": question, "sample": sample, "turn": turn}
-                policy = ids(4 + turn) if turn else []
-                row = dict.fromkeys(schema.ROLLOUTS.names) | key | {"policy_ids": policy}
-                row["observation_ids"] = ids(11) if 0 < turn < turns else []
-                row["observation_ids"] = prompt if turn == 0 else row["observation_ids"]
-                row["stop"] = "answered" if turn == turns else None
-                rollouts.append(row)
-                logprobs = {"old_logprobs": floats(len(policy)), "ref_logprobs": floats(len(policy))}
-                scores.append(dict.fromkeys(schema.SCORES.names) | key | logprobs)
-                if turn:
-                    credits.append(key | {"reward": 0.0, "normalised": 0.0, "advantage": floats(1)[0] + 1.5})
-    return rollouts, scores, credits
 
 
 def gradient(model, groups, params=PARAMS) -> dict[str, torch.Tensor]:
@@ -208,62 +153,6 @@ def test_a_missing_advantage_is_an_error():
         train.training_groups(rollouts, scores, credits[1:], PARAMS)
 
 
-@pytest.mark.parametrize("lr", [1e-3, 1e-6])
-def test_updates_across_files_equal_those_of_one_process(tmp_path, lr):
-    """To a hundredth of their steps, be they as small as the paper's: only the first moments are rounded."""
-    params = changed(lr=lr)
-    tiny("llama").bfloat16().save_pretrained(tmp_path / "0")
-    model, optimiser = train.open_training(tmp_path / "0", params)
-    for number in range(5):
-        groups = train.training_groups(*batch(number), params)
-        train.update(model, optimiser, groups, params)
-        resumed, later = train.open_training(tmp_path / str(number), params)
-        train.update(resumed, later, groups, params)
-        folder = tmp_path / str(number + 1)
-        folder.mkdir()
-        training_state.save_state(resumed, later, folder / STATE, empty=False)
-        resumed.bfloat16().save_pretrained(folder)
-        # vLLM takes every *.safetensors of a policy folder for weights.
-        assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
-    reopened, last = train.open_training(folder, params)
-    for name, weight in reopened.named_parameters():
-        torch.testing.assert_close(weight, model.get_parameter(name), rtol=2**-22, atol=5 * lr / 100)
-    for opened, saved in zip(last.state.values(), later.state.values(), strict=True):
-        assert torch.equal(opened["exp_avg_sq"], saved["exp_avg_sq"])
-
-
-def test_what_bf16_drops_comes_back():
-    """To the bit; midway between two values of bf16, one unit of the last place off."""
-    values = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
-    weight = values.bfloat16().float()
-    training_state.restore(weight, training_state.rest(values))
-    assert torch.equal(weight, values)
-    midway = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8])
-    weight = midway.bfloat16().float()
-    training_state.restore(weight, training_state.rest(midway))
-    torch.testing.assert_close(weight, midway, rtol=2**-23, atol=0)
-
-
-def stage_words(folder: Path, made=None) -> list[str]:
-    """Command line of the stage, but for --out, over a tiny policy; of the batch unless tables are `made`."""
-    tiny("llama").bfloat16().save_pretrained(folder / "policy")
-    tokenizer().save_pretrained(folder / "policy")
-    schemas = (schema.ROLLOUTS, schema.SCORES, schema.ADVANTAGES)
-    words = ["--policy", str(folder / "policy")]
-    names = ("rollouts", "scores", "advantages")
-    for name, rows, columns in zip(names, made or batch(), schemas, strict=True):
-        tables.write(rows, columns, folder / f"{name}.parquet", schema.TURN_KEY)
-        words += [f"--{name}", str(folder / f"{name}.parquet")]
-    section = vars(PARAMS) | {"aggregation": "token-mean", "updates": 2}
-    return [*words, "--config", json.dumps(section)]
-
-
-def trained(words: list[str], out: Path, *settings: str) -> dict[str, float]:
-    """Run the stage; returns the metrics that it wrote."""
-    train.main([*words, *(word for item in settings for word in ("--set", item)), "--out", str(out)])
-    return tables.read_json(out / "policy.json")["metrics"]
-
-
 def test_metrics_are_of_the_groups_that_count(tmp_path):
     """An update with DAPO's filter is that of a batch without the groups it drops, metrics included."""
     both, alone = tmp_path / "both", tmp_path / "alone"
@@ -291,16 +180,6 @@ def test_without_a_group_that_counts_there_is_no_step(tmp_path, capsys):
     assert tables.read_json(tmp_path / "2/policy.json")["iteration"] == 2
     trained(words, tmp_path / "first", DROP)  # a first iteration has no state to keep
     assert trained([*words, "--policy", str(tmp_path / "first")], tmp_path / "next")["policy_tokens"] == 50
-
-
-def test_a_last_update_leaves_no_state(tmp_path):
-    words = stage_words(tmp_path)
-    trained(words, tmp_path / "next")
-    trained([*words, "--no-state"], tmp_path / "last")
-    files = {path.name: path.read_bytes() for path in (tmp_path / "next").iterdir()}
-    left = {path.name: path.read_bytes() for path in (tmp_path / "last").iterdir()}
-    assert len(left.pop(STATE)) < 100 < len(files.pop(STATE))
-    assert left == files
 
 
 @pytest.mark.slow
@@ -342,6 +221,16 @@ def test_one_update_per_batch_clips_nothing_and_more_can():
     second = train.update(model, optimiser, groups, params)
     assert second["ratio_max"] > 1.001
     assert 0 < second["clip_fraction"] <= 1
+
+
+def test_every_update_of_a_batch_is_logged(tmp_path, caplog):
+    metrics = trained(stage_words(tmp_path), tmp_path / "out")
+    logged = [line for line in caplog.messages if line.startswith("update ")]
+    assert len(logged) == 2 and logged[0].startswith("update 1 of 2: loss ")
+    ratios = f"ratio {metrics['ratio_mean']:.4f} on average and {metrics['ratio_max']:.4f} at most"
+    rest = f"loss {metrics['loss']:+.4f}, {ratios}, clip fraction {metrics['clip_fraction']:.4f}"
+    assert logged[1] == f"update 2 of 2: {rest}"
+    assert logged[0].partition("ratio")[2] != logged[1].partition("ratio")[2]
 
 
 def test_an_update_lowers_its_loss():

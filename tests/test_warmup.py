@@ -1,9 +1,12 @@
 """Traces by rule, from passages written here."""
 
 import json
+import re
 
 import pytest
+from conftest import tiny
 from small_index import indexes, refusal, section_of
+from small_qwen import tokenizer
 
 from igpo import schema, warmup
 from igpo.model import load_tokenizer
@@ -80,12 +83,32 @@ def test_learning_rate_rises_and_falls_to_a_fifth():
     assert rates[-1] == pytest.approx(0.2)
 
 
-def test_questions_of_another_corpus_are_refused(base_model, tmp_path, tmp_path_factory, capsys):
-    _, index, _ = indexes(tmp_path_factory)
+def stage_words(folder, policy, index, corpus_sha256: str) -> list:
+    """The stage's command line over one question of the small corpus, said to be made from another or not."""
     row = question("In which year did Herman Melville die?", "1891", ["melville"])
     row |= {"benchmark": "vitalqa", "split": "train", "hops": 1, "type": "t"}
-    meta = {"corpus_sha256": "of another"}
-    tables.write([row], schema.QUESTIONS, tmp_path / "q.parquet", schema.QUESTIONS_KEY, meta)
-    words = ["--policy", base_model, "--questions", tmp_path / "q.parquet", "--index", index]
-    words += ["--config", json.dumps(section_of("warmup")), "--out", tmp_path / "out"]
+    meta = {"corpus_sha256": corpus_sha256}
+    tables.write([row], schema.QUESTIONS, folder / "q.parquet", schema.QUESTIONS_KEY, meta)
+    words = ["--policy", policy, "--questions", folder / "q.parquet", "--index", index]
+    return [*words, "--config", json.dumps(section_of("warmup", traces=1)), "--out", folder / "out"]
+
+
+def test_questions_of_another_corpus_are_refused(base_model, tmp_path, tmp_path_factory, capsys):
+    _, index, _ = indexes(tmp_path_factory)
+    words = stage_words(tmp_path, base_model, index, "of another")
     assert "made from corpus of another" in refusal(capsys, warmup.main, *words)
+
+
+def test_a_trace_beyond_the_context_is_one_line_that_names_its_question(tmp_path, tmp_path_factory, capsys):
+    corpus, index, _ = indexes(tmp_path_factory)
+    policy = tiny("qwen2", len(tokenizer()))
+    policy.config.max_position_embeddings = 128
+    policy.save_pretrained(tmp_path / "policy")
+    tokenizer().save_pretrained(tmp_path / "policy")
+    words = stage_words(tmp_path, tmp_path / "policy", index, tables.footer(corpus, "corpus_sha256"))
+    said = refusal(capsys, warmup.main, *words)
+    assert re.search(
+        r"question 'q': its trace of \d+ tokens exceeds the context of 128 tokens of .*: lower", said
+    )
+    assert "warmup.k or warmup.passage_chars" in said
+    assert not (tmp_path / "out").exists()
