@@ -1,0 +1,93 @@
+"""Training on packed trees beside padded batches with full logits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import page, plain, update
+from benchmarks.measure import alternate, matmul, matmul_flops, ratios
+from benchmarks.sizes import Size
+from benchmarks.workload import rollouts
+from igpo import train
+from igpo.loss import Columns
+from igpo.model import load, load_tokenizer
+from igpo.packing import pack
+from igpo.tree_pass import logprobs
+from retrieval.encoder import compute_dtype
+
+
+def training(folder: Path, size: Size) -> list[page.Row]:
+    """Gradients of a batch: packed, and padded with full logits."""
+    tokenizer = load_tokenizer(folder)
+    tree, sdpa = (load(folder, torch.float32, kind).train() for kind in ("tree", "sdpa"))
+    batches = {
+        name: update.training_groups(tree, rollouts(shape, tokenizer), tokenizer)
+        for name, shape in (("equal", size.pair), ("ragged", size.ragged))
+    }
+    equal, ragged = batches["equal"], batches["ragged"]
+
+    def ours(trees: Any) -> Callable[[], object]:
+        return lambda: (tree.zero_grad(), train.accumulate(tree, trees, update.PARAMS))
+
+    def padded(trees: Any) -> Callable[[], object]:
+        return lambda: (sdpa.zero_grad(), plain.padded_gradient(sdpa, trees, 2, update.PARAMS))
+
+    seconds = alternate(
+        {
+            "matmul": matmul(compute_dtype()),
+            "ours": ours(equal[0]),
+            "padded": padded(equal[1][:1]),
+            "ours, ragged": ours(ragged[0]),
+            "padded, ragged": padded(ragged[1]),
+        },
+        size.repeats,
+    )
+
+    def rates(trees: Any, name: str) -> list[float]:
+        """Trajectory tokens per second: prompts count once per trajectory, padding never."""
+        total = sum(len(segment.ids) for group in trees for segment in group.segments)
+        return [total / value for value in seconds[name]]
+
+    one, two = rates(equal[1], "ours"), rates(equal[1][:1], "padded")
+    peak = [matmul_flops() / value for value in seconds["matmul"]]
+    flops = sum(update.training_flops(tree, pack(group.segments)) for group in equal[0])
+    precision = str(compute_dtype()).removeprefix("torch.")
+    return [
+        page.Row(
+            "training tokens/s, all of 10 turns: ours / batch with full logits", "≥ 2.5", ratios(one, two)
+        ),
+        page.Row(
+            "training tokens/s, of 6 and 2 turns: ours / padded batch with full logits",
+            "≥ 2.5",
+            ratios(rates(ragged[1], "ours, ragged"), rates(ragged[1], "padded, ragged")),
+        ),
+        page.Row("training tokens/s, all of 10 turns: ours", None, one),
+        page.Row(
+            f"training FLOP rate / {precision} matmul peak",
+            "≥ 0.5",
+            ratios([flops / s for s in seconds["ours"]], peak),
+        ),
+        page.Row(f"{precision} matmul peak, GFLOP/s", None, [value / 1e9 for value in peak]),
+        page.Row(
+            "fp32 gradient of the whole model, packed / one by one, relative difference",
+            "≤ 1e-6",
+            [gradient_difference(tree, sdpa, size, tokenizer)],
+        ),
+    ]
+
+
+def gradient_difference(tree: Any, sdpa: Any, size: Size, tokenizer: Any) -> float:
+    """|packed - plain| / |plain| of the fp32 gradients of sum(advantage * log-probability)."""
+    trees, single = update.training_groups(tree, rollouts(size.small, tokenizer), tokenizer)
+    tree.zero_grad()
+    sdpa.zero_grad()
+    for group in trees:
+        (logprobs(tree, pack(group.segments)) * Columns(*group.columns).advantages).sum().backward()
+    for group in single:
+        (plain.logprobs(sdpa, group.segments) * Columns(*group.columns).advantages).sum().backward()
+    both = zip(tree.parameters(), sdpa.parameters(), strict=True)
+    pairs = [(a.grad.double(), b.grad.double()) for a, b in both]
+    difference = sum(float((a - b).square().sum()) for a, b in pairs)
+    return (difference / sum(float(b.square().sum()) for _, b in pairs)) ** 0.5
