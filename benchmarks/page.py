@@ -13,10 +13,13 @@ HEAD = """\
 
 SmolLM2-135M, article text; prompt of 300 tokens, turns of 60 policy and 250 observation tokens. Median of \
 {repeats} alternating repeats (minimum–maximum); ratios are taken within a repeat. A pack holds two \
-trajectories of ten turns, so a group of eight is four such packs and costs four times as much; one pass per \
-turn is timed on one of the two and counted twice. All sides run with the settings of glibc's allocator that \
-the pipeline's stages have (`igpo/allocator.py`). Memory is the peak of a whole process. Written by \
-`python -m benchmarks.performance`.
+trajectories of ten turns, so a group of eight is four such packs and costs four times as much; one pass \
+per turn is timed on one of the two and counted twice. Scoring without and with information gain runs in \
+pairs, the order changing from pair to pair; the time that information gain adds is the median of the \
+pairs' differences, by which the median of one pass per turn is divided, with the 95 % bootstrap interval \
+of this quotient in brackets (inf: no added time in the median). Its share of an iteration is made alike. \
+All sides run with the settings of glibc's allocator that the pipeline's stages have (`igpo/allocator.py`). \
+Memory is the peak of a whole process. Written by `python -m benchmarks.performance`.
 
 Rollouts have the default experiment's warm start, training questions and BM25 index, opened in the same \
 process; vLLM's own generation samples as many tokens after each prompt, without seeds or log-probabilities. \

@@ -10,6 +10,7 @@ class Size:
     """How much a run measures. `pair`: the trajectories of one pack, of which a group of 8 has four."""
 
     repeats: int
+    pairs: int  # in a repeat: scoring without and with information gain, whose difference is small
     pair: Shape
     ragged: Shape
     small: Shape
@@ -24,6 +25,7 @@ class Size:
 SIZES = {
     "full": Size(
         repeats=3,
+        pairs=3,
         pair=Shape((10, 10)),
         ragged=Shape((6, 2)),
         small=Shape((2, 3), 100),
@@ -36,6 +38,7 @@ SIZES = {
     ),
     "small": Size(
         repeats=1,
+        pairs=2,
         pair=Shape((2, 2), 40, 20, 30),
         ragged=Shape((3, 1), 40, 20, 30),
         small=Shape((1, 2), 40, 20, 30),
