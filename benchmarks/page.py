@@ -19,7 +19,8 @@ pairs, the order changing from pair to pair; the time that information gain adds
 pairs' differences, by which the median of one pass per turn is divided, with the 95 % bootstrap interval \
 of this quotient in brackets (inf: no added time in the median). Its share of an iteration is made alike. \
 All sides run with the settings of glibc's allocator that the pipeline's stages have (`igpo/allocator.py`). \
-Memory is the peak of a whole process. Written by `python -m benchmarks.performance`.
+Memory is the peak of a whole process; in training that of a second update, beside AdamW's state. Written \
+by `python -m benchmarks.performance`.
 
 Rollouts have the default experiment's warm start, training questions and BM25 index, opened in the same \
 process; vLLM's own generation samples as many tokens after each prompt, without seeds or log-probabilities. \
