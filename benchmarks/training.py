@@ -9,7 +9,7 @@ import torch
 from benchmarks import page, plain, update
 from benchmarks.measure import alternate, matmul, matmul_flops, ratios
 from benchmarks.sizes import Size
-from benchmarks.workload import rollouts
+from benchmarks.workload import Shape, rollouts
 from igpo import train
 from igpo.loss import Columns
 from igpo.model import load, load_tokenizer
@@ -22,11 +22,10 @@ def training(folder: Path, size: Size) -> list[page.Row]:
     """Gradients of a batch: packed, and padded with full logits."""
     tokenizer = load_tokenizer(folder)
     tree, sdpa = (load(folder, torch.float32, kind).train() for kind in ("tree", "sdpa"))
-    batches = {
-        name: update.training_groups(tree, rollouts(shape, tokenizer), tokenizer)
-        for name, shape in (("equal", size.pair), ("ragged", size.ragged))
-    }
-    equal, ragged = batches["equal"], batches["ragged"]
+    equal, ragged = (
+        update.training_groups(tree, rollouts(shape, tokenizer), tokenizer)
+        for shape in (size.pair, size.ragged)
+    )
 
     def ours(trees: Any) -> Callable[[], object]:
         return lambda: (tree.zero_grad(), train.accumulate(tree, trees, update.PARAMS))
@@ -38,32 +37,27 @@ def training(folder: Path, size: Size) -> list[page.Row]:
         {
             "matmul": matmul(compute_dtype()),
             "ours": ours(equal[0]),
-            "padded": padded(equal[1][:1]),
+            "padded": padded(equal[1]),
             "ours, ragged": ours(ragged[0]),
             "padded, ragged": padded(ragged[1]),
         },
         size.repeats,
     )
 
-    def rates(trees: Any, name: str) -> list[float]:
-        """Trajectory tokens per second: prompts count once per trajectory, padding never."""
-        total = sum(len(segment.ids) for group in trees for segment in group.segments)
-        return [total / value for value in seconds[name]]
+    def compared(shape: Shape, which: str) -> page.Row:
+        what = f"training tokens/s, {turns(shape)}: ours / padded with full logits, two at a time"
+        return page.Row(what, "≥ 2.5", ratios(seconds[f"padded{which}"], seconds[f"ours{which}"]))
 
-    one, two = rates(equal[1], "ours"), rates(equal[1][:1], "padded")
+    total = sum(len(s.ids) for group in equal[1] for s in group.segments)  # a prompt for each trajectory
     peak = [matmul_flops() / value for value in seconds["matmul"]]
     flops = sum(update.training_flops(tree, pack(group.segments)) for group in equal[0])
     precision = str(compute_dtype()).removeprefix("torch.")
     return [
+        compared(size.pair, ""),
+        compared(size.ragged, ", ragged"),
         page.Row(
-            "training tokens/s, all of 10 turns: ours / batch with full logits", "≥ 2.5", ratios(one, two)
+            f"training tokens/s, {turns(size.pair)}: ours", None, [total / value for value in seconds["ours"]]
         ),
-        page.Row(
-            "training tokens/s, of 6 and 2 turns: ours / padded batch with full logits",
-            "≥ 2.5",
-            ratios(rates(ragged[1], "ours, ragged"), rates(ragged[1], "padded, ragged")),
-        ),
-        page.Row("training tokens/s, all of 10 turns: ours", None, one),
         page.Row(
             f"training FLOP rate / {precision} matmul peak",
             "≥ 0.5",
@@ -76,6 +70,11 @@ def training(folder: Path, size: Size) -> list[page.Row]:
             [gradient_difference(tree, sdpa, size, tokenizer)],
         ),
     ]
+
+
+def turns(shape: Shape) -> str:
+    """A group's trajectories in words."""
+    return f"trajectories of {', '.join(map(str, shape.turns))} turns"
 
 
 def gradient_difference(tree: Any, sdpa: Any, size: Size, tokenizer: Any) -> float:
