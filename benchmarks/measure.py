@@ -33,6 +33,8 @@ def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str,
         for name in list(sides)[:: -1 if number % 2 else 1]:
             start = time.perf_counter()
             sides[name]()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # a side's kernels may still run
             seconds[name].append(time.perf_counter() - start)
             log.info("repeat %d of %d: %s %.2f s", number + 1, repeats, name, seconds[name][-1])
     return seconds
@@ -77,9 +79,9 @@ def measured(*words: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "peak": int(done.stdout) * 1024 / 1e9}
 
 
-def matmul(dtype: torch.dtype) -> Callable[[], object]:
+def matmul(dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
     """A side that multiplies two matrices four times: `matmul_flops()` operations."""
-    left, right = torch.randn(2, MATMUL, MATMUL).to(dtype)
+    left, right = torch.randn(2, MATMUL, MATMUL).to(device, dtype)
     return lambda: [left @ right for _ in range(4)]
 
 
@@ -110,9 +112,11 @@ class Load:
 
 
 def machine(dtype: torch.dtype) -> str:
-    """Processor, threads, precision and versions in one line."""
+    """Processor or GPU, threads, precision and versions in one line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "processor")
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
     precision = str(dtype).removeprefix("torch.")
     return (
         f"{name.strip()}, {torch.get_num_threads()} threads, passes in {precision}, "

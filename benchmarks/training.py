@@ -35,7 +35,7 @@ def training(folder: Path, size: Size) -> list[page.Row]:
 
     seconds = alternate(
         {
-            "matmul": matmul(compute_dtype()),
+            "matmul": matmul(compute_dtype(), tree.device),
             "ours": ours(equal[0]),
             "padded": padded(equal[1]),
             "ours, ragged": ours(ragged[0]),
@@ -83,9 +83,11 @@ def gradient_difference(tree: Any, sdpa: Any, size: Size, tokenizer: Any) -> flo
     tree.zero_grad()
     sdpa.zero_grad()
     for group in trees:
-        (logprobs(tree, pack(group.segments)) * Columns(*group.columns).advantages).sum().backward()
+        advantages = Columns(*group.columns.to(tree.device)).advantages
+        (logprobs(tree, pack(group.segments, tree.device)) * advantages).sum().backward()
     for group in single:
-        (plain.logprobs(sdpa, group.segments) * Columns(*group.columns).advantages).sum().backward()
+        advantages = Columns(*group.columns.to(sdpa.device)).advantages
+        (plain.logprobs(sdpa, group.segments) * advantages).sum().backward()
     both = zip(tree.parameters(), sdpa.parameters(), strict=True)
     pairs = [(a.grad.double(), b.grad.double()) for a, b in both]
     difference = sum(float((a - b).square().sum()) for a, b in pairs)
