@@ -1,8 +1,10 @@
 """Repeated, alternating measurements, and what else the machine did meanwhile."""
 
 import logging
+import math
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 import torch
 
 log = logging.getLogger("igpo")
+RESAMPLES = 2000  # of a bootstrap interval
 MATMUL = 2048  # rows and columns of the matrices whose product is the peak
 # A process's peak counts what its parent held when it was started: this one holds little.
 STARTER = """
@@ -24,12 +27,14 @@ sys.exit(code)
 
 
 def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every side in every repeat, the sides in turn."""
+    """Seconds of every side in every repeat, the sides in turn; every second repeat backwards (ABBA)."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(repeats):
-        for name, side in sides.items():
+        for name in list(sides)[:: -1 if number % 2 else 1]:
             start = time.perf_counter()
-            side()
+            sides[name]()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # a side's kernels may still run
             seconds[name].append(time.perf_counter() - start)
             log.info("repeat %d of %d: %s %.2f s", number + 1, repeats, name, seconds[name][-1])
     return seconds
@@ -38,6 +43,24 @@ def alternate(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str,
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     """Quotient of each repeat."""
     return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def median_quotient(whole: Sequence[float], added: Sequence[float]) -> list[float]:
+    """Median of `whole` / median of `added`, between the ends of its 95 % bootstrap interval.
+
+    Infinite where the median of what was added isn't above zero: it then vanishes in the noise.
+    """
+
+    def quotient(above: Sequence[float], below: Sequence[float]) -> float:
+        middle = statistics.median(below)
+        return statistics.median(above) / middle if middle > 0 else math.inf
+
+    draw = random.Random(0)
+    drawn = sorted(
+        quotient(*(draw.choices(values, k=len(values)) for values in (whole, added)))
+        for _ in range(RESAMPLES)
+    )
+    return [drawn[RESAMPLES // 40], quotient(whole, added), drawn[-RESAMPLES // 40]]
 
 
 def spread(values: Sequence[float], form: str = ".3g") -> str:
@@ -56,9 +79,9 @@ def measured(*words: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "peak": int(done.stdout) * 1024 / 1e9}
 
 
-def matmul(dtype: torch.dtype) -> Callable[[], object]:
+def matmul(dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
     """A side that multiplies two matrices four times: `matmul_flops()` operations."""
-    left, right = torch.randn(2, MATMUL, MATMUL).to(dtype)
+    left, right = torch.randn(2, MATMUL, MATMUL).to(device, dtype)
     return lambda: [left @ right for _ in range(4)]
 
 
@@ -89,9 +112,11 @@ class Load:
 
 
 def machine(dtype: torch.dtype) -> str:
-    """Processor, threads, precision and versions in one line."""
+    """Processor or GPU, threads, precision and versions in one line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "processor")
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
     precision = str(dtype).removeprefix("torch.")
     return (
         f"{name.strip()}, {torch.get_num_threads()} threads, passes in {precision}, "

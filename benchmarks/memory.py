@@ -1,6 +1,8 @@
-"""One scoring pass or one update of a long group, for a look at its process's memory.
+"""One scoring pass or two updates of a long group, for a look at its process's memory.
 
-python -m benchmarks.memory --model DIR --work scoring|training --group 8
+    python -m benchmarks.memory --model DIR --work scoring|training --group 8
+
+The first update, on one trajectory, makes AdamW's state, which the second one's passes then have beside them.
 """
 
 import argparse
@@ -20,7 +22,7 @@ TRAINING = SimpleNamespace(**vars(update.PARAMS) | {"batch_tokens": 4096, "check
 
 
 def main() -> None:
-    """Do the work once."""
+    """Do the work."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,7 +40,8 @@ def main() -> None:
         torch.manual_seed(0)
         model, optimiser = train.open_training(args.model, TRAINING)
         _, single = update.training_groups(model, rows, tokenizer)
-        train.update(model, optimiser, single, TRAINING)
+        for batch in (single[:1], single):
+            train.update(model, optimiser, batch, TRAINING)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,18 @@ HEAD = """\
 # What the method costs
 
 SmolLM2-135M, article text; prompt of 300 tokens, turns of 60 policy and 250 observation tokens. Median of \
-{repeats} alternating repeats (minimum–maximum); ratios are taken within a repeat. A pack holds two \
-trajectories of ten turns, so a group of eight is four such packs and costs four times as much; one pass per \
-turn is timed on one of the two and counted twice. Memory is the peak of a whole process. Written by \
+{repeats} alternating repeats (minimum–maximum); ratios are taken within a repeat. All sides run with the \
+settings of glibc's allocator that the pipeline's stages have (`igpo/allocator.py`). Memory is the peak of a \
+whole process, in training that of a second update, beside AdamW's state. Written by \
 `python -m benchmarks.performance`.
+
+A pack holds two trajectories of ten turns, so a group of eight is four such packs and costs four times as \
+much; one pass per turn is timed on one of the two and counted twice. Scoring without and with information \
+gain runs in pairs, the order changing from pair to pair. The time that information gain adds is the median \
+of the pairs' differences; the median of one pass per turn is divided by it, and in brackets stands the 95 % \
+bootstrap interval of this quotient (inf: no added time in the median). Its share of an iteration is made \
+alike. Training's plain side takes a group's trajectories two at a time, in the order of samples, padded to \
+the longer one; tokens/s are those of whole trajectories on both sides, padding not counted.
 
 Rollouts have the default experiment's warm start, training questions and BM25 index, opened in the same \
 process; vLLM's own generation samples as many tokens after each prompt, without seeds or log-probabilities. \

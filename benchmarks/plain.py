@@ -29,7 +29,7 @@ def gold_by_turn(
     for row in rows[:-1]:
         context += row["policy_ids"] + row["observation_ids"]
         start = time.perf_counter()
-        output = model(torch.tensor([context + ids]), logits_to_keep=len(ids) + 1)
+        output = model(torch.tensor([context + ids], device=model.device), logits_to_keep=len(ids) + 1)
         logprobs = output.logits[0].double().log_softmax(-1)  # in fp32 its sums are off by 1e-5 on a CPU
         means.append(sum(float(logprobs[i, ids[i]]) for i in wanted) / len(wanted))
         seconds.append(time.perf_counter() - start)
@@ -38,15 +38,15 @@ def gold_by_turn(
 
 def logprobs(model: Any, segments: list[Segment]) -> torch.Tensor:
     """Log-probabilities of a trajectory's policy tokens (M,), full logits; segments from prompt to end."""
-    ids = torch.tensor([token for segment in segments for token in segment.ids])
-    rows = torch.tensor(segments[-1].wanted) + len(ids) - len(segments[-1].ids)
+    ids = torch.tensor([token for segment in segments for token in segment.ids], device=model.device)
+    rows = torch.tensor(segments[-1].wanted, device=model.device) + len(ids) - len(segments[-1].ids)
     # log_softmax in fp32 would put 5e-5 of relative error into the gradient on a CPU.
     return model(ids[None]).logits[0].double().log_softmax(-1)[rows - 1, ids[rows]]
 
 
-def padded(sequences: Sequence[Sequence[int]], side: str) -> dict[str, torch.Tensor]:
+def padded(sequences: Sequence[Sequence[int]], side: str, device: torch.device) -> dict[str, torch.Tensor]:
     """Token ids and attention mask of sequences, padded on one side to the longest."""
-    ids = [torch.tensor(sequence) for sequence in sequences]
+    ids = [torch.tensor(sequence, device=device) for sequence in sequences]
     mask = [torch.ones_like(sequence) for sequence in ids]
     names = {"input_ids": ids, "attention_mask": mask}
     return {name: pad_sequence(part, batch_first=True, padding_side=side) for name, part in names.items()}
@@ -54,7 +54,7 @@ def padded(sequences: Sequence[Sequence[int]], side: str) -> dict[str, torch.Ten
 
 def padded_logprobs(model: Any, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """Log-probabilities of all tokens but the first, (sequences, longest - 1), full logits."""
-    batch = padded(sequences, "right")
+    batch = padded(sequences, "right", model.device)
     logits = model(**batch).logits[:, :-1].float()
     return logits.log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])[..., 0]
 
@@ -81,9 +81,10 @@ def padded_gradient(
         losses = []
         for number, group in enumerate(part):
             first = sum(len(segment.ids) for segment in group.segments[:-1])
-            chosen = logprobs[number, torch.tensor(group.segments[-1].wanted) + first - 1]
-            columns = Columns(*group.columns)
-            losses.append((policy_loss(chosen, columns, group.spans, params).loss * columns.weights).sum())
+            wanted = torch.tensor(group.segments[-1].wanted, device=model.device)
+            columns, spans = Columns(*group.columns.to(model.device)), group.spans.to(model.device)
+            chosen = logprobs[number, wanted + first - 1]
+            losses.append((policy_loss(chosen, columns, spans, params).loss * columns.weights).sum())
         torch.stack(losses).sum().backward()
 
 
@@ -109,7 +110,7 @@ class Generate:
         self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
     ) -> list[Generation]:
         """Continue every prompt by at most `max_new` tokens, up to the end of the turn."""
-        batch = padded([request.prompt for request in requests], "left")
+        batch = padded([request.prompt for request in requests], "left", self.model.device)
         output = self.model.generate(
             **batch,
             max_new_tokens=max_new,

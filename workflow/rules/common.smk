@@ -13,8 +13,6 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["IGPO_DIE_WITH_PARENT"] = "1"
 os.environ["TQDM_DISABLE"] = "1"  # logs are read as files
-# glibc would hand large tensors back to the kernel and fault every page in again: a fifth of a training step.
-os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 # Held while this process lives, so that `make` clears a killed run's lock and no other.
@@ -24,8 +22,11 @@ with contextlib.suppress(BlockingIOError):
     fcntl.flock(ALIVE, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 from igpo import experiment, protocols, published
+from igpo.allocator import MALLOC
 from igpo.methods import WITH_CRITIC
 from retrieval.stage import UserError, apply_arm, gpu_devices, merge, numbers, read_params
+
+os.environ |= MALLOC
 
 # `config` holds what --configfile and --config gave. One line and exit code 2 for what a user can mend;
 # os._exit, since Snakemake would wrap SystemExit of an included file in a traceback.
