@@ -117,10 +117,10 @@ def _attention(
         raise ValueError("tree attention needs the blocks of a pack")
     if softcap is not None or s_aux is not None:
         raise UserError("token trees can't express attention with capped logits or sinks; use another model")
-    dtype = query.dtype
-    if query.requires_grad and query.device.type == "cpu":
-        # The backward pass of SDPA in bf16 is slow on a CPU.
-        query, key, value = query.float(), key.float(), value.float()
+    dtype = value.dtype  # under autocast rotation leaves queries and keys in fp32
+    # The backward pass of SDPA in bf16 is slow on a CPU.
+    kind = torch.float32 if query.requires_grad and query.device.type == "cpu" else dtype
+    query, key, value = query.to(kind), key.to(kind), value.to(kind)
     with torch.autocast(query.device.type, enabled=False):
         if isinstance(blocks, list):
             mixed: Any = _Attention.apply(query, key, value, scaling, blocks)

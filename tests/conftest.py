@@ -55,6 +55,14 @@ def tiny_model(request) -> torch.nn.Module:
     return tiny(request.param)
 
 
+@pytest.fixture
+def fp32_passes(monkeypatch) -> None:
+    """Stages of this process make their passes in fp32 on any machine."""
+    from igpo import train
+
+    monkeypatch.setattr(train, "compute_dtype", lambda: torch.float32)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Path, Path, Path]:
     """Corpus table, BM25 folder, dense folder of the small corpus."""

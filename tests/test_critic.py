@@ -51,6 +51,7 @@ def test_gae_by_hand():
     assert gae([0.0, -2.0], [0.5, None], 1.0, 1.0) == [-2.5, 0.0]
 
 
+@pytest.mark.usefixtures("fp32_passes")
 def test_a_value_is_the_head_over_the_state_before_the_turn(folder):
     rollouts, _ = scored()
     model = critic.Critic(folder)
@@ -129,6 +130,7 @@ def test_the_stage_values_then_learns_and_goes_on_from_its_files(folder, base_mo
     assert f"2/{STATE}: not a usable training state: exp_avg.value.bias has" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("fp32_passes")
 def test_the_gradient_depends_neither_on_the_token_budget_nor_on_checkpointing(folder):
     rollouts, scores = scored()
     targets = torch.tensor(critic.returns(rollouts, scores, 0.9))

@@ -72,6 +72,17 @@ def test_flex_attention_gives_what_sdpa_gives(tiny_model):
         torch.testing.assert_close(logprobs(tiny_model, packed), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("gradient", [False, True])
+def test_bf16_passes_over_fp32_weights_are_close_to_those_in_fp32(tiny_model, gradient):
+    packed = pack(random_tree(1, 20, [140, 30], 9))
+    with torch.set_grad_enabled(gradient):
+        expected = logprobs(tiny_model, packed)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = logprobs(tiny_model, packed)
+    assert found.dtype is torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+
+
 def test_other_trees_in_the_pack_change_nothing(tiny_model):
     first, second = random_tree(1, 20, [50, 60], 7), random_tree(2, 31, [150], 8)
     with torch.inference_mode():

@@ -60,6 +60,7 @@ def close(left, right, tolerance=2e-6):
         assert (value - right[name]).abs().max() <= tolerance * right[name].abs().max(), name
 
 
+@pytest.mark.usefixtures("fp32_passes")
 @pytest.mark.parametrize(("entropy", "tolerance"), [(0.0, 2e-6), (0.5, 5e-6)])
 def test_the_gradient_equals_one_pass_per_trajectory(tiny_model, entropy, tolerance):
     tables, params = batch(), changed(entropy=entropy)
@@ -67,6 +68,7 @@ def test_the_gradient_equals_one_pass_per_trajectory(tiny_model, entropy, tolera
     close(gradient(tiny_model, groups, params), plain_gradient(tiny_model, *tables, entropy), tolerance)
 
 
+@pytest.mark.usefixtures("fp32_passes")
 @pytest.mark.parametrize("ratio", ["token", "turn", "sequence"])
 def test_the_token_budget_changes_nothing(tiny_model, ratio):
     """Trajectories stay whole, so that ratios of turns and sequences are exact whatever the budget."""
@@ -210,6 +212,7 @@ def on_policy(model: torch.nn.Module) -> list[train.TrainingGroup]:
     return groups
 
 
+@pytest.mark.usefixtures("fp32_passes")
 def test_one_update_per_batch_clips_nothing_and_more_can():
     """Disagreement 15: the first released code makes 16 updates of a batch, so that most of them clip."""
     model = tiny("llama").train()

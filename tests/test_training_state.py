@@ -76,6 +76,7 @@ def test_an_unusable_state_is_one_line_that_names_it(words, policies, tmp_path, 
     assert not (tmp_path / "next").exists()
 
 
+@pytest.mark.usefixtures("fp32_passes")
 @pytest.mark.parametrize("lr", [1e-3, 1e-6])
 def test_updates_across_files_equal_those_of_one_process(tmp_path, lr):
     """To a hundredth of their steps, be they as small as the paper's: only the first moments are rounded."""
