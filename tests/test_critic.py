@@ -77,6 +77,7 @@ def test_returns_are_discounted_and_turns_without_tokens_have_none():
     assert len(critic.returns(rollouts, scores, 0.5)) == 8
 
 
+@pytest.mark.usefixtures("fp32_passes")
 def test_a_critic_learns_what_follows(folder):
     rollouts, scores = scored()
     targets = torch.tensor(critic.returns(rollouts, scores, 0.9))
