@@ -48,7 +48,7 @@ def test_logprobs_are_the_models(engine, prompts, base_model):
         logits = model(torch.tensor([prompts[0] + found.ids])).logits[0].float().log_softmax(-1)
     first = len(prompts[0]) - 1
     expected = [float(logits[first + i, token]) for i, token in enumerate(found.ids)]
-    assert found.logprobs == pytest.approx(expected, abs=0.1 if compute_dtype() is torch.bfloat16 else 1e-3)
+    assert found.logprobs == pytest.approx(expected, abs=0.4 if compute_dtype() is torch.bfloat16 else 1e-3)
 
 
 def test_it_stops_at_the_text_and_at_the_limit(engine, prompts):

