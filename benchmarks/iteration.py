@@ -8,6 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 from benchmarks import plain, update
 from benchmarks.measure import alternate, median_quotient, ratios
 from benchmarks.page import Row
@@ -100,19 +102,18 @@ def iteration_rows(
     rollouts = play(searcher, protocol, **LONG, max_turns=turns, samples=samples)
     rows = [row for trajectory in rollouts(engine) for row in trajectory.rows]
     tokenizer, listed = load_tokenizer(POLICY), schema.trajectories(rows)
-    model = load(POLICY, compute_dtype(), "tree").eval()
+    model = load(POLICY, torch.float32, "tree").eval()
+    plain_model = load(POLICY, compute_dtype(), "sdpa").eval()
     trained, optimiser = train.open_training(POLICY, update.PARAMS)
     packed, single = update.training_groups(model, rows, tokenizer)
 
     def scores(gain: bool) -> None:
-        model.set_attn_implementation("tree")
         update.scored(model, update.scoring_trees(rows, tokenizer, information_gain=gain))
 
     def plain_scores() -> None:
-        model.set_attn_implementation("sdpa")
         for trajectory in listed:
-            plain.gold_by_turn(model, trajectory, forced(tokenizer))
-            plain.old_logprobs(model, trajectory)
+            plain.gold_by_turn(plain_model, trajectory, forced(tokenizer))
+            plain.old_logprobs(plain_model, trajectory)
 
     def trains() -> None:
         trained.set_attn_implementation("tree")
@@ -122,14 +123,10 @@ def iteration_rows(
         trained.set_attn_implementation("sdpa")
         plain.padded_update(trained, optimiser, single, update.PARAMS)
 
-    def plain_rollouts() -> None:
-        model.set_attn_implementation("sdpa")
-        rollouts(plain.Generate(model, tokenizer))
-
     seconds = alternate(
         {
             "rollouts": lambda: (engine.llm.reset_prefix_cache(), rollouts(engine)),
-            "plain rollouts": plain_rollouts,
+            "plain rollouts": lambda: rollouts(plain.Generate(plain_model, tokenizer)),
             "scores": lambda: scores(True),
             "scores without gain": lambda: scores(False),
             "plain scores": plain_scores,

@@ -15,7 +15,6 @@ from benchmarks import update
 from benchmarks.workload import Shape, rollouts
 from igpo import train
 from igpo.model import load, load_tokenizer
-from retrieval.encoder import compute_dtype
 
 TRAJECTORY = Shape(turns=(12,), prompt=304, observation=256)  # 4,096 tokens
 TRAINING = SimpleNamespace(**vars(update.PARAMS) | {"batch_tokens": 4096, "checkpoint": True})
@@ -34,7 +33,7 @@ def main() -> None:
     tokenizer = load_tokenizer(args.model)
     rows = rollouts(shape, tokenizer)
     if args.work == "scoring":
-        model = load(args.model, compute_dtype(), "tree").eval()
+        model = load(args.model, torch.float32, "tree").eval()
         update.scored(model, update.scoring_trees(rows, tokenizer, information_gain=True))
     else:
         torch.manual_seed(0)

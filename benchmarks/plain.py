@@ -12,7 +12,8 @@ from igpo.engine import Generation, Request
 from igpo.loss import Columns, policy_loss
 from igpo.packing import Segment
 from igpo.schema import Rows
-from igpo.train import TrainingGroup, autocast
+from igpo.train import TrainingGroup
+from igpo.tree_pass import autocast
 
 
 @torch.inference_mode()

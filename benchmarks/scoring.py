@@ -20,8 +20,8 @@ from retrieval.encoder import compute_dtype
 
 def scoring(folder: Path, size: Size) -> list[page.Row]:
     """Old log-probabilities alone, with information gain, and one forward pass per turn."""
-    tokenizer, dtype = load_tokenizer(folder), compute_dtype()
-    tree, sdpa = load(folder, dtype, "tree").eval(), load(folder, dtype, "sdpa").eval()
+    tokenizer = load_tokenizer(folder)
+    tree, sdpa = load(folder, torch.float32, "tree").eval(), load(folder, compute_dtype(), "sdpa").eval()
     rows = rollouts(size.pair, tokenizer)
     both = update.scoring_trees(rows, tokenizer, information_gain=True)
     alone = update.scoring_trees(rows, tokenizer, information_gain=False)
@@ -64,8 +64,8 @@ def exactness(folder: Path, rows: Any, tokenizer: Any) -> list[page.Row]:
     turns = len(listed[0][0].branches)
 
     def ours(dtype: torch.dtype) -> list[float]:
-        model = load(folder, dtype, "tree").eval()
-        values = update.scored(model, [trees.tree(group) for group in listed])
+        model = load(folder, torch.float32, "tree").eval()
+        values = update.scored(model, [trees.tree(group) for group in listed], dtype)
         return [sum(part) / len(part) for part in values[-turns:]]
 
     def naive(dtype: torch.dtype) -> list[float]:
@@ -97,7 +97,7 @@ def exactness(folder: Path, rows: Any, tokenizer: Any) -> list[page.Row]:
 def cost(folder: Path, size: Size) -> list[page.Row]:
     """Seconds of scoring with information gain by number of turns, group size and context length."""
     tokenizer = load_tokenizer(folder)
-    model = load(folder, compute_dtype(), "tree").eval()
+    model = load(folder, torch.float32, "tree").eval()
     shapes = {("turns", turns): replace(size.pair, turns=(turns,)) for turns in size.turns}
     shapes |= {
         ("group size, 2 turns", count): replace(size.pair, turns=(2,) * count) for count in size.groups

@@ -11,6 +11,7 @@ from benchmarks.workload import credited, forced
 from igpo import train
 from igpo.packing import Pack, Segment, packs
 from igpo.schema import Rows
+from igpo.tree_pass import autocast
 from igpo.tree_pass import logprobs as tree_logprobs
 from igpo.trees import Scored, cut, force_answers, groups, tree
 from retrieval import stage
@@ -34,12 +35,13 @@ def scoring_trees(rows: Rows, tokenizer: Any, information_gain: bool) -> list[li
 
 
 @torch.inference_mode()
-def scored(model: Any, trees: list[list[Segment]]) -> list[list[float]]:
-    """Log-probabilities of every segment with wanted tokens, in the order of the packs."""
+def scored(model: Any, trees: list[list[Segment]], dtype: torch.dtype | None = None) -> list[list[float]]:
+    """Log-probabilities of every segment with wanted tokens, in the order of the packs; weights are fp32."""
     found = []
     for packed, _ in packs(trees, PARAMS.batch_tokens, model.device, "scored"):
-        parts = zip(packed.segments, packed.split(tree_logprobs(model, packed)), strict=True)
-        found += [part.tolist() for segment, part in parts if segment.wanted]
+        with autocast(model.device.type, dtype):
+            parts = packed.split(tree_logprobs(model, packed))
+        found += [part.tolist() for part in parts if len(part)]
     return found
 
 

@@ -22,9 +22,8 @@ from igpo.methods import NO_SPREAD, discounted
 from igpo.model import STATE, check_finite, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Pack, Segment, depth, packs
 from igpo.schema import Rows, trajectories
-from igpo.train import autocast
 from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument
-from igpo.tree_pass import check_model, states
+from igpo.tree_pass import autocast, check_model, states
 from igpo.trees import Scored, groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import UNREADABLE

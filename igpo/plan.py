@@ -18,6 +18,7 @@ from retrieval.stage import UserError
 
 STATE_BYTES = 8  # per weight: what bfloat16 drops of it (2), AdamW's moments (2 and 4)
 WEIGHT_BYTES = 2  # per weight: bfloat16
+SCORED_BYTES = 4  # per weight: fp32
 TRAINED_BYTES = 16  # per weight in training, in fp32: itself, its gradient, AdamW's two moments
 VECTOR_BYTES = 4  # per dimension: fp32, also of a compressed index while it is built
 TOKEN_BYTES = 16  # per token of a trajectory: its id, three log-probabilities; text is less once compressed
@@ -180,6 +181,7 @@ def memory_lines(numbers: Mapping[str, int], weights: int, gpus: int) -> list[Li
     training = TRAINED_BYTES * weights
     lines = [
         ("of training, without activations", training, f"{gigabytes(training / gpus)} on each of {gpus}"),
+        ("of scoring, likewise", SCORED_BYTES * weights, "on one"),
         ("of rollouts, without cache", WEIGHT_BYTES * weights, ""),
     ]
     if numbers["of them with a critic"]:

@@ -26,7 +26,7 @@ from igpo.packing import Segment, depth, flatten, packs
 from igpo.protocol import Renderer
 from igpo.schema import Rows
 from igpo.step_rewards import STEP_REWARDS, Evidence, Vector, tf_idf
-from igpo.tree_pass import check_context, check_model, logprobs
+from igpo.tree_pass import autocast, check_context, check_model, logprobs
 from igpo.trees import Scored, cut, force_answers, groups, other_observations, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype
@@ -39,13 +39,18 @@ log = logging.getLogger("igpo")
 def run_model(
     folder: Path, trees: list[list[Segment]], tokens: int, dtype: torch.dtype
 ) -> dict[int, list[float]]:
-    """Log-probabilities of every segment's wanted tokens, by `id(segment)`."""
-    model = load(folder, dtype, "tree").eval()
+    """Log-probabilities of every segment's wanted tokens, by `id(segment)`.
+
+    As in training the weights are in fp32, and only products of matrices in `dtype`: with all of it in bf16
+    the first update's ratios would be further from 1.
+    """
+    model = load(folder, torch.float32, "tree").eval()
     check_model(model, max(depth(segment) for segment in flatten(trees)))
     values: dict[int, list[float]] = {}
     for packed, _ in packs(trees, tokens, model.device, "scored"):
-        for segment, part in zip(packed.segments, packed.split(logprobs(model, packed)), strict=True):
-            values[id(segment)] = part.tolist()
+        with autocast(model.device.type, dtype):
+            parts = packed.split(logprobs(model, packed))
+        values |= {id(segment): part.tolist() for segment, part in zip(packed.segments, parts, strict=True)}
     return values
 
 

@@ -25,18 +25,12 @@ from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, depth, packs
 from igpo.schema import Rows, trajectories, turn_key
 from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument
-from igpo.tree_pass import check_model
+from igpo.tree_pass import autocast, check_model
 from igpo.trees import cut, groups, tree
 from retrieval import stage, tables
-from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
-
-
-def autocast(device: str) -> torch.autocast:
-    """bf16 passes over fp32 weights, where the machine is fast at it."""
-    return torch.autocast(device, torch.bfloat16, enabled=compute_dtype() is torch.bfloat16)
 
 
 def open_training(folder: Path, params: SimpleNamespace, longest: int = 0) -> tuple[Any, torch.optim.AdamW]:

@@ -12,6 +12,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from igpo.packing import Block, Pack, Segment, pack
+from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 if TYPE_CHECKING:  # its import takes a while
@@ -138,6 +139,15 @@ def _attention(
 
 AttentionInterface.register("tree", _attention)
 AttentionMaskInterface.register("tree", lambda *args, **kwargs: None)
+
+
+def autocast(device: str, dtype: torch.dtype | None = None) -> torch.autocast:
+    """Passes over fp32 weights with products of matrices in `dtype`; sums and norms stay in fp32.
+
+    Without `dtype`: in bf16, where the machine is fast at it.
+    """
+    chosen = dtype or compute_dtype()
+    return torch.autocast(device, chosen, enabled=chosen is not torch.float32)
 
 
 def check_model(model: Any, longest: int) -> None:

@@ -21,8 +21,7 @@ from igpo.model import context, load, load_tokenizer, save, weights_sha256
 from igpo.packing import packs
 from igpo.protocol import Protocol, Renderer, passage_text
 from igpo.protocols.igpo import call_text
-from igpo.train import autocast
-from igpo.tree_pass import logprobs
+from igpo.tree_pass import autocast, logprobs
 from igpo.trees import groups, tree
 from retrieval import stage, tables
 from retrieval.search import check_corpus, open_searcher

@@ -58,9 +58,9 @@ def tiny_model(request) -> torch.nn.Module:
 @pytest.fixture
 def fp32_passes(monkeypatch) -> None:
     """Stages of this process make their passes in fp32 on any machine."""
-    from igpo import train
+    from igpo import tree_pass
 
-    monkeypatch.setattr(train, "compute_dtype", lambda: torch.float32)
+    monkeypatch.setattr(tree_pass, "compute_dtype", lambda: torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from small_qwen import tokenizer
 
 from igpo import schema, score
 from igpo.model import load, load_tokenizer
-from igpo.packing import depth
+from igpo.packing import depth, packs
 from igpo.protocol import Renderer
 from igpo.protocols import prepare
 from igpo.step_rewards import Evidence
+from igpo.tree_pass import autocast, logprobs
 from igpo.trees import other_observations
 from retrieval import tables
 from retrieval.stage import UserError
@@ -287,6 +288,19 @@ def test_naive_passes_give_the_same(base_model, renderer, rows):
     assert naive.keys() == packed.keys()
     for key, values in packed.items():
         assert values == pytest.approx(naive[key], abs=2e-4)
+
+
+def test_a_training_pass_in_bf16_gives_the_same(base_model, renderer, rows):
+    """Otherwise ratios of the first update aren't 1."""
+    groups = score.forced_groups(rows, renderer, QUESTIONS, PARAMS)
+    trees = [score.tree(group, branches=False) for group in groups]
+    values = score.run_model(base_model, trees, 4096, torch.bfloat16)
+    model = load(base_model, torch.float32, "tree").train()
+    ((packed, _),) = packs(trees, 4096, "cpu", "trained on")
+    with autocast("cpu", torch.bfloat16):
+        parts = packed.split(logprobs(model, packed))
+    for segment, part in zip(packed.segments, parts, strict=True):
+        assert values[id(segment)] == pytest.approx(part.tolist(), abs=1e-6)
 
 
 def stage_words(folder: Path, policy: Path, reference: Path, rows) -> list[str]:

@@ -16,7 +16,7 @@ from igpo import train
 from igpo.methods import METHODS, Trajectory
 from igpo.model import STATE
 from igpo.packing import packs
-from igpo.tree_pass import logprobs
+from igpo.tree_pass import autocast, logprobs
 from retrieval import tables
 from retrieval.stage import UserError
 
@@ -205,7 +205,7 @@ def on_policy(model: torch.nn.Module) -> list[train.TrainingGroup]:
     """The batch as if `model` had sampled it."""
     groups = train.training_groups(*batch(), PARAMS)
     ((packed, _),) = packs([group.segments for group in groups], PARAMS.batch_tokens, "cpu", "scored")
-    with torch.no_grad(), train.autocast("cpu"):
+    with torch.no_grad(), autocast("cpu"):
         found = logprobs(model, packed)
     for group, part in zip(groups, found.split([len(group.spans) for group in groups]), strict=True):
         group.columns[0] = part
