@@ -7,6 +7,7 @@ A stage is `python -m package.name --config JSON --out …`. Its settings are on
 import argparse
 import ctypes
 import difflib
+import errno
 import fcntl
 import functools
 import json
@@ -25,6 +26,12 @@ import jsonschema
 import yaml
 
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "params.schema.yaml"
+# What keeps a stage from writing, and how to mend it.
+UNWRITABLE = {
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG), "give another path"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give a path where you may write"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, or give a path elsewhere"),
+}
 log = logging.getLogger("igpo")
 
 
@@ -252,7 +259,8 @@ def command(
     """Make a stage's `main(argv)`.
 
     `arguments` adds the stage's files to the parser; `run(args, settings)` (`run(args)` without a
-    section) does the work and returns the summary line. Exit code 2 with one line on UserError.
+    section) does the work and returns the summary line. Exit code 2 with one line on UserError and where
+    the system lets it not write.
     """
 
     def main(argv: list[str] | None = None) -> None:
@@ -281,6 +289,12 @@ def command(
             sys.exit(2)
         except BrokenPipeError:
             sys.exit(0)
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            where = error.filename2 or error.filename or name
+            print(f"error: {where}: {error.strerror}; {UNWRITABLE[error.errno]}", file=sys.stderr)
+            sys.exit(2)
         if summary:
             print(f"{name}: {summary} ({time.monotonic() - start:.1f} s)")
 

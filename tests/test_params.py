@@ -2,6 +2,7 @@
 
 import copy
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from small_index import refusal
 
 from igpo import advantage, experiment, plan, rollout
 from igpo.protocol import Protocol
-from retrieval import stage
+from retrieval import stage, tables
 from retrieval.stage import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -155,6 +156,29 @@ def test_a_stage_names_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys, 
     Path("day.yaml").write_text("rollout: {date: 2025-13-45}\n")
     files = ["--rollouts", "rollouts", "--scores", "scores", "--out", "advantages"]
     assert said in refusal(capsys, advantage.main, *files, *words)
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("folder", "error: folder: Is a directory; give another path"),
+        ("file/advantages", "error: file: File exists; give another path"),
+        ("n" * 300, "File name too long; give another path"),
+        ("/dev/full", "No space left on device; make room"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys, out, said):
+    def run(args):
+        with tables.replacing(args.out) if args.out != Path("/dev/full") else nullcontext(args.out) as path:
+            path.write_text("text")
+
+    run.__module__ = __name__
+    main = stage.command(None, lambda parser: parser.add_argument("--out", type=Path), run, "A stage.")
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").touch()
+    assert said in refusal(capsys, main, "--out", out)
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["file", "folder"]
 
 
 def test_no_arm_is_in_empty_arms():
