@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from igpo import schema
 from igpo.advantage import check_keys, turn_reward
+from igpo.allocator import save_memory
 from igpo.methods import NO_SPREAD, discounted
 from igpo.model import STATE, check_finite, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Pack, Segment, depth, packs
@@ -43,7 +44,7 @@ class Critic(torch.nn.Module):
         super().__init__()
         self.body = load(folder, torch.float32, "tree").train()
         if checkpoint:
-            self.body.gradient_checkpointing_enable({"use_reentrant": False})
+            save_memory(self.body)
         self.value = torch.nn.Linear(self.body.config.hidden_size, 1)
         for weight in self.value.parameters():
             torch.nn.init.zeros_(weight)

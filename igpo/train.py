@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from igpo import distributed, lora, schema
+from igpo.allocator import save_memory
 from igpo.loss import Columns, Terms, policy_loss, token_weights
 from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, depth, packs
@@ -53,7 +54,7 @@ def open_training(folder: Path, params: SimpleNamespace, longest: int = 0) -> tu
     if params.lora:
         lora.restore(model, state)
     if params.checkpoint:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        save_memory(model)
     distributed.shard(model)
     return model, open_optimiser(model, state, params)
 
