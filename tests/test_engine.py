@@ -14,7 +14,6 @@ from igpo import rollout, schema
 from igpo.engine import Request, TransformersEngine, VllmEngine, open_engine
 from igpo.model import load, load_tokenizer
 from retrieval import tables
-from retrieval.encoder import compute_dtype
 from retrieval.stage import UserError
 
 pytestmark = pytest.mark.slow
@@ -41,14 +40,16 @@ def test_a_sequence_does_not_depend_on_its_batch(engine, prompts):
     assert engine.generate([Request(prompts[0], 9)], 12, 1.0)[0].ids != together[0].ids
 
 
-def test_logprobs_are_the_models(engine, prompts, base_model):
-    found = engine.generate([Request(prompts[0], 1)], 8, 1.0)[0]
-    model = load(base_model, compute_dtype(), "eager").eval()
+@pytest.mark.parametrize("kind", [VllmEngine, TransformersEngine])
+def test_logprobs_are_the_models(kind, prompts, base_model, monkeypatch):
+    monkeypatch.setattr("igpo.engine.compute_dtype", lambda: torch.float32)
+    found = kind(base_model, 256).generate([Request(prompts[0], 1)], 8, 1.0)[0]
+    model = load(base_model, torch.float32, "eager").eval()
     with torch.inference_mode():
         logits = model(torch.tensor([prompts[0] + found.ids])).logits[0].float().log_softmax(-1)
     first = len(prompts[0]) - 1
     expected = [float(logits[first + i, token]) for i, token in enumerate(found.ids)]
-    assert found.logprobs == pytest.approx(expected, abs=0.4 if compute_dtype() is torch.bfloat16 else 1e-3)
+    assert found.logprobs == pytest.approx(expected, abs=1e-3)
 
 
 def test_it_stops_at_the_text_and_at_the_limit(engine, prompts):

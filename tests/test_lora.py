@@ -12,6 +12,7 @@ from igpo import train
 from igpo.model import STATE, load
 from igpo.packing import Segment, pack
 from igpo.tree_pass import logprobs
+from retrieval.encoder import compute_dtype
 
 RANK, LR = 4, 1e-2
 
@@ -79,8 +80,10 @@ def test_the_rank_stays_the_same(words, first, tmp_path, capsys, other):
 
 @pytest.mark.slow
 def test_two_processes_make_the_update_of_one(words, first, tmp_path):
-    """On average: AdamW's first step is a whole one even where a gradient's terms cancel but for rounding."""
+    """In bf16 on average: AdamW's first step is a whole one even where a gradient is rounding alone."""
     two = trained(words, tmp_path / "two", processes=2)
     expected = load_file(first / STATE)
     for name, value in load_file(two / STATE).items():
+        if compute_dtype() is torch.float32:
+            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=LR / 50)
         assert (value - expected[name]).abs().mean() <= expected[name].abs().mean() / 100, name
