@@ -4,6 +4,7 @@
 """
 
 import argparse
+import functools
 import hashlib
 import logging
 import tempfile
@@ -155,6 +156,14 @@ def _source(name: str) -> tuple[Path | str, dict[str, Any]]:
     return package_file(package, file).parent, {"gguf_file": file}
 
 
+def parse_once() -> None:
+    """Let transformers parse a GGUF file once: by itself it does for tokenizer, settings and weights each."""
+    import gguf
+
+    for name in ("GGUFReader", "get_tensor_name_map"):
+        setattr(gguf, name, functools.cache(getattr(gguf, name)))
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--source", help="smollm2, a model folder, or a Hugging Face id in the local cache")
@@ -169,6 +178,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     where, packed = _source(name)
     unpack = {"quantization_config": GgufConfig(dequantize=True)} if packed else {}
     log.info("loading %s", name)
+    if packed:
+        parse_once()
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **packed)
         model = read_model(where, dtype=torch.bfloat16, **packed, **unpack)

@@ -8,7 +8,7 @@ import numpy as np
 
 from retrieval.bm25 import Ranking
 from retrieval.encode import encode_parts, part_sizes
-from retrieval.encoder import compute_dtype, encoder_folder, fingerprint, open_encoder
+from retrieval.encoder import encoder_folder, fingerprint, open_encoder
 from retrieval.factory import blank_index, plain, training_step
 from retrieval.passages import Passages
 from retrieval.stage import UserError
@@ -49,7 +49,7 @@ def write_flat(empty: faiss.IndexFlat, parts: Sequence[Path], rows: int, path: P
 
 def build(passages: Passages, work: Path, settings: dict, vectors: Sequence[Path] | None) -> None:
     """Build `work`/made/dense.faiss from parts of vectors; None: encode them to `work`/vectors."""
-    encoder = open_encoder(settings, compute_dtype())
+    encoder = open_encoder(settings)
     rows = range(len(passages))
     index = blank_index(settings["faiss"], encoder.dimension, list(part_sizes(rows).values()))
     texts = (f"{title}\n{text}" for _, title, text in passages)

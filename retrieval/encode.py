@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval import stage, tables
-from retrieval.encoder import Encoder, compute_dtype, encoder_folder, fingerprint, open_encoder
+from retrieval.encoder import Encoder, encoder_folder, fingerprint, open_encoder
 from retrieval.factory import blank_index
 from retrieval.index import chosen, digest, finish, workplace
 from retrieval.passages import batches
@@ -140,7 +140,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
         total = pq.read_metadata(args.corpus).num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{args.corpus}: not a readable parquet table: {error}") from None
-    encoder = open_encoder(settings, compute_dtype())
+    encoder = open_encoder(settings)
     blank_index(params.faiss, encoder.dimension, list(part_sizes(range(total)).values()))  # can it be built?
     rows = shard_rows(total, args.shard, params.shards)
     work = workplace(args.out, digest([key, rows.start, rows.stop]))

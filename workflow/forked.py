@@ -9,6 +9,7 @@ reached, stages run plainly.
 
 import contextlib
 import fcntl
+import gc
 import importlib
 import os
 import pickle
@@ -83,6 +84,7 @@ def serve() -> None:
     for name in PRELOADED:
         with contextlib.suppress(ImportError):  # the stage that needs it will say so
             importlib.import_module(name)
+    gc.freeze()  # else every collection, of which vLLM asks for some, walks all that was imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     Path(ADDRESS).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as server:
