@@ -2,7 +2,8 @@
 
 V of a turn is a linear head over the model's last state before the turn's first token. The values are those
 of the critic as it was; then it takes one step towards the turns' discounted returns (squared error, mean
-over turns), which is GAE's target at lambda 1. The first critic is the policy with a head of zeros.
+over turns), which is GAE's target at lambda 1. The first critic is the policy with a head of zeros. Over
+several processes it is sharded as the policy is in training.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from igpo import schema
+from igpo import distributed, schema
 from igpo.advantage import check_keys, turn_reward
 from igpo.allocator import save_memory
 from igpo.methods import NO_SPREAD, discounted
@@ -25,7 +26,7 @@ from igpo.packing import Pack, Segment, depth, packs
 from igpo.schema import Rows, trajectories
 from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument
 from igpo.tree_pass import autocast, check_model, states
-from igpo.trees import Scored, groups, tree
+from igpo.trees import Scored, cut, groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import UNREADABLE
 from retrieval.stage import UserError, one_line
@@ -50,7 +51,12 @@ class Critic(torch.nn.Module):
             torch.nn.init.zeros_(weight)
         if (folder / HEAD).exists():
             self._load_head(folder / HEAD)
-        self.value.to(self.body.device)
+        self.value.to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.body.device
 
     def _load_head(self, path: Path) -> None:
         try:
@@ -64,7 +70,7 @@ class Critic(torch.nn.Module):
 
     def forward(self, packed: Pack) -> torch.Tensor:
         """Values (M,) ahead of a pack's wanted tokens."""
-        with autocast(self.body.device.type):
+        with autocast(self.device.type):
             hidden = states(self.body, packed)
         return self.value(hidden.float())[:, 0]
 
@@ -94,14 +100,25 @@ def returns(rollouts: Rows, scores: Rows, gamma: float) -> list[float]:
 
 
 def learn(critic: Critic, trees: list[list[Segment]], targets: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Add the gradient of 1/2 mean (V - return)^2 to the weights; returns the values, shape (M,)."""
-    values, rest = [], targets
-    for packed, _ in packs(trees, tokens, critic.body.device, "valued"):
+    """Add the gradient of 1/2 mean (V - return)^2 to the weights; returns the values, shape (M,).
+
+    Of several processes each takes a share of the trees, and all have the values.
+    """
+    sizes = [sum(len(segment.wanted) for segment in segments) for segments in trees]
+    parts = targets.split(sizes)
+    numbers, idle = distributed.share(trees, tokens)
+    values: dict[int, torch.Tensor] = {}
+    rest = iter(numbers)
+    for packed, count in packs([trees[i] for i in numbers], tokens, critic.device, "valued"):
+        mine = list(itertools.islice(rest, count))
         found = critic(packed)
-        wanted, rest = rest[: len(found)].to(found), rest[len(found) :]
+        wanted = torch.cat([parts[i] for i in mine]).to(found)
         (0.5 * (found - wanted).square().sum() / len(targets)).backward()
-        values.append(found.detach().cpu())
-    return torch.cat(values)
+        values |= zip(mine, found.detach().cpu().split([sizes[i] for i in mine]), strict=True)
+    for _ in range(idle):
+        distributed.idle_pass(critic)
+    shared = {number: value for share in distributed.gathered(values) for number, value in share.items()}
+    return torch.cat([shared[number] for number in range(len(trees))])
 
 
 def fit(values: torch.Tensor, targets: torch.Tensor) -> dict[str, float | None]:
@@ -114,6 +131,23 @@ def fit(values: torch.Tensor, targets: torch.Tensor) -> dict[str, float | None]:
         "value_loss": error / 2,
         "explained_variance": 1 - error / variance if variance > NO_SPREAD else None,
     }
+
+
+def next_critic(critic: Critic, folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Body and value head, whole and rounded to bf16; `folder` is that of the critic's own model.
+
+    Of several processes the first has them, and all must call it.
+    """
+    head = distributed.whole_weights(critic.value)
+    head = {name: weight.bfloat16().float() for name, weight in head.items()}
+    if not distributed.is_sharded(critic):
+        return critic.body.bfloat16(), head
+    weights = distributed.whole_weights(critic.body)
+    if not distributed.is_first():
+        return None, head
+    body = load(folder, torch.bfloat16, "tree")
+    body.load_state_dict(weights, strict=False)  # tied weights have one name here
+    return body, head
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,14 +165,15 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = tables.read(args.scores, schema.SCORES).to_pylist()
     targets = torch.tensor(returns(rollouts, scores, params.gamma))
-    trees = [value_tree(group) for group in groups(rollouts)]
+    trees = [value_tree(group) for group in cut(groups(rollouts), params.batch_tokens)]
     critic = Critic(args.critic, params.checkpoint)
     check_model(critic.body, max(depth(segment) for segments in trees for segment in segments))
     state = load_state(args.critic / STATE) if (args.critic / HEAD).exists() else {}
     check_state(state, critic, args.critic / STATE)
+    distributed.shard_around(critic, critic.body)
     optimiser = open_optimiser(critic, state, params)
     values = learn(critic, trees, targets, params.batch_tokens)
-    norm = float(torch.nn.utils.clip_grad_norm_(critic.parameters(), params.max_grad_norm))
+    norm = float(distributed.whole(torch.nn.utils.clip_grad_norm_(critic.parameters(), params.max_grad_norm)))
     if not math.isfinite(norm):
         raise UserError(f"the critic's gradient norm is {norm}: lower critic.lr or look at the scores")
     optimiser.step()
@@ -160,7 +195,14 @@ def write(
     optimiser: Any,
     metrics: dict[str, float | None],
 ) -> None:
-    """Write the values, then the next critic with its manifest last."""
+    """Write the values, then the next critic with its manifest last.
+
+    The first process does, and all must call it.
+    """
+    save_state(critic, optimiser, args.out / STATE, empty=args.no_state)
+    body, head = next_critic(critic, args.critic)
+    if not distributed.is_first():
+        return
     found = iter(values.tolist())
     rows = [
         {name: row[name] for name in schema.TURN_KEY} | {"value": next(found) if row["policy_ids"] else None}
@@ -169,18 +211,13 @@ def write(
     ]
     inputs = {name: tables.sha256(getattr(args, name)) for name in ("rollouts", "scores")}
     tables.write(rows, schema.VALUES, args.values, schema.TURN_KEY, inputs)
-    args.out.mkdir(parents=True, exist_ok=True)
-    save_state(critic, optimiser, args.out / STATE, empty=args.no_state)
-    critic.bfloat16()
     with tables.replacing(args.out / HEAD) as temporary:
-        save_file(
-            {name: weight.float().cpu() for name, weight in critic.value.state_dict().items()}, temporary
-        )
+        save_file(head, temporary)
     manifest = {"parents": [weights_sha256(args.critic)], "inputs": inputs, "metrics": metrics}
-    save(critic.body, load_tokenizer(args.critic), args.out, manifest)
+    save(body, load_tokenizer(args.critic), args.out, manifest)
 
 
-main = stage.command("critic", arguments, run, __doc__)
+main = stage.command("critic", arguments, distributed.over_processes("igpo.critic", run), __doc__)
 
 if __name__ == "__main__":
     main()

@@ -103,23 +103,29 @@ def is_first() -> bool:
 
 
 def shard(model: Any) -> None:
-    """Shard a causal language model over the processes, a layer at a time; its call becomes `logprobs`.
+    """Shard a causal language model over the processes; its call becomes `logprobs`."""
+    if is_joined():
+        model.forward = functools.partial(logprobs, model)
+        shard_around(model, model)
 
-    FSDP gathers weights ahead of a module's call, so a pass must enter by the model's.
+
+def shard_around(module: Any, body: Any) -> None:
+    """Shard a module with a causal language model in it over the processes, a layer at a time.
+
+    FSDP gathers weights ahead of a module's call, so a pass must enter by that of `module`.
     """
     if not is_joined():
         return
-    model.forward = functools.partial(logprobs, model)
-    mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
-    for module in (*model.get_decoder().layers, model):
-        fully_shard(module, mesh=mesh)
+    mesh = init_device_mesh(body.device.type, (dist.get_world_size(),))
+    for part in (*body.get_decoder().layers, module):
+        fully_shard(part, mesh=mesh)
         # Gradients are summed, not averaged: the loss has the batch's weights. Gloo has plain sums alone.
-        module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether `shard` found several processes."""
+    """Whether a module that was to be sharded met several processes."""
     return isinstance(model, FSDPModule)
 
 
@@ -129,9 +135,9 @@ def logprobs_of(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor
 
 
 def idle_pass(model: Any) -> None:
-    """Take part in the other processes' pass: a tiny one whose gradient is zero."""
+    """Take part in the other processes' pass of a sharded model: a tiny one whose gradient is zero."""
     packed = pack([Segment([0, 0], wanted=[1])], model.device)
-    (0 * logprobs_of(model, packed)).sum().backward()
+    (0 * model(packed)).sum().backward()
 
 
 def share(trees: list[list[Segment]], tokens: int) -> tuple[list[int], int]:

@@ -174,18 +174,23 @@ def disk_lines(
     ]
 
 
-def memory_lines(numbers: Mapping[str, int], weights: int, gpus: int) -> list[Line]:
-    """GPU memory of the stages that hold the model."""
+def on_each(size: float, gpus: int) -> str:
+    """What a sharded model takes on each GPU."""
+    return f"{gigabytes(size / gpus)} on each of {gpus}"
+
+
+def memory_lines(numbers: Mapping[str, int], weights: int, gpus: Mapping[str, int]) -> list[Line]:
+    """GPU memory of the stages that hold the model, on `gpus` each."""
     if not weights:
         return [("memory", "", "unknown: give --weights N")]
     training = TRAINED_BYTES * weights
     lines = [
-        ("of training, without activations", training, f"{gigabytes(training / gpus)} on each of {gpus}"),
+        ("of training, without activations", training, on_each(training, gpus["train"])),
         ("of scoring, likewise", SCORED_BYTES * weights, "on one"),
         ("of rollouts, without cache", WEIGHT_BYTES * weights, ""),
     ]
     if numbers["of them with a critic"]:
-        lines.insert(1, ("of a critic's training, likewise", training, "on one: critics are not sharded"))
+        lines.insert(1, ("of a critic's training, likewise", training, on_each(training, gpus["critic"])))
     return [(f"memory {name}", gigabytes(size), note) for name, size, note in lines]
 
 
@@ -279,7 +284,7 @@ def run(args: argparse.Namespace) -> str:
     numbers = volume(params, counted(args.root) | sizes, args.tokens)
     weights = int(args.weights or planned_weights(params, args.root))
     passages = int(args.passages or counted_passages(args.root))
-    gpus = dict.fromkeys(MEASURED, 1) | {"train": params["train"]["processes"]}
+    gpus = dict.fromkeys(MEASURED, 1) | {name: params[name]["processes"] for name in ("critic", "train")}
     then = measured.weights_in(args.root / "results/models/base")
     throughput = expected(measured.speeds(args.root), then, weights, gpus) if then and weights else {}
     for name, value in given("--throughput", args.throughput, MEASURED).items():
@@ -287,7 +292,7 @@ def run(args: argparse.Namespace) -> str:
     lines = [
         *((name, f"{value:,}", "") for name, value in numbers.items()),
         *disk_lines(params, args.root, numbers, passages, weights),
-        *memory_lines(numbers, weights, params["train"]["processes"]),
+        *memory_lines(numbers, weights, gpus),
         *time_lines(numbers, throughput, gpus),
     ]
     for line in lines:

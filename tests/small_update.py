@@ -65,6 +65,16 @@ def batch(seed: int = 0):
     return rollouts, scores, credits
 
 
+def scored():
+    """Rollouts and scores of the batch whose gains are 0 and whose outcomes are 0, 1, 2 …"""
+    rollouts, scores, _ = batch()
+    outcomes = iter(range(10))
+    for row, score in zip(rollouts, scores, strict=True):
+        score["info_gain"] = 0.0
+        score["outcome"] = float(next(outcomes)) if row["stop"] else None
+    return rollouts, scores
+
+
 def stage_words(folder: Path, made=None) -> list[str]:
     """Command line of the stage, but for --out, over a tiny policy; of the batch unless tables are `made`."""
     tiny("llama").bfloat16().save_pretrained(folder / "policy")

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_index import call, indexes, refusal
+from small_index import call, refusal
 
 from retrieval import coverage, tables
 
@@ -16,11 +16,6 @@ QUESTIONS = [
     ("q4", "one", "the same mountain in an atlas", ["twin"], ["twin-c", "elsewhere"]),
     ("q5", "two", "Blue Danube composer", ["Johann Strauß"], []),
 ]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return indexes(tmp_path_factory)
 
 
 def write_questions(path, rows=QUESTIONS):

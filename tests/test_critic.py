@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import tiny
 from safetensors.torch import load_file, save_file
-from small_update import batch
+from small_update import scored
 
 from igpo import advantage, critic, schema
 from igpo.methods import gae
@@ -20,7 +20,7 @@ from retrieval import tables
 from retrieval.stage import UserError
 
 PARAMS = SimpleNamespace(
-    gamma=0.9, lr=1e-2, weight_decay=0.0, max_grad_norm=1.0, batch_tokens=60, checkpoint=False
+    gamma=0.9, lr=1e-2, weight_decay=0.0, max_grad_norm=1.0, batch_tokens=60, checkpoint=False, processes=1
 )
 
 
@@ -28,16 +28,6 @@ PARAMS = SimpleNamespace(
 def folder(tmp_path):
     tiny("llama").bfloat16().save_pretrained(tmp_path / "policy")
     return tmp_path / "policy"
-
-
-def scored():
-    """Rollouts and scores whose gains are 0 and whose outcomes are 0, 1, 2 …"""
-    rollouts, scores, _ = batch()
-    outcomes = iter(range(10))
-    for row, score in zip(rollouts, scores, strict=True):
-        score["info_gain"] = 0.0
-        score["outcome"] = float(next(outcomes)) if row["stop"] else None
-    return rollouts, scores
 
 
 def values(model, rollouts) -> torch.Tensor:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import faiss
 import numpy as np
 import pytest
-from small_index import ROWS, SETTINGS, build, call, config, indexes, refusal
+from small_index import ROWS, SETTINGS, build, call, config, refusal
 
 from retrieval import encode, encoder, factory, index, search, tables
 from retrieval.corpus import package_file
@@ -17,11 +17,6 @@ from retrieval.encoder import Encoder
 from retrieval.stage import UserError
 
 QUESTIONS = ["When did Herman Melville die?", "capital of Burkina Faso", "noble gas with atomic number 18"]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    return indexes(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Several processes make the update of one."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,10 @@ import pytest
 import torch
 from conftest import tiny
 from safetensors.torch import load_file
-from small_update import batch, stage_words
+from small_update import batch, scored, stage_words
 
 from igpo import distributed, schema, training_state
+from igpo.critic import HEAD
 from igpo.model import STATE
 from retrieval import tables
 
@@ -59,11 +61,18 @@ def trained(words: list[str], out: Path, **settings: object) -> Path:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """In fp32, as the next update begins with them."""
-    state = load_file(folder / STATE)
-    found = {name: weight.float() for name, weight in load_file(folder / "model.safetensors").items()}
+    """Of a policy or critic in fp32, as the next update begins with them."""
+    state, files = load_file(folder / STATE), {"": folder / "model.safetensors"}
+    if (folder / HEAD).exists():
+        files = {"body.": files[""], "value.": folder / HEAD}
+    found = {
+        prefix + name: weight.float()
+        for prefix, path in files.items()
+        for name, weight in load_file(path).items()
+    }
     for name, weight in found.items():
-        training_state.restore(weight, state[f"rest.{name}"])
+        if name != "body.lm_head.weight":  # of which a value has no gradient
+            training_state.restore(weight, state[f"rest.{name}"])
     return found
 
 
@@ -105,6 +114,35 @@ def test_several_processes_make_the_update_of_one(words, tmp_path):
     same(again, three)
     moved = (weights(again)["model.norm.weight"] - weights(one)["model.norm.weight"]).abs()
     assert moved.mean() > STEP / 10
+
+
+def valued(words: list[str], before: Path, out: Path, **settings: object) -> Path:
+    """The critic's stage over the same files."""
+    options = {"lr": STEP, "weight_decay": 0.01, "max_grad_norm": 1.0, "gamma": 0.9} | settings
+    options = {"checkpoint": False, "processes": 1} | options
+    files = [*words[2:6], "--critic", str(before), "--values", str(out / "values.parquet"), "--out", str(out)]
+    done = run([*files, "--config", json.dumps(options)], "igpo.critic")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("igpo.critic: 9 turns") == 1
+    return out
+
+
+def values(folder: Path) -> list[float]:
+    return tables.read(folder / "values.parquet", schema.VALUES)["value"].to_pylist()
+
+
+def test_several_processes_make_the_update_of_one_critic(tmp_path):
+    """As with the policy: from zeros over two, then from there over three, one of which has nothing to do."""
+    words = stage_words(tmp_path, (*scored(), []))
+    one = valued(words, tmp_path / "policy", tmp_path / "one", batch_tokens=30)
+    two = valued(words, tmp_path / "policy", tmp_path / "two", batch_tokens=30, processes=2)
+    same(one, two)
+    assert values(one) == values(two) == [0.0] * 9
+    again = valued(words, one, tmp_path / "again", batch_tokens=80, checkpoint=True)
+    three = valued(words, two, tmp_path / "three", batch_tokens=80, checkpoint=True, processes=3)
+    same(again, three)
+    assert values(again) == pytest.approx(values(three), abs=1e-5)
+    assert all(values(again))
 
 
 def test_options_reach_the_processes(words, tmp_path):

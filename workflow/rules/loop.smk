@@ -55,6 +55,11 @@ def time_of(path):
     return f"logs/benchmark/{path.parent}/{path.stem.removesuffix('s')}.tsv"
 
 
+def update_slots(section):
+    """Slots that the update of section `section`, `critic` or `train`, takes."""
+    return lambda wildcards: learning_slots(ARMS[wildcards.arm][section]["processes"])
+
+
 # Arms whose settings for it are equal share the first iteration's rollouts and scores, and the time they took.
 rule copy:
     input:
@@ -156,9 +161,9 @@ rule critic:
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/critic.tsv"
     priority: depth(2)
-    threads: learning_slots(1) * MODEL_THREADS
+    threads: lambda wildcards: update_slots("critic")(wildcards) * MODEL_THREADS
     resources:
-        gpu=learning_slots(1),
+        gpu=update_slots("critic"),
     params:
         code=code("igpo.critic"),
         config=arm_section("critic"),
@@ -197,11 +202,6 @@ rule advantage:
         " --scores {input.scores} {params.values} {params.progress} --out {output} > {log} 2>&1"
 
 
-def update_slots(wildcards):
-    """Slots that the policy's update takes."""
-    return learning_slots(ARMS[wildcards.arm]["train"]["processes"])
-
-
 rule train:
     input:
         previous_state,
@@ -217,9 +217,9 @@ rule train:
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/train.tsv"
     priority: depth(3)
-    threads: lambda wildcards: update_slots(wildcards) * MODEL_THREADS
+    threads: lambda wildcards: update_slots("train")(wildcards) * MODEL_THREADS
     resources:
-        gpu=update_slots,
+        gpu=update_slots("train"),
     params:
         code=code("igpo.train"),
         config=arm_section("train"),
