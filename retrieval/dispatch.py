@@ -1,5 +1,6 @@
 """Subcommands: `PACKAGE STAGE …` runs `PACKAGE.STAGE.main`, importing nothing else."""
 
+import contextlib
 import difflib
 import importlib
 import sys
@@ -9,8 +10,9 @@ from collections.abc import Mapping
 def dispatch(package: str, stages: Mapping[str, str], argv: list[str]) -> None:
     """Run `argv[0]` of `package` with the rest of `argv`; print the list of stages without one."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: {package} STAGE [--help] ...\n")
-        print("\n".join(f"  {name:<10} {doc}" for name, doc in stages.items()))
+        lines = [f"  {name:<10} {doc}" for name, doc in stages.items()]
+        with contextlib.suppress(BrokenPipeError):  # `head` has seen enough
+            print("\n".join([f"usage: {package} STAGE [--help] ...\n", *lines]))
         sys.exit(0 if argv else 2)
     if argv[0] not in stages:
         near = difflib.get_close_matches(argv[0], stages, 1, 0)[0]
