@@ -4,6 +4,7 @@ The passages are synthetic; the encoder is the first layer of MiniLM with its to
 measured is everything around the encoder, whose own speed is another part of the page.
 """
 
+import itertools
 import json
 import random
 import re
@@ -31,10 +32,10 @@ def synthetic(size: int, path: Path) -> None:
     """Write `size` passages of 60 words drawn by their frequency in the real corpus."""
     counts = Counter(word for text in texts() for word in re.findall(r"\w+", text))
     draw = random.Random(size)
-    words, weights = list(counts), list(counts.values())
+    words, weights = list(counts), list(itertools.accumulate(counts.values()))
     with path.open("w") as file:
         for number in range(size):
-            drawn = draw.choices(words, weights, k=60)
+            drawn = draw.choices(words, cum_weights=weights, k=60)
             row = {"id": str(number), "title": " ".join(drawn[:3]), "text": " ".join(drawn[3:])}
             file.write(json.dumps(row) + "\n")
 

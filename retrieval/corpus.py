@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval import forms, stage, tables
+from retrieval.ids import IdTable
 from retrieval.stage import UserError, log
 from retrieval.wikipedia import Unreadable
 
@@ -88,35 +89,23 @@ def passage(row: Any) -> tuple[str | None, str, str]:
 
 
 class Ids:
-    """Make ids unique, and count. Ids that equal their row number, as in wiki-18, cost no memory."""
+    """Make ids unique, and count."""
 
     def __init__(self) -> None:
         self.rows = self.missing = self.repeated = self.unreadable = 0
-        self.others: set[str] = set()  # ids that are not their row's number
-        self.unnumbered: set[int] = set()  # rows whose number is no id
-
-    def taken(self, name: str) -> bool:
-        """Whether an earlier row has this id."""
-        if name in self.others:
-            return True
-        plain = name.isascii() and name.isdecimal() and str(int(name)) == name
-        return plain and int(name) < self.rows and int(name) not in self.unnumbered
+        self.taken = IdTable()
 
     def unique(self, name: str | None) -> str:
         """`name`, or the row number where `name` is missing or taken."""
-        number = str(self.rows)
+        row, self.rows = self.rows, self.rows + 1
+        if name is not None and self.taken.add(name, row):
+            return name
         self.missing += name is None
-        if name is not None and self.taken(name):
-            self.repeated += 1
-            name = None
-        name = number if name is None else name
-        while self.taken(name):  # an earlier row already calls itself by this row's number
-            name = f"row-{name}"
-        if name != number:
-            self.others.add(name)
-            self.unnumbered.add(self.rows)
-        self.rows += 1
-        return name
+        self.repeated += name is not None
+        number = str(row)
+        while not self.taken.add(number, row):  # an earlier row already calls itself by this row's number
+            number = f"row-{number}"
+        return number
 
 
 class Fingerprint:

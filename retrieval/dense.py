@@ -15,7 +15,7 @@ from retrieval.stage import UserError
 
 EXTRA = 16  # candidates beyond k, to see the end of a run of equal scores
 
-# Above this number of queries FAISS calls BLAS, whose rounding depends on how many are asked together.
+# Beyond it FAISS calls BLAS for a flat index, whose rounding depends on how many queries are asked together.
 faiss.cvar.distance_compute_blas_threshold = 1 << 30
 
 
@@ -89,16 +89,23 @@ class Dense:
 
     def search(self, queries: list[str], k: int) -> list[Ranking]:
         """The best `k` of each query by inner product, ties by id."""
-        return [self._best(vector[None], k) for vector in self.encoder.queries(queries)]
+        vectors = self.encoder.queries(queries)
+        found = zip(vectors, *self._scan(vectors, min(k + EXTRA, len(self))), strict=True)
+        return [self._best(vector, k, scores, rows) for vector, scores, rows in found]
 
-    def _best(self, vector: np.ndarray, k: int) -> Ranking:
+    def _scan(self, vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """FAISS's scores and rows, (queries, count) each, in which it doesn't show what else is asked."""
+        if isinstance(self.index, faiss.IndexFlat):  # rounds alike for two queries or more, not for one
+            scores, rows = self.index.search(np.concatenate([vectors, vectors[:1]]), count)
+            return scores[:-1], rows[:-1]
+        found = [self.index.search(vector[None], count) for vector in vectors]
+        return np.concatenate([scores for scores, _ in found]), np.concatenate([rows for _, rows in found])
+
+    def _best(self, vector: np.ndarray, k: int, scores: np.ndarray, rows: np.ndarray) -> Ranking:
         """Look further down as long as the `k`-th score goes on, then order equal scores by id."""
-        count = min(k + EXTRA, len(self))
-        while True:
-            scores, rows = self.index.search(vector, count)
-            if count == len(self) or rows[0, -1] < 0 or scores[0, k - 1] != scores[0, -1]:
-                break  # a row below 0: an index of lists has looked at no more passages
-            count = min(2 * count, len(self))
-        found = zip(rows[0].tolist(), scores[0].tolist(), strict=True)
+        # a row below 0: an index of lists has looked at no more passages
+        while len(rows) < len(self) and rows[-1] >= 0 and scores[k - 1] == scores[-1]:
+            (scores,), (rows,) = self._scan(vector[None], min(2 * len(rows), len(self)))
+        found = zip(rows.tolist(), scores.tolist(), strict=True)
         ranking = [(self.passages.id(row), score) for row, score in found if row >= 0]
         return sorted(ranking, key=lambda hit: (-hit[1], hit[0]))[:k]

@@ -4,6 +4,7 @@
 """
 
 import bisect
+import itertools
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retrieval import tables
 from retrieval.corpus import Fingerprint, Passage
+from retrieval.ids import IdTable
 from retrieval.stage import UserError
 
 BATCH_ROWS = 8192
@@ -42,27 +43,25 @@ def store(corpus: Path, folder: Path) -> tuple[int, str]:
 
     Raises UserError for an empty table, and where an id is missing or repeated.
     """
-    fingerprint, count = Fingerprint(), 0
+    fingerprint, ids, count = Fingerprint(), IdTable(), 0
     with pa.ipc.new_file(folder / "passages.arrow", tables.CORPUS) as writer:
         for batch in batches(corpus):
             writer.write_batch(pa.record_batch(batch.columns, schema=tables.CORPUS))
-            count += batch.num_rows
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if None in row:
                     raise UserError(f"{corpus}: row {row[0]!r} has a null; make it with `retrieval corpus`")
+                if not ids.add(row[0], count):
+                    raise UserError(f"{corpus}: id {row[0]!r} is repeated; make it with `retrieval corpus`")
                 fingerprint.add(row)
+                count += 1
     if not count:
         raise UserError(f"{corpus}: no passages in this table")
-    with pa.memory_map(str(folder / "passages.arrow")) as source:
-        ids = pa.ipc.open_file(source).read_all().column("id")
-        order = pc.sort_indices(ids)
-        ordered = ids.take(order)
-        repeated = ordered[1:].filter(pc.equal(ordered[1:], ordered[:-1]))
-        if len(repeated):
-            raise UserError(
-                f"{corpus}: id {repeated[0].as_py()!r} is repeated; make it with `retrieval corpus`"
-            )
-        np.save(folder / "order.npy", order.to_numpy().astype(np.int64))
+    with (folder / "order.npy").open("wb") as file:
+        head = {"descr": "<i8", "fortran_order": False, "shape": (count,)}
+        np.lib.format.write_array_header_1_0(file, head)
+        rows = ids.rows()
+        while part := list(itertools.islice(rows, BATCH_ROWS)):
+            file.write(np.array(part, "<i8").tobytes())
     return count, fingerprint.hexdigest()
 
 
@@ -70,8 +69,9 @@ class Passages:
     """The passages of an index folder."""
 
     def __init__(self, folder: Path):
+        self.path = folder / "passages.arrow"
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(folder / "passages.arrow")))
+            reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
             self.order = np.load(folder / "order.npy", mmap_mode="r")
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
             raise UserError(f"{folder}: unreadable index: {error}; build it again") from None
@@ -102,8 +102,11 @@ class Passages:
         return int(self.order[at])
 
     def __iter__(self) -> Iterator[Passage]:
-        for ids, titles, texts in self.columns:
-            yield from zip(ids.to_pylist(), titles.to_pylist(), texts.to_pylist(), strict=True)
+        with pa.OSFile(str(self.path)) as source:  # pages of a memory map would stay
+            reader = pa.ipc.open_file(source)
+            for number in range(reader.num_record_batches):
+                columns = reader.get_batch(number).columns
+                yield from zip(*(column.to_pylist() for column in columns), strict=True)
 
     def _place(self, number: int) -> tuple[list[Any], int]:
         part = bisect.bisect_right(self.starts, number) - 1

@@ -35,7 +35,7 @@ ROWS = [
     ("neon", "Neon", "Chemical element with symbol Ne and atomic number 10. It is a noble gas."),
     ("argon", "Argon", "Chemical element with symbol Ar and atomic number 18. It is a noble gas."),
     ("strauß/1", "Johann Strauß", "Austrian composer (1825–1899). He wrote The Blue Danube, a waltz."),
-    ("tokyo", "東京", "Capital of Japan. Tokyo 🗼 is the seat of the Emperor."),
+    ("tokyo🗼", "東京", "Capital of Japan. Tokyo 🗼 is the seat of the Emperor."),
     ("twin-b", "Twin peak", "The same mountain twice in one atlas."),
     ("twin-a", "Twin peak", "The same mountain twice in one atlas."),
     ("twin-c", "Twin peak", "The same mountain twice in one atlas."),

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from fractions import Fraction
 
+import faiss
+import numpy as np
 import pytest
 from small_index import ROWS, build, call
 
@@ -50,7 +52,7 @@ def afresh(searcher, queries, k) -> list:
 @pytest.mark.parametrize("name", ["bm25", "dense", "hybrid"])
 def test_questions_find_their_passages(name, request):
     found = request.getfixturevalue(name).search(QUESTIONS[:5], 2)
-    assert [hits[0].id for hits in found] == ["melville", "ouaga", "argon", "strauß/1", "tokyo"]
+    assert [hits[0].id for hits in found] == ["melville", "ouaga", "argon", "strauß/1", "tokyo🗼"]
     assert found[0][0].text == ROWS[0][2]
     assert all(hits[0].score >= hits[1].score for hits in found if len(hits) > 1)
 
@@ -74,6 +76,23 @@ def test_batches_order_and_k_do_not_change_a_result(name, request):
     assert together[: len(QUESTIONS)] == [afresh(searcher, [query], 10)[0] for query in QUESTIONS]
     assert afresh(searcher, QUESTIONS[::-1], 10)[::-1] == together[: len(QUESTIONS)]
     assert afresh(searcher, QUESTIONS, 3) == [hits[:3] for hits in together[: len(QUESTIONS)]]
+
+
+@pytest.mark.parametrize("form", ["Flat", "IVF16,Flat", "HNSW16", "PQ8x4"])
+def test_the_batch_does_not_show_in_a_score(dense, monkeypatch, form):
+    drawn = np.random.default_rng(0).standard_normal((3065, 64), np.float32)
+    vectors, queries = drawn[64:], drawn[:64]
+    vectors[[1, 17, 1500, 2999, 3000]] = queries[0]  # twins, the last ones in a part of their own
+    index = faiss.index_factory(64, form, faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors)
+    monkeypatch.setattr(dense.indexes[0], "index", index)
+    together = dense.indexes[0]._scan(queries, 20)
+    assert len(set(together[0][0, :5])) == 1 and set(together[1][0, :5]) == {1, 17, 1500, 2999, 3000}
+    for size in (1, 2, 5, 33):
+        parts = [dense.indexes[0]._scan(queries[at : at + size], 20) for at in range(0, 64, size)]
+        for whole, part in zip(together, zip(*parts, strict=True), strict=True):
+            assert np.array_equal(whole, np.concatenate(part))
 
 
 def test_a_repeated_query_is_not_searched_again(hybrid, monkeypatch):
