@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from retrieval.search import Hit, Search
 
 Hits = list[list[Hit]]
-PATIENCE = 0.1  # of a call's time; measured: a third more requests where clients ask the same
+PATIENCE = 0.3  # of a call's time; measured: up to twice as many requests where clients ask the same
 
 
 class Busy(Exception):

@@ -182,7 +182,7 @@ def separated(stream: BinaryIO) -> Iterator[Row]:
 
 def records(path: Path) -> Iterator[Row]:
     """Rows of a parquet file, batch by batch."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         number = 0
         for batch in file.iter_batches(4096):
             for row in batch.to_pylist():

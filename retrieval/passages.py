@@ -26,7 +26,7 @@ KNOWN = 65_536  # ids whose row is remembered: 10 MB
 def batches(corpus: Path) -> Iterator[pa.RecordBatch]:
     """Stream a corpus table; UserError when it is missing, unreadable or lacks a column."""
     try:
-        with pq.ParquetFile(corpus) as file:
+        with pq.ParquetFile(corpus, pre_buffer=False) as file:  # else it reads far ahead
             found = file.schema_arrow
             for field in tables.CORPUS:
                 if field.name not in found.names or found.field(field.name).type != field.type:
