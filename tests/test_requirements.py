@@ -1,0 +1,46 @@
+"""The lock: with the empty packages of requirements/absent every dependency is in it."""
+
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+
+
+def absent() -> dict[str, str]:
+    """Versions of the empty packages."""
+    files = (ROOT / "requirements/absent").glob("*/pyproject.toml")
+    projects = [tomllib.loads(file.read_text())["project"] for file in files]
+    return {project["name"]: project["version"] for project in projects}
+
+
+def locked() -> dict[str, str]:
+    lines = (ROOT / "requirements/cpu.txt").read_text().splitlines()
+    pairs = (line.split("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_the_lock_and_the_empty_packages_satisfy_every_requirement():
+    have = {canonicalize_name(d.name): d.version for d in metadata.distributions()} | absent()
+    asked = [
+        (name, requirement)
+        for name in locked()
+        for requirement in map(Requirement, metadata.requires(name) or [])
+        if not requirement.marker or requirement.marker.evaluate({"extra": ""})
+    ]
+    assert len(asked) > 500
+    for name, requirement in asked:
+        version = have.get(canonicalize_name(requirement.name))
+        assert version and requirement.specifier.contains(version, prereleases=True), (name, requirement)
+
+
+def test_the_lock_leaves_out_the_absent_and_conda_installs_them_empty():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip,) = (entry["pip"] for entry in dependencies if isinstance(entry, dict))
+    empty = [f"./requirements/absent/{name}" for name in sorted(absent())]
+    assert pip == ["-r requirements/cpu.txt", *empty, "-e ."]
+    assert not absent().keys() & locked().keys()
