@@ -108,6 +108,7 @@ def build(passages: Passages, folder: Path) -> None:
 
 def run_anserini(collection: Path, lucene: Path) -> None:
     """Index a folder of JSON lines in a Java process that ends with this one; RuntimeError where it fails."""
+    # a heap that the corpus can't grow; of two limits Java takes the last
     command = [str(java_home() / "bin/java"), *options(), "-Xmx256m", "-cp", str(jar())]
     command += ["io.anserini.index.IndexCollection", "-collection", "JsonCollection", "-quiet"]
     command += ["-generator", "DefaultLuceneDocumentGenerator", "-memoryBuffer", "64"]
