@@ -1,6 +1,5 @@
 """Scoring and training of the pipeline and of the plain sides, as functions that a benchmark can time."""
 
-import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +22,8 @@ PARAMS = SimpleNamespace(**stage.read_params([Path("params.yaml")])["train"] | {
 def forced_groups(rows: Rows, tokenizer: Any) -> list[list[Scored]]:
     """The question's trajectories with the gold answer forced after every turn."""
     listed = groups(rows)
-    for trajectory in itertools.chain.from_iterable(listed):
-        force_answers(trajectory, [forced(tokenizer)], {})
+    for group in listed:
+        force_answers(group, [forced(tokenizer)], {})
     return listed
 
 

@@ -185,8 +185,7 @@ def forced_groups(
         golds = questions[group[0].rows[0]["question_id"]]["answers"]
         chosen = golds[:1] if params.gold == "first" else [gold for gold in golds if gold.strip()]
         answers = [renderer.forced_answer(gold) for gold in chosen]
-        for trajectory in group:
-            force_answers(trajectory, answers, others)
+        force_answers(group, answers, others)
     return scored
 
 

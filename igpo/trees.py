@@ -41,28 +41,30 @@ def group_tree(group: list[Rows], root: Segment) -> list[Scored]:
 
 
 def force_answers(
-    scored: Scored,
+    group: list[Scored],
     answers: list[tuple[list[int], list[int]]],
     others: Mapping[TurnKey, list[list[int]]],
 ) -> None:
-    """Add the branches of a trajectory.
+    """Add the branches of a question's trajectories, which share those of turn 0.
 
     `answers` are forced texts with the indices of the gold's tokens, `others` further observations by turn.
     """
-    end = 0
-    for row in scored.rows[:-1]:
-        acted = end + len(row["policy_ids"])
-        end = acted + len(row["observation_ids"]) if row["turn"] else 0
-        contexts = [(end, []), *((acted, ids) for ids in others.get(turn_key(row), []))]
-        scored.branches.append(
-            [
-                [
-                    Segment([*seen, *ids], scored.trunk, after, [len(seen) + i for i in chosen])
-                    for ids, chosen in answers
-                ]
-                for after, seen in contexts
-            ]
-        )
+
+    def branches(parent: Segment, after: int, seen: list[int]) -> list[Segment]:
+        return [
+            Segment([*seen, *ids], parent, after, [len(seen) + i for i in chosen]) for ids, chosen in answers
+        ]
+
+    (prompt, length), *_ = group[0].trunk.path()
+    first = branches(prompt, length, [])
+    for scored in group:
+        scored.branches.append([first])
+        end = 0
+        for row in scored.rows[1:-1]:
+            acted = end + len(row["policy_ids"])
+            end = acted + len(row["observation_ids"])
+            contexts = [(end, []), *((acted, ids) for ids in others.get(turn_key(row), []))]
+            scored.branches.append([branches(scored.trunk, *context) for context in contexts])
 
 
 def other_observations(rows: Rows, count: int) -> dict[TurnKey, list[list[int]]]:

@@ -14,7 +14,7 @@ from small_qwen import tokenizer
 
 from igpo import schema, score
 from igpo.model import load, load_tokenizer
-from igpo.packing import depth, packs
+from igpo.packing import depth, flatten, packs
 from igpo.protocol import Renderer
 from igpo.protocols import prepare
 from igpo.step_rewards import Evidence
@@ -115,6 +115,18 @@ def test_scores_equal_one_pass_per_turn(base_model, renderer, rows, scored):
             assert [row["gold_logprob"] for row in mine[:-1]] == pytest.approx(gold, abs=1e-4)
             gains = [row["info_gain"] for row in mine if row["info_gain"] is not None]
             assert gains == pytest.approx([b - a for a, b in itertools.pairwise(gold)], abs=2e-4)
+
+
+def test_a_question_s_samples_share_the_gold_answer_after_their_prompt(renderer, rows, scored):
+    """Nothing is computed twice: one more sample adds its own turns only."""
+    groups = score.forced_groups(rows, renderer, QUESTIONS, PARAMS)
+    for group in groups:
+        (prompt, _), *_ = group[0].trunk.path()
+        trunks = [trajectory.trunk for trajectory in group]
+        after_prompt = [segment for segment in flatten([score.tree(group)]) if segment.parent is prompt]
+        assert len([segment for segment in after_prompt if segment not in trunks]) == 1
+    first = [row["gold_logprob"] for row in scored if row["question_id"] == "q1" and row["turn"] == 0]
+    assert first[0] == first[1]
 
 
 def test_old_logprobs_equal_a_plain_pass(base_model, rows, scored):
