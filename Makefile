@@ -13,9 +13,10 @@ tables: run
 
 # a killed run leaves Snakemake's lock; it goes when no other run holds .snakemake/alive (workflow/rules/common.smk)
 run: env
+	$(if $(CONFIG),@python -m igpo.status --params params.yaml --params "$(CONFIG)" >/dev/null)
 	@! ls .snakemake/locks/* >/dev/null 2>&1 || flock --nonblock --conflict-exit-code 75 .snakemake/alive snakemake --unlock \
 	    || { test $$? = 75 && echo "error: another run is going on in this folder" >&2; exit 2; }
-	snakemake $(if $(CONFIG),--configfile $(CONFIG))
+	snakemake $(if $(CONFIG),--configfile "$(CONFIG)")
 
 env: $(STAMP)
 

@@ -21,7 +21,7 @@ from igpo import distributed, schema
 from igpo.advantage import check_keys, turn_reward
 from igpo.allocator import save_memory
 from igpo.methods import NO_SPREAD, discounted
-from igpo.model import STATE, check_finite, load, load_tokenizer, save, weights_sha256
+from igpo.model import STATE, begin, check_finite, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Pack, Segment, depth, packs
 from igpo.schema import Rows, trajectories
 from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument
@@ -165,6 +165,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = tables.read(args.scores, schema.SCORES).to_pylist()
     targets = torch.tensor(returns(rollouts, scores, params.gamma))
+    if not len(targets):
+        raise UserError(f"{args.rollouts}: no turn to value: give the policy room (rollout.max_tokens)")
     trees = [value_tree(group) for group in cut(groups(rollouts), params.batch_tokens)]
     critic = Critic(args.critic, params.checkpoint)
     check_model(critic.body, max(depth(segment) for segments in trees for segment in segments))
@@ -178,6 +180,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         raise UserError(f"the critic's gradient norm is {norm}: lower critic.lr or look at the scores")
     optimiser.step()
     optimiser.zero_grad()
+    distributed.check_size(critic, "critic.lr")
     metrics = fit(values, targets)
     write(args, rollouts, values, critic, optimiser, metrics)
     shown = metrics["explained_variance"]
@@ -199,6 +202,8 @@ def write(
 
     The first process does, and all must call it.
     """
+    if distributed.is_first():
+        begin(args.out)
     save_state(critic, optimiser, args.out / STATE, empty=args.no_state)
     body, head = next_critic(critic, args.critic)
     if not distributed.is_first():

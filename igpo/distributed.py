@@ -8,6 +8,7 @@ one, these functions hand back what they are given.
 import functools
 import json
 import logging
+import math
 import os
 import sys
 from argparse import Namespace
@@ -173,6 +174,13 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This process's shard of a tensor, which shares its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def check_size(model: Any, setting: str) -> None:
+    """Raise UserError where a step of rate `setting` left NaN or infinity; all processes must call it."""
+    size = float(whole(torch.nn.utils.get_total_norm([weight.detach() for weight in model.parameters()])))
+    if not math.isfinite(size):
+        raise UserError(f"the norm of the weights is {size} after a step: lower {setting}")
 
 
 def whole_weights(model: Any) -> dict[str, torch.Tensor]:

@@ -152,7 +152,7 @@ class TransformersEngine:
             cache = step.past_key_values
             logits = step.logits[0, -1].float().cpu()
             if temperature > 0:
-                draw = torch.softmax(logits / temperature, -1)
+                draw = torch.softmax((logits - logits.max()) / temperature, -1)
                 token = int(torch.multinomial(draw, 1, generator=generator))
             else:
                 token = int(logits.argmax())

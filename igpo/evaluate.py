@@ -6,7 +6,6 @@ counts once.
 
 import argparse
 import itertools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 from igpo import reward, schema
 from igpo.schema import JUDGEMENTS, trajectories
 from retrieval import stage, tables
+from retrieval.coverage import read_coverage
 from retrieval.stage import UserError
 
 Values = Sequence[float] | Sequence[Sequence[float]] | np.ndarray  # by question, or by seed and question
@@ -110,7 +110,7 @@ def read_judgements(path: Path) -> tuple[dict[tuple[str, int], float | None], st
     """The judge's verdict by (question_id, sample), and which judge it was."""
     table = tables.read(path, JUDGEMENTS)
     verdicts = {(row["question_id"], row["sample"]): row["mbe"] for row in table.to_pylist()}
-    return verdicts, table.schema.metadata.get(b"model", b"").decode()
+    return verdicts, (table.schema.metadata or {}).get(b"model", b"").decode()
 
 
 def check_complete(rows: schema.Rows, questions: schema.Rows, asked: Mapping[str, Any]) -> None:
@@ -178,6 +178,14 @@ def split_by(rows: list[dict[str, Any]], name: str, params: SimpleNamespace) -> 
     return {value: summary([row for row in rows if row[name] == value], params) for value in values}
 
 
+def mapping(option: str, text: str, *names: str) -> dict[str, Any]:
+    """The JSON object of an option; UserError where it is none or lacks one of the names."""
+    value = stage.parse_json(text, option)
+    if not isinstance(value, dict) or set(names) - value.keys():
+        raise UserError(f"{option}: expected a JSON object{' with ' if names else ''}{', '.join(names)}")
+    return value
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
@@ -199,8 +207,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         raise UserError(f"{args.rollouts}: no rows")
     listed = tables.read(args.questions, schema.QUESTIONS).to_pylist()
     if args.asked:
-        check_complete(rows, listed, stage.parse_config(args.asked))
-    uncovered = set(tables.read_json(args.coverage)["uncovered"]) if args.coverage else None
+        check_complete(rows, listed, mapping("--asked", args.asked, "benchmarks", "questions", "samples"))
+    uncovered = set(read_coverage(args.coverage)["uncovered"]) if args.coverage else None
     by_id = {question["question_id"]: question for question in listed}
     judgements, judge = read_judgements(args.judgements) if args.judgements else (None, None)
     scored = question_metrics(rows, by_id, params.format_penalty, uncovered, judgements)
@@ -210,7 +218,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         "types": split_by(scored, "type", params),
         "overall": summary(scored, params),
         "provenance": {
-            **json.loads(args.provenance),
+            **mapping("--provenance", args.provenance),
             **{name: meta.get(name) for name in ("policy", "retriever", "decoding", "protocol", "questions")},
             **({"judge": judge} if judge else {}),
         },
@@ -218,7 +226,9 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     if uncovered is not None:
         known = [{**row, "covered": "covered" if row["covered"] else "uncovered"} for row in scored]
         metrics["coverage"] = split_by(known, "covered", params)
-    tables.write(scored, PER_QUESTION, args.out.with_name("questions.parquet"), ("question_id",))
+    by_question = args.out.with_name("questions.parquet")
+    tables.write(scored, PER_QUESTION, by_question, ("question_id",))
+    metrics["provenance"]["by_question"] = tables.sha256(by_question)
     tables.write_json(metrics, args.out)
     f1 = metrics["overall"]["f1"]
     return f"{len(scored)} questions, F1 {f1['mean']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]"

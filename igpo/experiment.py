@@ -76,9 +76,13 @@ def check_sources(params: Mapping[str, Any]) -> None:
 
     Relative paths are seen from the working directory. A model may also be in Hugging Face's cache.
     """
+    if "rerank" in params["index"]["kinds"] and params["index"]["reranker"] is None:
+        raise UserError("params: index.kinds has rerank: give the cross-encoder's folder as index.reranker")
     embedded = {"corpus.source": "vital", "model.source": "smollm2", "questions.source": "vitalqa"}
     if "dense" in params["index"]["kinds"]:
         embedded["index.encoder"] = "minilm"
+    if "rerank" in params["index"]["kinds"]:
+        embedded["index.reranker"] = ""
     if params["judge"]["model"] and not params["judge"]["url"]:
         embedded["judge.model"] = "smollm2"
     for key, own in embedded.items():
@@ -89,7 +93,7 @@ def check_sources(params: Mapping[str, Any]) -> None:
             if not (source_files(source) or (own == "smollm2" and is_cached(source))):
                 raise UserError(
                     f"params: {key}: {source!r} is neither a file nor a folder with files, "
-                    f"seen from {Path.cwd()}; give one, or {own!r}"
+                    f"seen from {Path.cwd()}; give one{f', or {own!r}' if own else ''}"
                 )
 
 
@@ -166,7 +170,7 @@ def read(args: argparse.Namespace) -> dict[str, Any]:
     if args.config is not None:
         if args.params:
             raise UserError("--config is all parameters: give it or --params, not both")
-        params = stage.parse_config(args.config)
+        params = stage.parse_json(args.config, "--config")
     else:
         params = stage.read_params(args.params or [Path("params.yaml")])
     check(params)

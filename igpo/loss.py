@@ -46,7 +46,8 @@ def token_weights(lengths: Sequence[int], aggregation: str, norm_tokens: int) ->
 def k3(logprobs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """KL estimate exp(d) - d - 1 with d = reference - logprobs, clamped to [-10, 10]; shape kept."""
     difference = reference - logprobs
-    return (difference.exp() - difference - 1).clamp(-10, 10)
+    # beyond 20 it is clamped anyway, and infinity has no gradient
+    return (difference.clamp(max=20).exp() - difference - 1).clamp(-10, 10)
 
 
 def ratios(logprobs: torch.Tensor, old: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import argparse
 import functools
 import hashlib
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -123,7 +124,9 @@ def weights_sha256(folder: Path) -> str:
     check_folder(folder)
     manifest = folder / "policy.json"
     if manifest.exists():
-        return tables.read_json(manifest)["weights_sha256"]
+        known = tables.read_json(manifest)
+        if isinstance(known, dict) and "weights_sha256" in known:
+            return known["weights_sha256"]
     return combined_sha256(folder)
 
 
@@ -133,17 +136,24 @@ def combined_sha256(folder: Path) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
+def begin(folder: Path) -> None:
+    """Let a policy folder count as unfinished, before any file of it is replaced."""
+    (folder / "policy.json").unlink(missing_ok=True)
+
+
 def save(model: Any, tokenizer: Any, folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write a policy folder: weights in the model's dtype first, `policy.json` last.
 
     Files that other stages put into the folder stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "policy.json").unlink(missing_ok=True)
+    begin(folder)
+    os.umask(umask := os.umask(0))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
+            path.chmod(0o666 & ~umask)  # weights come readable by their owner alone
             path.replace(folder / path.name)
     tables.write_json({**manifest, "weights_sha256": combined_sha256(folder)}, folder / "policy.json")
 

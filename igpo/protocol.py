@@ -177,14 +177,21 @@ class Renderer:
         return between + self.protocol.given
 
     def _template(self, messages: list[dict[str, str]]) -> str:
+        from jinja2 import TemplateError
+
         tools = list(self.protocol.signatures) or None
-        return self.tokenizer.apply_chat_template(
-            messages,
-            tools=tools,
-            tokenize=False,
-            add_generation_prompt=True,
-            strftime_now=datetime.fromisoformat(self.protocol.date).strftime,
-        )
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages,
+                tools=tools,
+                tokenize=False,
+                add_generation_prompt=True,
+                strftime_now=datetime.fromisoformat(self.protocol.date).strftime,
+            )
+        except TemplateError as error:
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the chat template fails: {error}; choose another protocol"
+            ) from None
 
     def _fill(self, text: str, **fields: str) -> list[int]:
         """Token ids of our own text with foreign text in its fields."""

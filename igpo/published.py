@@ -4,6 +4,7 @@
 """
 
 import csv
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ NOT_BENCHMARKS = ("method", "family", "model")
 
 
 def path(table: str) -> Path:
-    """The file of a published table."""
-    return FOLDER / ("published.csv" if table == "main" else f"published_{table}.csv")
+    """The file of a published table, seen from here: a checkout that is moved has the same inputs."""
+    name = "published.csv" if table == "main" else f"published_{table}.csv"
+    return Path(os.path.relpath(FOLDER / name))
 
 
 def read(table: str) -> list[dict[str, str]]:

@@ -65,7 +65,7 @@ def read_rows(path: Path) -> list[Row]:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a questions file, or vitalqa") from None
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
+    except (pa.ArrowInvalid, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: neither parquet, nor JSON lines, nor a JSON list: {error}") from None
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -293,6 +293,8 @@ def make(
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Write one table per split; a split without questions is an empty table."""
+    if params.dev_share + params.test_share >= 1:
+        raise UserError("questions: dev_share and test_share leave nothing to train on: lower one")
     given = args.source or params.source
     sources = [given] if isinstance(given, str) else given
     made, files = make(sources, args.corpus, params)

@@ -17,6 +17,7 @@ import yaml
 from igpo import experiment, figures, published, schema, show, tables_text
 from igpo.tables import Evaluation, curve_row, in_words, read_evaluation, table_rows, write_text
 from retrieval import stage, tables
+from retrieval.coverage import read_coverage
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a;
@@ -162,7 +163,7 @@ def run(args: argparse.Namespace) -> str:
     if args.iterations:
         parts["Training"] = training_part([curve_row(folder) for folder in args.iterations])
     parts["By type of question"] = types_part(evaluations)
-    parts["What the indexes can answer"] = coverage_part(tables.read_json(args.coverage))
+    parts["What the indexes can answer"] = coverage_part(read_coverage(args.coverage))
     if args.iterations:
         questions = tables.read(args.questions, schema.QUESTIONS)
         where = "/".join(args.iterations[-1].parts[-3:])

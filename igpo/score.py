@@ -45,6 +45,7 @@ def run_model(
     the first update's ratios would be further from 1.
     """
     model = load(folder, torch.float32, "tree").eval()
+    check_ids(model, flatten(trees))
     check_model(model, max(depth(segment) for segment in flatten(trees)))
     values: dict[int, list[float]] = {}
     for packed, _ in packs(trees, tokens, model.device, "scored"):
@@ -59,6 +60,7 @@ def run_naive(folder: Path, trees: list[list[Segment]], dtype: torch.dtype) -> d
     """The same by one plain forward pass per segment: slow, for comparison and for any kind of layer."""
     model = load(folder, dtype, "sdpa").eval()
     segments = flatten(trees)
+    check_ids(model, segments)
     check_context(model, max(depth(segment) for segment in segments))
     values: dict[int, list[float]] = {}
     for segment in segments:
@@ -67,6 +69,14 @@ def run_naive(folder: Path, trees: list[list[Segment]], dtype: torch.dtype) -> d
         at = wanted + len(ids) - len(segment.ids)
         values[id(segment)] = _following(model, ids, at).tolist() if len(at) else []
     return values
+
+
+def check_ids(model: Any, segments: list[Segment]) -> None:
+    """Raise UserError for a token id that the model doesn't have: the rollouts are of another one."""
+    known = range(model.get_input_embeddings().num_embeddings)
+    wrong = next((i for segment in segments for i in segment.ids if i not in known), None)
+    if wrong is not None:
+        raise UserError(f"rollouts: token id {wrong} is none of the {len(known)} of {model.name_or_path}")
 
 
 def _following(model: Any, ids: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

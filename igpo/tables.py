@@ -13,6 +13,7 @@ import csv
 import io
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,7 +69,10 @@ def read_evaluation(path: Path) -> Evaluation:
     for key in ("benchmarks", "overall", "provenance"):
         if key not in metrics:
             raise UserError(f"{path}: not a metrics file: {key!r} is missing")
-    questions = tables.read(path.with_name("questions.parquet"), PER_QUESTION).to_pylist()
+    by_question = path.with_name("questions.parquet")
+    questions = tables.read(by_question, PER_QUESTION).to_pylist()
+    if metrics["provenance"].get("by_question", tables.sha256(by_question)) != tables.sha256(by_question):
+        raise UserError(f"{by_question}: of another evaluation than {path}; give each a folder of its own")
     return Evaluation(arm, int(seed) if seed else None, metrics, questions)
 
 
@@ -79,6 +83,9 @@ def check_comparable(evaluations: Sequence[Evaluation]) -> None:
             if found(evaluation) != found(evaluations[0]):
                 names = f"{evaluations[0].arm} and {evaluation.arm}"
                 raise UserError(f"{names} were evaluated on different questions ({key} differs)")
+    listed = Counter((evaluation.arm, evaluation.seed) for evaluation in evaluations)
+    if twice := [arm for (arm, _), number in listed.items() if number > 1]:
+        raise UserError(f"--metrics: an evaluation of {twice[0]} is given twice")
     trained = by_arm([evaluation for evaluation in evaluations if evaluation.seed is not None])
     seeds = {arm: [evaluation.seed for evaluation in found] for arm, found in trained.items()}
     if any(found != next(iter(seeds.values())) for found in seeds.values()):

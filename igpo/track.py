@@ -22,6 +22,7 @@ from mlflow.entities import Metric, Param, RunTag
 from igpo import experiment
 from igpo.tables import METRICS, curve_row, mean, read_evaluation
 from retrieval import stage, tables
+from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
 NAME = "igpo"  # of the MLflow experiment
@@ -156,6 +157,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Bring every run up to date."""
     params = experiment.read(args)
+    if not args.tables.is_dir():
+        raise UserError(f"{args.tables}: no such folder; give the one that `igpo tables` wrote")
     runs = collect(args.metrics, args.iterations)
     client, where = open_store(args.uri)
     written = {}

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from igpo import distributed, lora, schema
 from igpo.allocator import save_memory
 from igpo.loss import Columns, Terms, policy_loss, token_weights
-from igpo.model import STATE, load, load_tokenizer, save, weights_sha256
+from igpo.model import STATE, begin, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, depth, packs
 from igpo.schema import Rows, trajectories, turn_key
 from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument
@@ -32,6 +32,7 @@ from retrieval import stage, tables
 from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
+LOGPROBS = ("old_logprobs", "ref_logprobs")
 
 
 def open_training(folder: Path, params: SimpleNamespace, longest: int = 0) -> tuple[Any, torch.optim.AdamW]:
@@ -115,7 +116,7 @@ def clip_scale(credit: dict[str, Any], last: bool, spread: float) -> float:
 def training_groups(
     rollouts: Rows, scores: Rows, credits: Rows, params: SimpleNamespace
 ) -> list[TrainingGroup]:
-    """The batch's groups, those beyond `batch_tokens` cut into trajectories.
+    """The batch's groups that have policy tokens, those beyond `batch_tokens` cut into trajectories.
 
     Raises UserError where a turn has no scores or advantage.
     """
@@ -131,7 +132,8 @@ def training_groups(
             weight, turns = next(weights), trajectory.rows[1:]
             for row in turns:
                 key, length = turn_key(row), len(row["policy_ids"])
-                if key not in credit or len(score[key]["old_logprobs"]) != length:
+                known = key in credit and key in score and credit[key]["advantage"] is not None
+                if not known or {len(score[key][name] or []) for name in LOGPROBS} != {length}:
                     raise UserError(f"advantages, scores: turn {key} of the rollouts is missing or differs")
                 scale = clip_scale(credit[key], row is turns[-1], params.clip_scale)
                 columns[0] += score[key]["old_logprobs"]
@@ -140,9 +142,10 @@ def training_groups(
                     column += [value] * length
             lengths = [len(row["policy_ids"]) for row in turns]
             spans += {"token": [1] * sum(lengths), "turn": lengths, "sequence": [sum(lengths)]}[params.ratio]
-        result.append(
-            TrainingGroup(tree(group), torch.tensor(columns), torch.tensor(spans, dtype=torch.long))
-        )
+        if spans:
+            result.append(
+                TrainingGroup(tree(group), torch.tensor(columns), torch.tensor(spans, dtype=torch.long))
+            )
     return result
 
 
@@ -181,6 +184,7 @@ def update(
         raise UserError(f"the gradient norm is {norm}: lower train.lr or look at the scores")
     optimiser.step()
     optimiser.zero_grad()
+    distributed.check_size(model, "train.lr")
     kl, ratio, clipped = (
         torch.cat([getattr(term, name) for part in terms for term in part])
         for name in ("kl", "ratio", "clipped")
@@ -210,6 +214,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = tables.read(args.scores, schema.SCORES).to_pylist()
     credits = tables.read(args.advantages, schema.ADVANTAGES).to_pylist()
+    if not rollouts:
+        raise UserError(f"{args.rollouts}: no rows")
     kept = counted(rollouts, scores, params)
     left_out = dropped(rollouts, kept) if params.drop_equal_groups else {}
     if left_out and not kept:
@@ -217,6 +223,10 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
             write_unchanged(args, {"policy_tokens": 0, **left_out})
         return f"no update: the outcomes of all {left_out['dropped_groups']} groups are equal"
     batch = training_groups(kept, scores, credits, params)
+    if not batch:
+        if distributed.is_first():
+            write_unchanged(args, {"policy_tokens": 0, **left_out})
+        return "no update: the rollouts hold no policy token"
     torch.manual_seed(0)
     longest = max(depth(segment) for group in batch for segment in group.segments)
     model, optimiser = open_training(args.policy, params, longest)
@@ -227,6 +237,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
             *(number + 1, params.updates),
             *(metrics[name] for name in ("loss", "ratio_mean", "ratio_max", "clip_fraction")),
         )
+    if distributed.is_first():
+        begin(args.out)
     save_state(model, optimiser, args.out / STATE, empty=args.no_state)
     policy = next_policy(model, args.policy)
     if distributed.is_first():
@@ -236,6 +248,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
 
 def write_unchanged(args: argparse.Namespace, metrics: dict[str, float]) -> None:
     """Write the policy and its state as they were: a step without a gradient would decay the weights."""
+    begin(args.out)
     with tables.replacing(args.out / STATE) as temporary:
         save_file({} if args.no_state else load_state(args.policy / STATE), temporary)
     write_policy(args, load(args.policy, torch.bfloat16, "tree"), metrics)

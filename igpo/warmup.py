@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from igpo import agent, protocols, schema
+from igpo.distributed import check_size
 from igpo.engine import Generation
 from igpo.model import context, load, load_tokenizer, save, weights_sha256
 from igpo.packing import packs
@@ -180,6 +181,7 @@ def learn(model: Any, traces: list[agent.Trajectory], params: SimpleNamespace) -
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         log.info("update %d of %d: loss %.3f", number + 1, len(steps), losses[-1])
+    check_size(model, "warmup.lr")
     return losses
 
 

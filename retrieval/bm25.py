@@ -154,17 +154,11 @@ class Bm25:
 
     def search(self, queries: list[str], k: int) -> list[Ranking]:
         """The best `k` of each query. Lucene breaks ties by id, whatever the number of threads."""
-        asked = [clean(query) for query in queries]
-        if len(asked) == 1:  # a pool of threads takes a millisecond
-            found = [from_java(self.searcher.search(asked[0], k))]
+        if len(queries) == 1:  # a pool of threads takes a millisecond
+            found = [from_java(self.searcher.search(queries[0], k))]
         else:
-            names = [str(number) for number in range(len(asked))]
-            answers = self.searcher.batch_search(to_java(asked), to_java(names), k, self.threads)
+            names = [str(number) for number in range(len(queries))]
+            answers = self.searcher.batch_search(to_java(queries), to_java(names), k, self.threads)
             by_name = from_java(answers)
             found = [by_name[name] for name in names]
         return [[(hit["docid"], hit["score"]) for hit in hits] for hits in found]
-
-
-def clean(query: str) -> str:
-    """Replace halves of surrogate pairs, which UTF-8 cannot express."""
-    return query.encode("utf-8", "replace").decode()

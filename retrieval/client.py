@@ -99,7 +99,10 @@ class HttpSearcher:
     """The searcher behind a URL. `identity`: of the index that answers, or "unknown"."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S):
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # a bracket that isn't closed
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(f"{url}: not a search URL; expected such as http://127.0.0.1:8000")
         self.url = url if parts.path.strip("/") else url.rstrip("/") + "/retrieve"

@@ -25,6 +25,7 @@ from retrieval.stage import UserError, log
 from retrieval.wikipedia import Unreadable
 
 ROWS_PER_GROUP = 8192
+CONTROLS = "".join(map(chr, range(0x21)))  # Java's trim takes them away
 Passage = tuple[str, str, str]  # id, title, text
 
 
@@ -47,6 +48,7 @@ def split_contents(contents: str) -> tuple[str, str]:
     title, newline, text = contents.partition("\n")
     if not newline:
         return "", contents
+    title = title.rstrip("\r")
     if len(title) > 1 and title[0] == title[-1] == '"':
         title = title[1:-1]
     return title, text
@@ -69,6 +71,11 @@ def body(row: dict[str, Any]) -> str:
     raise ValueError("no text: expected contents, text, extract, paragraph_text or sentences")
 
 
+def is_empty(title: str, text: str) -> bool:
+    """Whether a passage has white space only, or control characters, which Lucene leaves out."""
+    return not (title + text).strip() or not (title + text).strip(CONTROLS)
+
+
 def passage(row: Any) -> tuple[str | None, str, str]:
     """Id (None where missing), title and text of a raw row; ValueError says what is wrong with it."""
     if not isinstance(row, dict):
@@ -80,10 +87,10 @@ def passage(row: Any) -> tuple[str | None, str, str]:
     if not isinstance(title, str):
         raise ValueError(f"title is {type(title).__name__}, expected text")
     title = single_spaces(title)
-    if not title and not text.strip():
+    if is_empty(title, text):
         raise ValueError("empty passage")
     name = row.get("id") if row.get("id") is not None else row.get("_id")
-    if name is not None and not isinstance(name, str | int):
+    if name is not None and (not isinstance(name, str | int) or isinstance(name, bool)):
         raise ValueError(f"id is {type(name).__name__}, expected text or a whole number")
     return (None if name is None or name == "" else str(name)), title, text
 

@@ -14,6 +14,7 @@ A question is uncovered when no answer is in the corpus or a supporting passage 
 """
 
 import re
+import unicodedata
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -41,8 +42,8 @@ Words = tuple[str, ...]
 
 
 def words(text: str) -> Words:
-    """The words of a text, in lower case."""
-    return tuple(re.findall(r"\w+", text.casefold()))
+    """The words of a text, in lower case and composed characters."""
+    return tuple(re.findall(r"\w+", unicodedata.normalize("NFC", text.casefold())))
 
 
 def rank_of(answers: Sequence[Words], passages: Sequence[str]) -> float:
@@ -145,6 +146,29 @@ def audit(searcher: Searcher, questions: list[dict[str, Any]]) -> dict[str, Any]
     return {"benchmarks": {name: summary(rows[name]) for name in sorted(rows)}, "uncovered": uncovered}
 
 
+def check_questions(questions: list[dict[str, Any]], path: Path) -> None:
+    """Raise UserError for a null, a question without answers, and an id that comes again."""
+    known: set[str] = set()
+    for number, question in enumerate(questions, 1):
+        name = question["question_id"]
+        lists = [*(question["answers"] or []), *(question["supporting_ids"] or [])]
+        if None in (name, question["benchmark"], question["question"], *lists):
+            raise UserError(f"{path}: row {number}, question {name!r}, has a null")
+        if not question["answers"]:
+            raise UserError(f"{path}: question {name!r} has no answers")
+        if name in known:
+            raise UserError(f"{path}: question {name!r} comes again in row {number}")
+        known.add(name)
+
+
+def read_coverage(path: Path) -> dict[str, Any]:
+    """The content of coverage.json; UserError where it is something else."""
+    found = tables.read_json(path)
+    if not isinstance(found, dict) or {"benchmarks", "uncovered"} - found.keys():
+        raise UserError(f"{path}: not what `retrieval coverage` writes")
+    return found
+
+
 def arguments(parser: ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--index", type=Path, nargs="+", action="extend", required=True, metavar="DIR")
@@ -157,9 +181,7 @@ def run(args: Namespace) -> str:
     questions = tables.read(args.questions, QUESTIONS).select(QUESTIONS.names).to_pylist()
     if not questions:
         raise UserError(f"{args.questions}: no questions")
-    for question in questions:
-        if not question["answers"]:
-            raise UserError(f"{args.questions}: question {question['question_id']!r} has no answers")
+    check_questions(questions, args.questions)
     questions.sort(key=lambda question: question["question_id"])
     searcher = open_searcher(args.index)
     check_corpus(searcher, args.questions)

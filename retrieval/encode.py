@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from retrieval import stage, tables
 from retrieval.encoder import Encoder, encoder_folder, fingerprint, open_encoder
 from retrieval.factory import blank_index
-from retrieval.index import chosen, digest, finish, workplace
+from retrieval.index import chosen, digest, finish, place, workplace
 from retrieval.passages import batches
 from retrieval.stage import UserError, log
 
@@ -60,8 +60,9 @@ def encode_parts(texts: Iterator[str], rows: range, encoder: Encoder, batch: int
     for start, path in parts.items():
         part = list(itertools.islice(texts, sizes[start]))
         if not path.exists():
+            vectors = encoder.passages(part, batch, progress.add)
             with tables.replacing(path) as temporary, temporary.open("wb") as file:
-                np.save(file, encoder.passages(part, batch, progress.add))
+                np.save(file, vectors)
     return list(parts.values())
 
 
@@ -133,7 +134,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
         raise UserError(f"--shard {args.shard}: expected 1 to {params.shards} (index.shards)")
     if not args.corpus.is_file():
         raise UserError(f"{args.corpus}: no such file")
-    settings = chosen("dense", params)
+    out, settings = place(args.out, "vectors.json", args.corpus), chosen("dense", params)
     encoder_hash = fingerprint(encoder_folder(params.encoder))
     key = vectors_key(tables.sha256(args.corpus), settings, encoder_hash)
     try:
@@ -143,10 +144,11 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     encoder = open_encoder(settings)
     blank_index(params.faiss, encoder.dimension, list(part_sizes(range(total)).values()))  # can it be built?
     rows = shard_rows(total, args.shard, params.shards)
-    work = workplace(args.out, digest([key, rows.start, rows.stop]))
-    encode_parts(corpus_texts(args.corpus, rows), rows, encoder, params.batch, work / "made")
-    tables.write_json({"key": key, "first": rows.start, "last": rows.stop}, work / "made" / "vectors.json")
-    finish(work, args.out)
+    with workplace(out, digest([key, rows.start, rows.stop])) as work:
+        made = work / "made"
+        encode_parts(corpus_texts(args.corpus, rows), rows, encoder, params.batch, made)
+        tables.write_json({"key": key, "first": rows.start, "last": rows.stop}, made / "vectors.json")
+        finish(work, out)
     return f"{len(rows)} passages, rows {rows.start} to {rows.stop}"
 
 

@@ -167,7 +167,11 @@ class Encoder:
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{folder}: modules.json or the pooling's file: unexpected {error!r}") from None
         settings = optional_json(folder / "sentence_bert_config.json")
-        prompts = optional_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+        named = optional_json(folder / "config_sentence_transformers.json")
+        limit = settings.get("max_seq_length") if isinstance(settings, dict) else ""
+        if not isinstance(named, dict) or not isinstance(limit, int | None):
+            raise UserError(f"{folder}: the sentence_transformers settings hold other than expected")
+        prompts = named.get("prompts") or {}
         own = (prompts.get("query"), prompts.get("passage") or prompts.get("document"))
         self.prefixes = [
             (name if given is None else given) or "" for given, name in zip(prefixes, own, strict=True)
@@ -182,7 +186,8 @@ class Encoder:
         self.model.eval().requires_grad_(False).to(self.device)
         self.dimension = int(self.model.config.hidden_size)
         longest = getattr(self.model.config, "max_position_embeddings", max_tokens)
-        self.max_tokens = min(max_tokens, settings.get("max_seq_length") or max_tokens, longest)
+        # a tokenizer without a limit has a huge one; RoBERTa's is two below its positions, which begin at 2
+        self.max_tokens = min(max_tokens, limit or max_tokens, longest, self.tokenizer.model_max_length)
         count = 1 if self.device.type == "cuda" else torch.get_num_threads()
         self.pool = ThreadPoolExecutor(count, "encoder", torch.set_num_threads, (1,))
 

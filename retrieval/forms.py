@@ -7,11 +7,13 @@ memory.
 """
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +28,7 @@ from retrieval.stage import UserError
 FIRST_LINE_BYTES = 1 << 20  # a longer first line is taken for one big JSON value
 CHUNK_CHARS = 1 << 20
 VALUE_CHARS = 1 << 26  # a JSON value that does not end within this is malformed
+WHITE_SPACE = re.compile(r"\s*")
 TEXT_KEYS = ("contents", "text", "extract", "paragraph_text")
 Row = tuple[int, Any]  # line (or parquet row) number counted from 1, raw row
 
@@ -66,13 +69,15 @@ def form(path: Path) -> str:
         if file.read(4) == b"PAR1":
             return "parquet"
     with opened(path) as stream:
-        first = stream.readline(FIRST_LINE_BYTES)
+        first = stream.readline(FIRST_LINE_BYTES).removeprefix(codecs.BOM_UTF8)
+        while first.isspace():
+            first = stream.readline(FIRST_LINE_BYTES)
         more = bool(stream.read(1))
     if not first:
         raise UserError(f"{path}: line 1: the file is empty")
     if first.lstrip().startswith((b"<mediawiki", b"<?xml")):
         return "xml"
-    if b"\t" in first and b"text" in first.strip().split(b"\t"):
+    if b"\t" in first and b"text" in first.replace(b'"', b"").strip().split(b"\t"):
         return "tsv"
     if ".jsonl" in path.suffixes or first.lstrip()[:1] not in (b"{", b"["):
         return "lines"
@@ -116,10 +121,9 @@ class Scanner:
     def peek(self) -> str:
         """The next character that is not white space; "" at the end of the file."""
         while True:
-            rest = self.buffer[self.at :].lstrip()
-            self.move(len(self.buffer) - len(rest))
-            if rest or not self.more():
-                return rest[:1]
+            self.move(WHITE_SPACE.match(self.buffer, self.at).end())  # type: ignore[union-attr]
+            if self.at < len(self.buffer) or not self.more():
+                return self.buffer[self.at : self.at + 1]
 
     def expect(self, allowed: str) -> str:
         """Consume one of the `allowed` characters; ValueError otherwise."""
@@ -175,6 +179,8 @@ def separated(stream: BinaryIO) -> Iterator[Row]:
     reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter="\t")
     try:
         for row in reader:
+            if None in row:
+                raise ValueError(f"line {reader.line_num}: more columns than the header names")
             yield reader.line_num, row
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from None

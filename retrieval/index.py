@@ -6,10 +6,13 @@ The folder appears whole. A killed build leaves `.NAME.partial` beside it, where
 there `made` becomes the folder, and vectors stand beside it until it is in place.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,14 +46,39 @@ def encoder_sha256(kind: str, settings: dict[str, Any]) -> str | None:
     return fingerprint(encoder_folder(source))
 
 
-def workplace(out: Path, key: str) -> Path:
-    """The folder of an unfinished build of `out`; emptied unless it was begun with the same `key`."""
+def place(out: Path, manifest: str, corpus: Path) -> Path:
+    """Where `out` leads; UserError where what is there is no folder of ours (with `manifest`) to replace."""
+    real = out.resolve()
+    if corpus.resolve().is_relative_to(real):
+        raise stage.UserError(f"--out {out}: the corpus itself is in this folder; give another --out")
+    if real.exists() and not real.is_dir():
+        raise stage.UserError(f"--out {out}: a file is there; give another --out")
+    if real.is_dir() and any(real.iterdir()) and not (real / manifest).is_file():
+        raise stage.UserError(f"--out {out}: a folder with other files is there; give another --out")
+    return real
+
+
+@contextmanager
+def workplace(out: Path, key: str) -> Iterator[Path]:
+    """The folder of an unfinished build of `out`; emptied unless it was begun with the same `key`.
+
+    Raises UserError where another process builds there.
+    """
     work = out.parent / f".{out.name}.partial"
-    if not (work / "key").is_file() or (work / "key").read_text() != key:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        (work / "key").write_text(key)
-    return work
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "key").open("a+") as begun:
+        try:
+            fcntl.flock(begun, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise stage.UserError(f"{out}: another process is building it; wait for its end") from None
+        begun.seek(0)
+        if begun.read() != key:
+            for name in ("made", "vectors"):
+                shutil.rmtree(work / name, ignore_errors=True)
+            begun.truncate(0)
+            begun.write(key)
+            begun.flush()
+        yield work
 
 
 def finish(work: Path, out: Path) -> None:
@@ -88,37 +116,43 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the index folder")
 
 
+def add_index(args: Namespace, settings: dict[str, Any], made: Path, hashes: tuple[str, str]) -> None:
+    """Add the index to the passages in `made`; `hashes` are those of corpus and encoder."""
+    stored = passages.Passages(made)
+    if args.kind == "bm25":
+        from retrieval import bm25
+
+        bm25.build(stored, made)
+    elif args.kind == "dense":
+        from retrieval import dense, encode
+
+        vectors = None
+        if args.vectors:
+            key = encode.vectors_key(hashes[0], settings, hashes[1])
+            vectors = encode.read_shards(args.vectors, key, len(stored))
+        dense.build(stored, made.parent, settings, vectors)
+
+
 def run(args: Namespace, params: SimpleNamespace) -> str:
     """Build one index."""
     settings = chosen(args.kind, params)
     encoder = encoder_sha256(args.kind, settings)
     if not args.corpus.is_file():
         raise stage.UserError(f"{args.corpus}: no such file")
-    source = tables.sha256(args.corpus)
-    work = workplace(args.out, digest([args.kind, settings, encoder, source]))
-    made = work / "made"
-    shutil.rmtree(made, ignore_errors=True)  # of a killed build
-    made.mkdir()
-    try:
-        corpus = passages.store(args.corpus, made)
-        if args.kind == "bm25":
-            from retrieval import bm25
-
-            bm25.build(passages.Passages(made), made)
-        elif args.kind == "dense":
-            from retrieval import dense, encode
-
-            vectors = None
-            if args.vectors:
-                key = encode.vectors_key(source, settings, str(encoder))
-                vectors = encode.read_shards(args.vectors, key, corpus[0])
-            dense.build(passages.Passages(made), work, settings, vectors)
-    except stage.UserError:
-        shutil.rmtree(work)  # going on would meet the same error
-        raise
-    tables.write_json(manifest(made, args.kind, settings, encoder, corpus), made / "manifest.json")
-    finish(work, args.out)
-    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
+    out, source = place(args.out, "manifest.json", args.corpus), tables.sha256(args.corpus)
+    with workplace(out, digest([args.kind, settings, encoder, source])) as work:
+        made = work / "made"
+        shutil.rmtree(made, ignore_errors=True)  # of a killed build
+        made.mkdir()
+        try:
+            corpus = passages.store(args.corpus, made)
+            add_index(args, settings, made, (source, str(encoder)))
+        except stage.UserError:
+            shutil.rmtree(work)  # going on would meet the same error
+            raise
+        tables.write_json(manifest(made, args.kind, settings, encoder, corpus), made / "manifest.json")
+        finish(work, out)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return f"{args.kind} index of {corpus[0]} passages, {size / 1e6:.0f} MB"
 
 

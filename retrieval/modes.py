@@ -82,7 +82,7 @@ class Oracle:
         return [self._hits(question)[:k] for question in queries]
 
     def _hits(self, question: str) -> list[Hit]:
-        hits = [(name, self.searcher.get(name)) for name in self.gold.get(question, [])]
+        hits = [(name, self.searcher.get(name)) for name in dict.fromkeys(self.gold.get(question, []))]
         for name, hit in hits:
             if hit is None:
                 raise UserError(f"question {question!r}: supporting passage {name!r} is not in the index")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval import tables
-from retrieval.corpus import Fingerprint, Passage
+from retrieval.corpus import Fingerprint, Passage, is_empty
 from retrieval.ids import IdTable
 from retrieval.stage import UserError
 
@@ -41,7 +41,7 @@ def batches(corpus: Path) -> Iterator[pa.RecordBatch]:
 def store(corpus: Path, folder: Path) -> tuple[int, str]:
     """Copy a corpus table into an index folder; returns its number of rows and its SHA-256.
 
-    Raises UserError for an empty table, and where an id is missing or repeated.
+    Raises UserError for an empty table or passage, and where an id is missing or repeated.
     """
     fingerprint, ids, count = Fingerprint(), IdTable(), 0
     with pa.ipc.new_file(folder / "passages.arrow", tables.CORPUS) as writer:
@@ -50,6 +50,8 @@ def store(corpus: Path, folder: Path) -> tuple[int, str]:
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if None in row:
                     raise UserError(f"{corpus}: row {row[0]!r} has a null; make it with `retrieval corpus`")
+                if is_empty(row[1], row[2]):
+                    raise UserError(f"{corpus}: passage {row[0]!r} is empty; make it with `retrieval corpus`")
                 if not ids.add(row[0], count):
                     raise UserError(f"{corpus}: id {row[0]!r} is repeated; make it with `retrieval corpus`")
                 fingerprint.add(row)

@@ -27,7 +27,8 @@ RRF_CONSTANT = 60
 DEPTH = 100
 MANIFEST_KEYS = {"kind", "rows", "corpus_sha256", "encoder_sha256", "settings", "files", "identity"}
 CACHED_HITS = 300_000  # about 60 MB
-CACHED_CHARS = 500  # of a query that is remembered
+CACHED_CHARS = 200  # of a query that is remembered
+QUERY_WEIGHT = 5  # a remembered query takes at most as much memory as so many hits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Hit:
     title: str
     text: str
     score: float
+
+
+def clean(text: str) -> str:
+    """Replace halves of surrogate pairs, which UTF-8 cannot express."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class Search(Protocol):
@@ -86,8 +92,10 @@ class Searcher:
         self.corpus_sha256: str = manifests[0]["corpus_sha256"]
         self.identity: str = digest(sorted(manifest["identity"] for manifest in manifests))
         self.passages = Passages(folders[0])
-        # A group's trajectories repeat each other's queries. Empty rankings have a size too.
-        self.known: LRUCache[tuple[str, int], Ranking] = LRUCache(CACHED_HITS, lambda found: len(found) + 1)
+        # A group's trajectories repeat each other's queries.
+        self.known: LRUCache[tuple[str, int], Ranking] = LRUCache(
+            CACHED_HITS, lambda found: len(found) + QUERY_WEIGHT
+        )
         self.indexes: list[Any] = []
         self.reranker: Any = None
         for folder, manifest in zip(folders, manifests, strict=True):
@@ -122,6 +130,7 @@ class Searcher:
 
         Not for several threads at a time.
         """
+        queries = list(map(clean, queries))
         asked = {query for query in queries if query.strip()} if k > 0 else set()
         found = {query: self.known[query, k] for query in asked if (query, k) in self.known}
         new = sorted(asked - found.keys())

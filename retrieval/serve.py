@@ -23,10 +23,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from retrieval import stage
 from retrieval.batching import Batcher, Busy
+from retrieval.client import IDENTITY_HEADER
 from retrieval.search import DEPTH, Hit, Searcher, open_searcher
 from retrieval.stage import UserError, log
 from retrieval.telemetry import Observed, Telemetry
-from retrieval.wire import Limits, Retrieve, Search, check, depths, document, read, shown, unless_left
+from retrieval.wire import Limits, Retrieve, Search, check, document, read, searches, shown, unless_left
 
 
 def add_reads(app: FastAPI, searcher: Searcher, telemetry: Telemetry) -> None:
@@ -67,6 +68,11 @@ def create_app(searcher: Searcher, topk: int = 3, limits: Limits | None = None) 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Observed, telemetry=telemetry, identity=searcher.identity)
 
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> JSONResponse:
+        # Starlette answers this outside of all layers
+        return JSONResponse({"detail": "internal error"}, 500, {IDENTITY_HEADER: searcher.identity})
+
     async def find(request: Request, queries: list[str], k: int) -> list[list[Hit]]:
         check(queries, k, limits)
         try:
@@ -84,8 +90,8 @@ def create_app(searcher: Searcher, topk: int = 3, limits: Limits | None = None) 
     @app.post("/search")
     async def search(request: Request) -> JSONResponse:
         asked = await read(request, Search, limits.body_bytes)
-        wanted = depths(asked, topk)
-        found = await find(request, [query for query in asked.queries if query.strip()], max(wanted))
+        queries, wanted = zip(*searches(asked, topk), strict=True)
+        found = await find(request, list(queries), max(wanted))
         cut = [hits[:k] for hits, k in zip(found, wanted, strict=True)]
         return JSONResponse({"result": [shown(hits, asked.return_scores) for hits in cut]})
 

@@ -6,12 +6,14 @@ A stage is `python -m package.name --config JSON --out …`. Its settings are on
 
 import argparse
 import ctypes
+import datetime
 import difflib
 import errno
 import fcntl
 import functools
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -45,14 +47,18 @@ def one_line(error: Exception, most: int | None = None) -> str:
 
 
 def numbers(value: Any) -> Any:
-    """Turn text such as `1e-6` into a float: PyYAML reads it as text, and `dvc exp run -S` writes it so."""
+    """Turn text such as `1e-6` into a number: PyYAML reads it as text, and `dvc exp run -S` writes it so.
+
+    A date, which PyYAML makes of `2025-01-01`, becomes text again.
+    """
     if isinstance(value, Mapping):
         return {key: numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [numbers(item) for item in value]
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", value, re.IGNORECASE):
-        return float(value)
-    return value
+        found = float(value)
+        return int(found) if found.is_integer() else found
+    return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +72,44 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _schema() -> Any:
+    if not SCHEMA.is_file():
+        raise UserError(f"{SCHEMA}: no such file; install a checkout in place: pip install -e .")
     return yaml.safe_load(SCHEMA.read_text())
+
+
+def is_whole(_: Any, value: Any) -> bool:
+    """Whether a value is an integer; JSON Schema takes 2.0 for one, Python's functions don't."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", is_whole),
+)
+
+
+class Loader(yaml.SafeLoader):
+    """YAML whose mappings repeat no key: of a copied line the last would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; ConstructorError where a key comes twice."""
+        known: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in known:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key {key.value!r} comes twice", problem_mark=key.start_mark
+                )
+            known.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def check_finite(value: Any, where: str) -> None:
+    """Raise UserError for NaN or infinity, which no bound of the schema keeps out."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"params: {where}: {value} is not a finite number")
+    if isinstance(value, Mapping | list):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            check_finite(item, f"{where}.{key}" if where else str(key))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -80,9 +123,10 @@ def check(params: Any, section: str | None = None) -> None:
 
     Raises UserError that names the first wrong key, its nearest valid name or the allowed values.
     """
+    check_finite(params, section or "")
     schema = _schema()["properties"][section] if section else _schema()
     errors = sorted(
-        jsonschema.Draft202012Validator(schema).iter_errors(params),
+        Validator(schema).iter_errors(params),
         key=lambda error: (error.validator != "additionalProperties", str(error)),  # a typo lacks a key too
     )
     if not errors:
@@ -106,7 +150,7 @@ def read_params(paths: list[Path]) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for path in paths:
         try:
-            layer = yaml.safe_load(path.read_text())
+            layer = yaml.load(path.read_text(), Loader)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; run in the repository, or give --params FILE") from None
         except OSError as error:
@@ -145,12 +189,12 @@ def overrides(items: list[str]) -> dict[str, Any]:
     return nested
 
 
-def parse_config(text: str) -> Any:
-    """The JSON of a --config option; UserError where it is none."""
+def parse_json(text: str, option: str) -> Any:
+    """The JSON of an option; UserError where it is none."""
     try:
         return numbers(json.loads(text))
     except ValueError as error:
-        raise UserError(f"--config: not JSON: {error}") from None
+        raise UserError(f"{option}: not JSON: {error}") from None
 
 
 def settings(args: argparse.Namespace, section: str) -> SimpleNamespace:
@@ -161,7 +205,7 @@ def settings(args: argparse.Namespace, section: str) -> SimpleNamespace:
     if args.config is not None:
         if args.params or args.arm is not None:
             raise UserError("--config is the section itself: give it, or --params and --arm, not both")
-        values = parse_config(args.config)
+        values = parse_json(args.config, "--config")
     else:
         params = read_params(args.params or [Path("params.yaml")])
         if args.arm is not None:
@@ -287,6 +331,9 @@ def command(
         except UserError as error:
             print(f"error: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
         except BrokenPipeError:
             sys.exit(0)
         except OSError as error:

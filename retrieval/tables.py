@@ -1,5 +1,6 @@
 """Checked, atomic, byte-reproducible parquet tables, and atomic writing of any file or folder."""
 
+import glob
 import hashlib
 import json
 import os
@@ -22,15 +23,23 @@ CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.str
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (file or folder); on success it takes `path`'s place."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not Path("/proc", left.suffixes[-2][1:]).exists():  # a killed process's
+            remove(left)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         take_place(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def take_place(made: Path, path: Path) -> None:

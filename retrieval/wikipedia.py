@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
-from retrieval.stage import die_with_parent
+from retrieval.stage import end_with
 
 WORDS = 100
 PAGES_PER_TASK = 64
@@ -32,6 +33,10 @@ END = {
     "sources",
 }
 DROPPED_TAGS = {"gallery", "math", "ref", "score", "table", "timeline"}
+REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
+SWITCH = re.compile("__[A-Z]+__")  # such as __NOTOC__
+# Tags that end a line or a block: their words are not one.
+BLOCK_TAG = re.compile(r"</?(?:blockquote|br|center|d[dlt]|div|hr|li|ol|p|t[dhr]|ul)\b[^<>]*>", re.IGNORECASE)
 DROPPED_LINKS = ("category:", "file:", "image:")
 # What a dropped template leaves between brackets and before a comma.
 HOLES = [
@@ -70,8 +75,9 @@ def pages(stream: BinaryIO) -> Iterator[Page]:
                     name, element.text or ""
                 )  # the first id is the page's, the next its revision's
             elif name == "page":
-                if page.get("ns") == "0" and "redirect" not in page:
-                    yield page["id"], page["title"], page.get("text", "")
+                text = page.get("text", "")
+                if page.get("ns") == "0" and "redirect" not in page and not REDIRECT.match(text):
+                    yield page["id"], page["title"], text
                 root.clear()
     except ElementTree.ParseError as error:
         raise ValueError(f"line {error.position[0]}: not XML: {error}") from None
@@ -84,7 +90,7 @@ def plain(wikitext: str) -> str:
     import mwparserfromhell
     from mwparserfromhell.nodes import Heading
 
-    code = mwparserfromhell.parse(wikitext)
+    code = mwparserfromhell.parse(BLOCK_TAG.sub(r" \g<0> ", SWITCH.sub("", wikitext)))
     kept: list[Any] = []
     for node in code.nodes:
         if not isinstance(node, Heading):
@@ -130,7 +136,7 @@ def rows(stream: BinaryIO) -> Iterator[tuple[int, Row]]:
     workers = len(os.sched_getaffinity(0))
     source, number = pages(stream), 0
     waiting: deque[Future[list[Row]]] = deque()
-    with ProcessPoolExecutor(workers, initializer=die_with_parent) as pool:
+    with ProcessPoolExecutor(workers, initializer=partial(end_with, os.getpid())) as pool:
         while True:
             batch = list(islice(source, PAGES_PER_TASK))
             if batch:

@@ -1,13 +1,14 @@
 """The server's requests and answers: forms, synonyms, limits. No index is opened here."""
 
 import asyncio
+import itertools
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import AliasChoices, BaseModel, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError, model_validator
 from starlette.requests import ClientDisconnect
 
 from retrieval.search import DEPTH, Hit
@@ -34,11 +35,19 @@ class Retrieve(BaseModel):
 
 
 class Search(BaseModel):
-    """SearchAgentReview's request."""
+    """SearchAgentReview's request: a null counts as not given; blank queries, and what is no text, go."""
 
-    queries: list[str] = Field([], validation_alias=AliasChoices("query_list", "queries"))
+    queries: list[Any] = Field([], validation_alias=AliasChoices("query_list", "queries"))
     k: int | list[int] | None = Field(None, validation_alias=AliasChoices("k", "topk"))
-    return_scores: bool | None = True
+    return_scores: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_nulls(cls, body: Any) -> Any:
+        """The keys that have a value."""
+        if not isinstance(body, dict):
+            return body
+        return {key: value for key, value in body.items() if value is not None}
 
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -102,15 +111,22 @@ def check(queries: list[str], k: int, limits: Limits) -> None:
         raise HTTPException(422, f"topk {k}, at most {limits.k}")
 
 
-def depths(request: Search, topk: int) -> list[int]:
-    """How many hits each query of a /search request wants; 400 in SearchAgentReview's words."""
-    if not any(query.strip() for query in request.queries):
+def searches(request: Search, topk: int) -> list[tuple[str, int]]:
+    """The queries of a /search request and how many hits each wants; 400 in SearchAgentReview's words.
+
+    `k` counts queries with those that are dropped, or without; one number serves all, none is the server's.
+    """
+    kept = [isinstance(query, str) and bool(query.strip()) for query in request.queries]
+    queries = list(itertools.compress(request.queries, kept))
+    if not queries:
         raise HTTPException(400, "query_list is empty")
     wanted = request.k if isinstance(request.k, list) else [topk if request.k is None else request.k]
-    if not isinstance(request.k, list):
-        wanted = wanted * len(request.queries)
-    if len(wanted) != len(request.queries):
+    if len(wanted) == len(kept):
+        wanted = list(itertools.compress(wanted, kept))
+    if len(wanted) < 2:
+        wanted = (wanted or [topk]) * len(queries)
+    if len(wanted) != len(queries):
         raise HTTPException(400, "k length mismatch with query_list")
     if min(wanted) < 1:
         raise HTTPException(400, "k must be positive")
-    return [k for query, k in zip(request.queries, wanted, strict=True) if query.strip()]
+    return list(zip(queries, wanted, strict=True))

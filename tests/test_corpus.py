@@ -1,7 +1,9 @@
 """Corpus files: every published form, ids, errors with line numbers."""
 
 import bz2
+import codecs
 import gzip
+import io
 import json
 import lzma
 
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_index import ROWS, call, refusal, write_corpus
 
-from retrieval import corpus, forms, tables
+from retrieval import corpus, forms, tables, wikipedia
 
 CONFIG = ("--config", '{"source": "vital"}')
 
@@ -89,6 +91,16 @@ def test_a_json_value_may_cross_read_buffers(tmp_path, monkeypatch):
     assert len(whole) == 19
 
 
+def test_a_byte_order_mark_and_blank_lines_ahead_change_no_form(tmp_path):
+    rows = [PASSAGE, PASSAGE | {"id": "b"}]
+    whole = load(tmp_path, "plain.json", json.dumps(rows))
+    assert load(tmp_path, "mark.json", codecs.BOM_UTF8 + json.dumps(rows).encode()) == whole
+    assert load(tmp_path, "blank.json", "\n \n" + json.dumps(rows)) == whole
+    assert load(tmp_path, "quoted.tsv", '"id"\t"text"\t"title"\na\tx y\tT\nb\tx y\tT\n') == whole
+    windows = [{"id": name, "contents": '"T"\r\nx y'} for name in "ab"]
+    assert load(tmp_path, "windows.jsonl", jsonl(*windows)) == whole
+
+
 def test_missing_and_repeated_ids_become_row_numbers(tmp_path, caplog):
     rows = [{"id": name, "text": "x"} for name in ("a", None, "a", "", "4", "3", "6", "7", 7)]
     ids = [row[0] for row in load(tmp_path, "c.jsonl", jsonl(*rows))]
@@ -111,7 +123,9 @@ def test_an_id_that_is_a_later_rows_number_stays_unique(tmp_path):
         ("c.jsonl", jsonl(PASSAGE, {"id": "b", "title": "T"}), "line 2: no text"),
         ("c.jsonl", jsonl(PASSAGE, ["x"]), "line 2: not an object"),
         ("c.jsonl", jsonl(PASSAGE, {"id": "b", "text": " "}), "line 2: empty passage"),
+        ("c.jsonl", jsonl(PASSAGE, {"id": "b", "title": "\x02", "text": "\x01 "}), "line 2: empty passage"),
         ("c.jsonl", jsonl(PASSAGE, {"id": [1], "text": "x"}), "line 2: id is list"),
+        ("c.jsonl", jsonl(PASSAGE, {"id": True, "text": "x"}), "line 2: id is bool"),
         ("c.jsonl", jsonl(PASSAGE, {"id": "b", "text": "\ud800"}), "line 2: "),
         ("c.jsonl", jsonl(PASSAGE).encode() + b'{"text": "\xff"}\n', "line 2: "),
         ("c.txt", "just words\n", "line 1: not JSON"),
@@ -120,6 +134,7 @@ def test_an_id_that_is_a_later_rows_number_stays_unique(tmp_path):
         ("c.json", '[{"text": "x"}', "line 1: not JSON"),
         ("c.json", "[]", "no passages"),
         ("c.tsv", "id\ttext\ttitle\n1\tx\tT\n2\n", "line 3: no text"),
+        ("c.tsv", "id\ttext\ttitle\n1\tx\ty\tT\n", "line 2: more columns than the header names"),
         ("c.jsonl", "[" * 100_000, "line 1: not a passage: nested too deeply"),
         ("c.json", "[" * 100_000, "nested too deeply"),
         ("c.xml", '<?xml version="1.0" encoding="nope"?><mediawiki/>', "unknown encoding: nope"),
@@ -206,6 +221,24 @@ def test_a_wikipedia_dump_becomes_passages_of_about_100_words(tmp_path):
     assert [(name, title) for name, title, _ in found[1:]] == [(f"15-{i}", "Long") for i in range(3)]
     assert " ".join(text for _, _, text in found[1:]).split() == words
     assert [len(text.split()) for _, _, text in found[1:]] == [86, 87, 87]
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "text"),
+    [
+        ("a city<br>in [[Switzerland]]<br />and", "a city in Switzerland and"),
+        ("<p>One</p><p>Two</p><LI>Three</LI>", "One Two Three"),
+        ("__NOTOC__H<sub>2</sub>O", "H2O"),
+    ],
+)
+def test_words_are_those_that_a_reader_sees(wikitext, text):
+    assert wikipedia.plain(wikitext) == text
+
+
+def test_a_redirect_without_its_element_is_none_of_the_articles():
+    page = "<page><title>A</title><ns>0</ns><id>1</id><revision><text>{}</text></revision></page>"
+    dump = f"<mediawiki>{page.format('#redirect [[B]]')}{page.format('# redirected')}</mediawiki>"
+    assert [text for *_, text in wikipedia.pages(io.BytesIO(dump.encode()))] == ["# redirected"]
 
 
 def test_a_page_that_cannot_be_parsed_is_left_out_and_counted(tmp_path, caplog, capsys, monkeypatch):

@@ -59,6 +59,7 @@ def test_answers_are_matched_as_whole_words():
     assert coverage.present(wanted, corpus) == {("café", "bar"), ("new", "york")}
     assert coverage.rank_of([("new", "york")], [" newyork ", " in new york city "]) == 2
     assert coverage.rank_of([], [" a "]) == float("inf")
+    assert coverage.words("Jose\u0301 SARAMAGO") == coverage.words("José Saramago")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,12 @@ def test_answers_are_matched_as_whole_words():
     [
         ([("q1", "one", "x?", [], [])], "'q1' has no answers"),
         ([], "no questions"),
+        ([("q1", "one", "x?", ["a"], [])] * 2, "'q1' comes again in row 2"),
+        ([(None, "one", "x?", ["a"], [])], "row 1, question None, has a null"),
+        ([("q1", None, "x?", ["a"], [])], "row 1, question 'q1', has a null"),
+        ([("q1", "one", None, ["a"], [])], "has a null"),
+        ([("q1", "one", "x?", ["a", None], [])], "has a null"),
+        ([("q1", "one", "x?", ["a"], [None])], "has a null"),
     ],
 )
 def test_bad_questions_are_refused(built, tmp_path, capsys, rows, said):

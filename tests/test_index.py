@@ -9,16 +9,68 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_index import ROWS, SETTINGS, build, config, refusal, write_corpus
 
-from retrieval import index, search
+from retrieval import index, search, tables
 
 
 def test_a_reranker_must_be_named(built, tmp_path, capsys):
     config = json.dumps(SETTINGS)
     files = ["--corpus", built[0], "--kind", "rerank", "--out", tmp_path / "rerank"]
     assert "give the cross-encoder's folder" in refusal(capsys, index.main, "--config", config, *files)
+
+
+def bm25_words(corpus, out):
+    return [*config(), "--corpus", corpus, "--kind", "bm25", "--out", out]
+
+
+def test_no_folder_is_replaced_but_an_index(built, tmp_path, capsys):
+    home, file = tmp_path / "home", tmp_path / "file"
+    home.mkdir()
+    shutil.copy(built[0], home / "corpus.parquet")
+    file.write_text("precious")
+    assert "the corpus itself is in this folder" in refusal(
+        capsys, index.main, *bm25_words(home / "corpus.parquet", home)
+    )
+    assert "a folder with other files" in refusal(capsys, index.main, *bm25_words(built[0], home))
+    assert "a file is there" in refusal(capsys, index.main, *bm25_words(built[0], file))
+    assert [path.name for path in home.iterdir()] == ["corpus.parquet"]
+    assert file.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "home"]
+
+
+def test_a_link_to_a_folder_is_followed(built, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "bm25").symlink_to(tmp_path / "disk")
+    for _ in range(2):  # the second replaces an index
+        index.main([str(word) for word in bm25_words(built[0], tmp_path / "bm25")])
+    assert (tmp_path / "bm25").is_symlink()
+    assert len(search.open_searcher([tmp_path / "bm25"])) == len(ROWS)
+
+
+def test_two_processes_do_not_build_one_index(built, tmp_path, capsys):
+    with index.workplace(tmp_path / "bm25", "another"):
+        said = refusal(capsys, index.main, *bm25_words(built[0], tmp_path / "bm25"))
+    assert "another process is building it" in said
+    index.main([str(word) for word in bm25_words(built[0], tmp_path / "bm25")])
+
+
+def test_a_passage_that_lucene_would_leave_out_is_refused(tmp_path, capsys):
+    table = pa.Table.from_pylist(
+        [dict(zip(tables.CORPUS.names, row, strict=True)) for row in (*ROWS, ("nothing", "", "\x01"))]
+    )
+    pq.write_table(table, tmp_path / "c.parquet")
+    said = refusal(capsys, index.main, *bm25_words(tmp_path / "c.parquet", tmp_path / "bm25"))
+    assert "passage 'nothing' is empty" in said
+
+
+def test_what_killed_processes_left_goes(tmp_path):
+    (tmp_path / ".a.json.99999999.tmp").write_text("half")
+    tables.write_json({}, tmp_path / "a.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 STUCK_JAVA = """#!/bin/sh

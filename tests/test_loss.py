@@ -49,6 +49,9 @@ def test_dual_clip_bounds_the_loss_of_negative_advantages_only():
 def test_k3_by_hand_and_clamped():
     found = k3(torch.tensor([0.0, 0.0, -20.0]), torch.tensor([0.0, 1.0, 0.0]))
     assert found.tolist() == pytest.approx([0.0, math.e - 2, 10.0])
+    far = torch.tensor([-100.0], requires_grad=True)
+    k3(far, torch.zeros(1)).sum().backward()
+    assert far.grad.tolist() == [0.0]  # clamped
 
 
 def test_kl_enters_with_its_weight():

@@ -88,6 +88,11 @@ def wrong(params: dict, path: str, value: object) -> dict:
         ("tables.metric", "f1_sqad", "]; nearest: 'f1_squad'"),
         ("advantage.gamma", "much", "advantage.gamma: 'much' is not of type 'number'"),
         ("train.lr", None, "'lr' is a required property"),
+        ("train.lr", float("nan"), "train.lr: nan is not a finite number"),
+        ("advantage.gain_weight", [1.0, float("inf")], "advantage.gain_weight.1: inf is not a finite number"),
+        ("train.updates", 2.0, "train.updates: 2.0 is not of type 'integer'"),
+        ("rollout.samples", True, "rollout.samples: True is not of type 'integer'"),
+        ("questions.headline_types", ["birth_yaer"], "nearest: 'birth_year'"),
         (
             "evaluate.rollout.sampels",
             1,
@@ -133,6 +138,20 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(params):
     changed = stage.numbers(wrong(params, "train.lr", "2e-06"))
     experiment.check(changed)
     assert changed["train"]["lr"] == 2e-6
+    assert stage.overrides(["tables.bootstrap=1e3"]) == {"tables": {"bootstrap": 1000}}
+    assert isinstance(stage.overrides(["tables.bootstrap=1e3"])["tables"]["bootstrap"], int)
+    assert stage.overrides(["rollout.date=2026-01-02"]) == {"rollout": {"date": "2026-01-02"}}
+
+
+def test_a_key_that_comes_twice_is_refused(tmp_path):
+    (tmp_path / "p.yaml").write_text("arms:\n  igpo: {}\n  igpo: {advantage: {gamma: 0.5}}\n")
+    with pytest.raises(UserError, match=r"p\.yaml: not YAML: key 'igpo' comes twice"):
+        stage.read_params([tmp_path / "p.yaml"])
+
+
+def test_an_arm_has_a_name(params):
+    with pytest.raises(UserError, match="1 is not of type 'string'"):
+        experiment.check(params | {"arms": params["arms"] | {1: {}}})
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,11 @@ def test_the_default_tokens_stay_what_they_were(base_model, renderer):
         ),
         ('p</think><tool_call>{"name": "open", "arguments": {}}</tool_call>', Turn(tool="open")),
         ("</think><answer></answer>", Turn(answer="")),
+        # half a surrogate pair, which no file can hold
+        (
+            'p</think><tool_call>{"name": "x\\ud83d", "arguments": {"query": ["\\ud83d y"]}}</tool_call>',
+            Turn(tool="x?", queries=["? y"]),
+        ),
     ],
 )
 def test_well_formed_turns(text, turn):
@@ -83,6 +88,9 @@ def test_well_formed_turns(text, turn):
         ('p</think><tool_call>{"name": "", "arguments": {}}</tool_call>', "no name"),
         ('p</think><tool_call>{"name": "web_search"}</tool_call>', "no arguments"),
         ("<answer>x</answer></think>", "neither"),
+        ("p</think></answer><answer>x", "unclosed <answer>"),
+        (f"p</think></tool_call><tool_call>{CALL}", "unclosed <tool_call>"),
+        ("p</think><tool_call>" + "[" * 5000 + "</tool_call>", "not JSON"),
     ],
 )
 def test_format_errors(text, error):

@@ -106,8 +106,12 @@ def test_a_repeated_query_is_not_searched_again(hybrid, monkeypatch):
     assert searched == ["Neon", "Neon"]
 
 
+def test_half_a_surrogate_pair_is_a_query_as_any_other(hybrid):
+    assert hybrid.search(["caf\ud83d noble gas"], 2) == hybrid.search(["caf? noble gas"], 2)
+
+
 def test_what_is_known_stays_within_its_bound(built, monkeypatch):
-    monkeypatch.setattr(search, "CACHED_HITS", 10)
+    monkeypatch.setattr(search, "CACHED_HITS", 10 * search.QUERY_WEIGHT)
     searcher = search.open_searcher([built[1]])
     for number in range(30):
         searcher.search([f"zzzz{number}"], 3)

@@ -86,6 +86,19 @@ def test_search_agent_review_client(url):
 
 
 @pytest.mark.parametrize(
+    ("body", "sizes"),
+    [
+        ({"query_list": ["noble gas", "mountain"], "k": [1]}, [1, 1]),
+        ({"query_list": ["noble gas", "mountain"], "k": []}, [3, 3]),
+        ({"query_list": ["noble gas", "", 5, "mountain"], "k": [1, 2]}, [1, 2]),
+        ({"query_list": None, "queries": ["mountain"], "k": None, "topk": 1}, [1]),
+    ],
+)
+def test_search_agent_review_reads_a_request_as_its_own_server(url, body, sizes):
+    assert list(map(len, post(url, "/search", body).json()["result"])) == sizes
+
+
+@pytest.mark.parametrize(
     ("path", "body", "status", "said"),
     [
         ("/search", {"query_list": []}, 400, "query_list is empty"),

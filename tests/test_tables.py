@@ -23,6 +23,7 @@ from igpo import (
     time_by_phase,
 )
 from retrieval import stage
+from retrieval import tables as stage_tables
 from retrieval.stage import UserError
 
 PARAMS = SimpleNamespace(baseline="closed_book", metric="f1", bootstrap=200, seed=0)
@@ -194,6 +195,21 @@ def test_other_questions_are_refused(tmp_path):
         tables.table_rows([tables.read_evaluation(path) for path in (one, two)], PARAMS)
 
 
+def test_an_evaluation_given_twice_is_not_two_seeds(made):
+    evaluations = [tables.read_evaluation(path) for path in (made[0][0], made[0][0])]
+    with pytest.raises(UserError, match="given twice"):
+        tables.table_rows(evaluations, PARAMS)
+
+
+def test_a_table_of_questions_belongs_to_its_metrics(made):
+    path = made[0][0]
+    metrics = stage_tables.read_json(path)
+    metrics["provenance"]["by_question"] = "00" * 32
+    stage_tables.write_json(metrics, path)
+    with pytest.raises(UserError, match=r"questions\.parquet: of another evaluation than .*metrics\.json"):
+        tables.read_evaluation(path)
+
+
 def test_a_file_that_is_no_metrics_file_ends_in_one_line(tmp_path, capsys):
     path = tmp_path / "x" / "metrics.json"
     path.parent.mkdir()
@@ -234,7 +250,9 @@ def params(params):
 def test_report_is_one_page_without_anything_from_elsewhere(made, params, tmp_path):
     coverage = {"n": 4, "answer_in_corpus": 1.0, "answer_at": {"1": 0.5}, "gold_at": {"1": 0.5}}
     coverage |= {"all_gold_at": {"1": 0.5}, "chance_answer_at": {"1": 0.0}}
-    (tmp_path / "coverage.json").write_text(json.dumps({"benchmarks": {"vitalqa": coverage}}))
+    (tmp_path / "coverage.json").write_text(
+        json.dumps({"benchmarks": {"vitalqa": coverage}, "uncovered": []})
+    )
     question = {"question_id": "q1", "benchmark": "vitalqa", "question": "Which <city>?", "answers": ["Rome"]}
     question |= {"supporting_ids": [], "hops": 1, "split": "train", "type": "capital"}
     report.tables.write([question], report.schema.QUESTIONS, tmp_path / "train.parquet", ("question_id",))

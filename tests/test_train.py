@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import tiny
 from golden import CASES, CLIP_SCALES
+from small_index import refusal
 from small_update import PARAMS, batch, changed, stage_words, trained
 
 from igpo import train
@@ -153,6 +154,48 @@ def test_a_missing_advantage_is_an_error():
     rollouts, scores, credits = batch()
     with pytest.raises(UserError, match=r"turn \('q1', 0, 1\)"):
         train.training_groups(rollouts, scores, credits[1:], PARAMS)
+    with pytest.raises(UserError, match=r"turn \('q1', 0, 1\)"):
+        train.training_groups(rollouts, [scores[0], *scores[2:]], credits, PARAMS)
+    scores[1]["ref_logprobs"] = scores[1]["ref_logprobs"][1:]
+    with pytest.raises(UserError, match=r"turn \('q1', 0, 1\)"):
+        train.training_groups(rollouts, scores, credits, PARAMS)
+
+
+def without_tokens(made, *questions):
+    """The batch with trajectories of these questions that had no room for a token."""
+    for rows in made:
+        for row in rows:
+            if row["question_id"] in questions:
+                row |= {key: [] for key in ("policy_ids", "old_logprobs", "ref_logprobs") if key in row}
+    return made
+
+
+def test_trajectories_without_a_token_have_no_pass(tmp_path, capsys):
+    words = stage_words(tmp_path, without_tokens(batch(), "q1"))
+    assert trained(words, tmp_path / "half", "train.batch_tokens=8")["policy_tokens"] == 16
+    words = stage_words(tmp_path, without_tokens(batch(), "q1", "q2"))
+    assert trained(words, tmp_path / "none") == {"policy_tokens": 0}
+    assert "no update: the rollouts hold no policy token" in capsys.readouterr().out
+
+
+def test_a_step_into_infinity_leaves_no_policy(tmp_path, capsys):
+    words = [*stage_words(tmp_path), "--set", "train.lr=1e38", "--out", tmp_path / "out"]
+    assert "after a step: lower train.lr" in refusal(capsys, train.main, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_written_again_is_none_meanwhile(tmp_path, monkeypatch):
+    """Killed after its state was replaced, a policy of one run would go on from the state of another."""
+    words = stage_words(tmp_path)
+    trained(words, tmp_path / "out")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "write_policy", killed)
+    with pytest.raises(SystemExit):
+        trained(words, tmp_path / "out", "train.lr=1e-2")
+    assert not (tmp_path / "out/policy.json").exists()
 
 
 def test_metrics_are_of_the_groups_that_count(tmp_path):

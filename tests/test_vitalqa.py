@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from igpo import vitalqa
+from retrieval import stage
 
 HEADLINE = ["birth_year", "death_year", "creator_birth_year", "creator_death_year", "country_capital"]
 PARAMS = {
@@ -239,6 +240,12 @@ def test_the_set_is_large_varied_and_without_repeats(questions):
 def test_benchmark_names_follow_the_headline_types(questions):
     assert {row["type"] for row in questions if row["benchmark"] == "vitalqa"} == set(HEADLINE)
     assert {row["benchmark"] for row in questions} == {"vitalqa", "vitalqa_guessable"}
+
+
+def test_the_schema_lists_every_type(questions):
+    schema = yaml.safe_load(stage.SCHEMA.read_text())
+    listed = schema["properties"]["questions"]["properties"]["headline_types"]["items"]["enum"]
+    assert listed == sorted({row["type"] for row in questions})
 
 
 def test_the_headline_benchmark_is_large(corpus):

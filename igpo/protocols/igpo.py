@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 
 from igpo.protocol import Protocol, Turn
+from retrieval.search import clean
 
 MAX_QUERIES = 3  # of one call; the others are ignored, as in IGPO and DeepResearcher
 TAGS = ("think", "tool_call", "answer", "code")  # <code> must be balanced too, as in the releases
@@ -48,21 +49,19 @@ def parse(text: str) -> Turn:
         if text.count(f"<{tag}>") + given != text.count(f"</{tag}>"):
             return Turn(error=f"unbalanced <{tag}>")
     body = text.partition("</think>")[2]
-    if "<answer>" in body:
-        return Turn(answer=_inside(body, "answer"))
-    if "<tool_call>" in body:
-        return _call(_inside(body, "tool_call"))
+    for tag in ("answer", "tool_call"):
+        if f"<{tag}>" in body:
+            inside, closing, _ = body.partition(f"<{tag}>")[2].partition(f"</{tag}>")
+            if not closing:
+                return Turn(error=f"unclosed <{tag}>")
+            return Turn(answer=inside.strip()) if tag == "answer" else _call(inside.strip())
     return Turn(error="neither <answer> nor <tool_call> after </think>")
-
-
-def _inside(text: str, tag: str) -> str:
-    return text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0].strip()
 
 
 def _call(text: str) -> Turn:
     try:
         call = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Turn(error="<tool_call> is not JSON")
     if not isinstance(call, dict) or not isinstance(call.get("name"), str) or not call["name"]:
         return Turn(error="<tool_call> has no name")
@@ -71,7 +70,7 @@ def _call(text: str) -> Turn:
     arguments = call["arguments"]
     queries = [arguments.get("title")] if call["name"] == "open" else arguments.get("query")
     valid = isinstance(queries, list) and all(isinstance(query, str) for query in queries)
-    return Turn(tool=call["name"], queries=queries[:MAX_QUERIES] if valid else [])
+    return Turn(tool=clean(call["name"]), queries=list(map(clean, queries[:MAX_QUERIES])) if valid else [])
 
 
 def call_text(queries: Sequence[str]) -> str:
