@@ -166,11 +166,13 @@ class Encoder:
             self.pooling, self.normalise = layout(folder)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{folder}: modules.json or the pooling's file: unexpected {error!r}") from None
-        settings = optional_json(folder / "sentence_bert_config.json")
-        named = optional_json(folder / "config_sentence_transformers.json")
-        limit = settings.get("max_seq_length") if isinstance(settings, dict) else ""
-        if not isinstance(named, dict) or not isinstance(limit, int | None):
-            raise UserError(f"{folder}: the sentence_transformers settings hold other than expected")
+        names = ("sentence_bert_config.json", "config_sentence_transformers.json")
+        settings, named = (optional_json(folder / name) for name in names)
+        if not (isinstance(settings, dict) and isinstance(named, dict)):
+            raise UserError(f"{folder}: expected JSON objects in {' and '.join(names)}")
+        limit = settings.get("max_seq_length")
+        if not isinstance(limit, int | None):
+            raise UserError(f"{folder}: {names[0]}: max_seq_length is {limit!r}, expected a whole number")
         prompts = named.get("prompts") or {}
         own = (prompts.get("query"), prompts.get("passage") or prompts.get("document"))
         self.prefixes = [

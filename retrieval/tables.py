@@ -21,10 +21,14 @@ CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.str
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (file or folder); on success it takes `path`'s place."""
+    """Yield a temporary path beside `path` (file or folder); on success it takes `path`'s place.
+
+    What killed processes left of theirs goes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        if not Path("/proc", left.suffixes[-2][1:]).exists():  # a killed process's
+        number = left.suffixes[-2][1:]
+        if number.isdecimal() and not is_running(int(number)):
             remove(left)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -32,6 +36,17 @@ def replacing(path: Path) -> Iterator[Path]:
         take_place(temporary, path)
     finally:
         remove(temporary)
+
+
+def is_running(process: int) -> bool:
+    """Whether this machine has a process of this number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def remove(path: Path) -> None:

@@ -185,7 +185,14 @@ def test_shards_that_lack_vectors_are_refused(built, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("config.json", "[1]"), ("modules.json", '[{"a": 1}]'), ("modules.json", '"x"')]
+    ("name", "content"),
+    [
+        ("config.json", "[1]"),
+        ("modules.json", '[{"a": 1}]'),
+        ("modules.json", '"x"'),
+        ("config_sentence_transformers.json", "[]"),
+        ("sentence_bert_config.json", '{"max_seq_length": "256"}'),
+    ],
 )
 def test_an_encoder_with_broken_json_is_refused(tmp_path, name, content):
     folder = copied_encoder(tmp_path / "encoder")

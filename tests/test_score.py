@@ -427,3 +427,9 @@ def test_an_other_observation_beyond_the_context_is_left_out(short, tmp_path, ca
 def test_depth_counts_the_whole_path(renderer, rows):
     trunk = score.groups(rows)[0][0].trunk
     assert depth(trunk) == sum(len(row["policy_ids"]) + len(row["observation_ids"]) for row in rows[:4])
+
+
+def test_rollouts_of_another_vocabulary_are_one_line(short, tmp_path, capsys):
+    rows = rollout("q1", 0, [1, 10**6], [([3], [])], None)
+    said = refusal(capsys, score.main, *stage_words(tmp_path, short, short, rows), "--params", "params.yaml")
+    assert "rollouts: token id 1000000 is none of the" in said

@@ -11,7 +11,7 @@ import time
 import pytest
 import requests
 from small_index import ROWS, refusal
-from small_server import QUERIES, post
+from small_server import QUERIES, post, running
 
 from retrieval import serve
 
@@ -89,7 +89,7 @@ def test_search_agent_review_client(url):
     ("body", "sizes"),
     [
         ({"query_list": ["noble gas", "mountain"], "k": [1]}, [1, 1]),
-        ({"query_list": ["noble gas", "mountain"], "k": []}, [3, 3]),
+        ({"query_list": ["mountain", "atlas"], "k": []}, [3, 3]),
         ({"query_list": ["noble gas", "", 5, "mountain"], "k": [1, 2]}, [1, 2]),
         ({"query_list": None, "queries": ["mountain"], "k": None, "topk": 1}, [1]),
     ],
@@ -121,6 +121,16 @@ def test_bad_requests_are_4xx(url, path, body, status, said):
     answer = post(url, path, body)
     assert answer.status_code == status
     assert said in json.dumps(answer.json()["detail"])
+
+
+def test_an_answer_to_a_failure_names_the_index_too(searcher, monkeypatch):
+    def failing(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(searcher, "search", failing)
+    with running(serve.create_app(searcher, 3)) as url:
+        answer = post(url, "/retrieve", {"queries": ["a"]})
+    assert (answer.status_code, answer.headers["X-Index-Identity"]) == (500, searcher.identity)
 
 
 def test_a_body_that_is_not_json_is_422_in_fastapis_form(url):
