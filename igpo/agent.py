@@ -111,7 +111,7 @@ class Agent:
         params = self.params
         self.ask(trajectories)
         for trajectory in trajectories:
-            if not self.room_after(trajectory.context):
+            if trajectory.live and not self.room_after(trajectory.context):
                 trajectory.add(None, "", [], stop="token_limit")
         for number in range(1, params.max_turns + 1):
             live = [trajectory for trajectory in trajectories if trajectory.live]
@@ -138,8 +138,11 @@ class Agent:
                 trajectory.add(None, "", self.renderer.prompt(trajectory.question["question"]))
             return
         questions = [trajectory.question["question"] for trajectory in trajectories]
-        found = search_all(self.searcher, questions, self.params.k)
-        for trajectory, question, hits in zip(trajectories, questions, found, strict=True):
+        for trajectory, question, hits in zip(trajectories, questions, self.first(questions), strict=True):
+            if isinstance(hits, Refused):
+                trajectory.add(None, "", self.renderer.prompt(question))
+                trajectory.add(None, "", [], stop=f"error: {hits.reason}")
+                continue
             passages = self.renderer.protocol.passages([question], [hits], self.params.passage_chars)
             trajectory.add(
                 None,
@@ -150,6 +153,20 @@ class Agent:
                 hit_ids=[hit.id for hit in hits],
                 observation=passages,
             )
+
+    def first(self, questions: list[str]) -> list[list[Hit] | Refused]:
+        """What a search for each question finds, or why the server refuses it."""
+        try:
+            return [*search_all(self.searcher, questions, self.params.k)]
+        except Refused:
+            return [self.unless_refused(question) for question in questions]
+
+    def unless_refused(self, question: str) -> list[Hit] | Refused:
+        """What a search for a question finds, or why the server refuses it."""
+        try:
+            return self.searcher.search([question], self.params.k)[0]
+        except Refused as error:
+            return error
 
     def decide(self, live: list[Trajectory], generations: list[Generation], last: bool) -> list[Call]:
         """End the trajectories that answered or failed; returns the calls of the others.

@@ -80,7 +80,7 @@ def svg(figure: Figure, points: Sequence[str]) -> str:
 
 
 def with_derived(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of iterations, in their order, with two more columns.
+    """Rows of iterations, run after run, with two more columns.
 
     `tokens_used`: `update_tokens` of the run's earlier iterations, which made the policy that acts in this
     one. `gold_entropy_reduction`: how much the log-probability of the gold answer rose from the prompt to the
@@ -88,7 +88,8 @@ def with_derived(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     used: dict[tuple[str, int], float] = defaultdict(float)
     result = []
-    for row in rows:
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    for row in sorted(rows, key=lambda row: (arms.index(row["arm"]), row["seed"], row["iteration"])):
         reduction = row["gold_logprob_end"] - row["gold_logprob_start"]
         run = row["arm"], row["seed"]
         result.append({**row, "tokens_used": used[run], "gold_entropy_reduction": reduction})

@@ -15,15 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
 from igpo import reward, schema
 from igpo.engine import Request, open_engine
-from igpo.model import load_tokenizer, weights_sha256
+from igpo.model import context, load_tokenizer, weights_sha256
 from igpo.protocol import Protocol, Renderer, Turn
 from igpo.schema import JUDGEMENTS, JUDGEMENTS_KEY, trajectories
 from retrieval import stage, tables
-from retrieval.client import is_loopback, with_retries
+from retrieval.client import Refused, is_http, is_loopback, with_retries
+from retrieval.search import clean
 from retrieval.stage import UserError
 
 TIMEOUT_S = 120
@@ -56,8 +56,7 @@ class Server:
 
     def __init__(self, params: SimpleNamespace):
         """Raises UserError for a URL that is none, or of another machine without `judge.remote`."""
-        parts = urlsplit(params.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not is_http(params.url):
             raise UserError(f"judge.url: {params.url!r} is no URL; expected such as http://127.0.0.1:8000/v1")
         if not is_loopback(params.url) and not params.remote:
             raise UserError(
@@ -68,11 +67,26 @@ class Server:
         # A proxy from the environment must not see what stays on this machine.
         handlers = [urllib.request.ProxyHandler({})] if is_loopback(params.url) else []
         self.opener = urllib.request.build_opener(NoRedirects, *handlers)
+        self.replied = False
 
     def replies(self, contents: Sequence[str], seed: int) -> list[str]:
-        """The model's reply to each message, `judge.workers` at a time."""
+        """The model's reply to each message, `judge.workers` at a time; of a message refused the refusal.
+
+        Raises UserError where all are refused, and as `_complete`.
+        """
         with ThreadPoolExecutor(self.params.workers) as pool:
-            return list(pool.map(lambda content: self._complete(content, seed), contents))
+            found = list(pool.map(lambda content: self._unless_refused(content, seed), contents))
+        self.replied |= any(isinstance(reply, str) for reply in found)
+        for reply in found:
+            if isinstance(reply, Refused) and not self.replied:
+                raise reply
+        return list(map(str, found))
+
+    def _unless_refused(self, content: str, seed: int) -> str | Refused:
+        try:
+            return self._complete(content, seed)
+        except Refused as error:
+            return error
 
     def _complete(self, content: str, seed: int) -> str:
         """The model's reply. Raises UserError where the server fails, refuses or answers something else."""
@@ -80,14 +94,14 @@ class Server:
         body |= {"temperature": self.params.temperature, "seed": seed, "max_tokens": REPLY_TOKENS}
         try:
             return with_retries(lambda: self._send(body), self.url, "the judge")
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(f"{self.url}: not a chat completion: {error!r}") from None
 
     def _send(self, body: dict[str, Any]) -> str:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
         with self.opener.open(request, timeout=TIMEOUT_S) as answer:
-            return str(json.load(answer)["choices"][0]["message"]["content"])
+            return clean(str(json.load(answer)["choices"][0]["message"]["content"] or ""))
 
 
 class Local:
@@ -97,25 +111,34 @@ class Local:
         """Start the engine for `contents`. Raises UserError where it can't load the folder."""
         self.params = params
         self.renderer = Renderer(load_tokenizer(folder), ASKING)
-        longest = max(len(self.renderer.prompt(content)) for content in contents)
+        self.most = context(folder) - REPLY_TOKENS
+        fitting = [size for content in contents if (size := len(self.renderer.prompt(content))) <= self.most]
+        longest = max(fitting, default=self.most)
         limits = SimpleNamespace(engine=params.engine, max_tokens=longest + REPLY_TOKENS)
         self.engine = open_engine(folder, limits)
 
     def replies(self, contents: Sequence[str], seed: int) -> list[str]:
-        """The model's reply to each message."""
-        requests = [Request(self.renderer.prompt(content), seed) for content in contents]
-        found = self.engine.generate(requests, REPLY_TOKENS, self.params.temperature, ASKING.stops)
-        return [self.renderer.decode(generation.ids, generation.stopped) for generation in found]
+        """The model's reply to each message; nothing to one beyond its context."""
+        prompts = list(map(self.renderer.prompt, contents))
+        requests = [Request(prompt, seed) for prompt in prompts if len(prompt) <= self.most]
+        found = iter(self.engine.generate(requests, REPLY_TOKENS, self.params.temperature, ASKING.stops))
+        replies = []
+        for prompt in prompts:
+            generation = next(found) if len(prompt) <= self.most else None
+            replies.append(self.renderer.decode(generation.ids, generation.stopped) if generation else "")
+        return replies
 
 
 def verdict(reply: str) -> float | None:
-    """1 or 0 from the JSON object in a reply; None where it holds none with a verdict."""
-    found = re.search(r"\{.*\}", reply, re.DOTALL)
-    try:
-        value = json.loads(found.group())["verdict"] if found else None
-    except (ValueError, LookupError):
-        return None
-    return VERDICTS.get(value) if isinstance(value, str) else None
+    """1 or 0 from the last JSON object with a verdict in a reply; None where it holds none."""
+    for opening in reversed([found.start() for found in re.finditer(r"\{", reply)]):
+        try:
+            value = json.JSONDecoder().raw_decode(reply, opening)[0].get("verdict")
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, str) and value in VERDICTS:
+            return VERDICTS[value]
+    return None
 
 
 def verdicts(model: Server | Local, contents: Sequence[str], tries: int) -> list[tuple[float | None, str]]:

@@ -194,13 +194,19 @@ def a2tgpo(batch: Sequence[Trajectory], params: SimpleNamespace) -> tuple[Values
 def gae(rewards: Sequence[float], values: Sequence[float | None], gamma: float, lam: float) -> list[float]:
     """Generalised advantage estimates over turns (arXiv:1506.02438).
 
-    delta_t = r_t + gamma V_{t+1} - V_t,  A_t = delta_t + gamma lam A_{t+1}. A turn without policy tokens,
-    which a critic does not value, is worth its reward.
+    delta_t = r_t + gamma V_{t+1} - V_t,  A_t = delta_t + gamma lam A_{t+1}. Over a turn without policy
+    tokens, which a critic does not value, both are carried: V = r + gamma V', A = gamma A'.
     """
-    known = [reward if value is None else value for reward, value in zip(rewards, values, strict=True)]
-    ahead = [*known[1:], 0.0]
-    deltas = [r + gamma * later - v for r, v, later in zip(rewards, known, ahead, strict=True)]
-    return discounted(deltas, gamma * lam)
+    value = advantage = 0.0
+    found = []
+    for reward, known in reversed(list(zip(rewards, values, strict=True))):
+        ahead = reward + gamma * value
+        advantage *= gamma if known is None else gamma * lam
+        if known is not None:
+            advantage += ahead - known
+        value = ahead if known is None else known
+        found.append(advantage)
+    return found[::-1]
 
 
 def ppo(batch: Sequence[Trajectory], params: SimpleNamespace) -> tuple[Values, Values]:

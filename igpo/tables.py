@@ -211,16 +211,25 @@ def in_words(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def run_of(folder: Path) -> tuple[str, str, str]:
+    """Arm, seed and number of an iteration; UserError where its folder isn't called `ARM/sSEED/K`."""
+    found = re.fullmatch(r".*?([^/]+)/s(\d+)/(\d+)", folder.absolute().as_posix())
+    if not found:
+        raise UserError(f"{folder}: not an iteration's folder, ARM/sSEED/K")
+    arm, seed, k = found.groups()
+    return arm, seed, k
+
+
 def curve_row(folder: Path) -> dict[str, Any]:
     """Metrics of one iteration, of the policy that acted in it, from `runs/<arm>/s<seed>/<kkk>`.
 
     `policy_sha256` is that policy's; `step_reward` is the mean of what the arm rewards search turns by.
     """
-    arm, seed, k = folder.absolute().parts[-3:]
+    arm, seed, k = run_of(folder)
     metrics = tables.read_json(folder / "metrics.json")
     overall = metrics["overall"]
     scores = tables.read(folder / "scores.parquet", schema.SCORES)
-    row = {"arm": arm, "seed": int(seed.removeprefix("s")), "iteration": int(k), "n": overall["n"]}
+    row = {"arm": arm, "seed": int(seed), "iteration": int(k), "n": overall["n"]}
     row |= {"policy_sha256": metrics["provenance"].get("policy"), **settings([metrics["provenance"]])}
     row |= {metric: mean(overall, metric) for metric in (*METRICS, *FURTHER)}
     row |= {"reward": pc.mean(scores["outcome"]).as_py(), "step_reward": pc.mean(scores["info_gain"]).as_py()}

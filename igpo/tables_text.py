@@ -192,6 +192,7 @@ def detail_notes(rows: Rows) -> str:
 
 def markdown_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A Markdown table with padded columns, numbers to the right."""
+    heads, *cells = ([cell.replace("|", r"\|") for cell in line] for line in (heads, *cells))
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     lines = [heads, ["-" * (width - 1) + ":" if i else "-" * width for i, width in enumerate(widths)], *cells]
     padded = (
@@ -238,10 +239,15 @@ def latex_parts(parts: Sequence[Part]) -> str:
     return "\n\n".join(tables) + "\n"
 
 
+TEX = str.maketrans(
+    {"Δ": r"$\Delta$", "±": r"$\pm$", "–": "--", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"\\": r"\textbackslash{}"}
+    | {sign: f"\\{sign}" for sign in "_%&#${}"}
+)
+
+
 def _tex(text: str) -> str:
-    for plain, escaped in {"_": r"\_", "%": r"\%", "Δ": r"$\Delta$", "±": r"$\pm$", "–": "--"}.items():
-        text = text.replace(plain, escaped)
-    return text
+    return text.translate(TEX)
 
 
 def latex_table(caption: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

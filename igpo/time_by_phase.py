@@ -13,7 +13,7 @@ from typing import Any
 from igpo import published
 from igpo.comparison import published_note
 from igpo.measured import MEASURED, PHASES, benchmark_seconds, device_in, joined
-from igpo.tables import SETTINGS, settings, write_forms
+from igpo.tables import SETTINGS, run_of, settings, write_forms
 from igpo.tables_text import NOTES, Part, hashes, percent
 from retrieval import stage, tables
 from retrieval.stage import UserError
@@ -31,12 +31,12 @@ def our_rows(iterations: Sequence[Path], logs: Path) -> list[dict[str, Any]]:
     policies: dict[str, dict[str, str]] = {}  # by arm and seed, the last
     known: dict[str, dict[str, Any]] = {}  # by arm and seed, of the last iteration
     for folder in iterations:
-        arm, seed, k = folder.parts[-3:]
+        arm, seed, k = run_of(folder)
         policy = tables.read_json(folder / "policy.json")["weights_sha256"]
-        policies.setdefault(arm, {})[seed.removeprefix("s")] = policy
+        policies.setdefault(arm, {})[seed] = policy
         known.setdefault(arm, {})[seed] = tables.read_json(folder / "metrics.json")["provenance"]
         for phase in MEASURED if (folder / "values.parquet").exists() else PHASES:
-            place = Path("runs", arm, seed, k)
+            place = Path("runs", arm, f"s{seed}", k)
             path = logs / "benchmark" / place / f"{phase}.tsv"
             if not path.exists():
                 raise UserError(f"{path}: no such file; snakemake --forcerun {phase} measures it")

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from retrieval.corpus import split_contents
-from retrieval.search import Hit, Search, open_searcher
+from retrieval.search import Hit, Search, clean, open_searcher
 from retrieval.stage import UserError
 
 TIMEOUT_S = 60
+QUERIES = 64  # of one request: a slow server answers it in time
 DELAYS_S = (0.5, 1.0, 2.0)  # before each further try
-RETRIED = (500, 502, 503, 504)
+RETRIED = (408, 429, 500, 502, 503, 504)
 REFUSED = (400, 413, 422)  # what is wrong with one request, not with all of them
 IDENTITY_HEADER = "X-Index-Identity"
 UNKNOWN = "unknown"
@@ -35,6 +36,15 @@ class Refused(UserError):
     def __init__(self, url: str, reason: str):
         super().__init__(f"{url}: {reason}")
         self.reason = reason
+
+
+def is_http(url: str) -> bool:
+    """Whether a URL is one of a web server."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:  # a bracket that isn't closed
+        return False
 
 
 def is_loopback(url: str) -> bool:
@@ -92,20 +102,16 @@ def to_hit(item: Any) -> Hit:
     name = document.get("id")
     if name is None:
         name = "sha256:" + hashlib.sha256(f"{title}\n{text}".encode("utf-8", "replace")).hexdigest()[:16]
-    return Hit(str(name), str(title), text, float(score))
+    return Hit(clean(str(name)), clean(str(title)), clean(text), float(score))
 
 
 class HttpSearcher:
     """The searcher behind a URL. `identity`: of the index that answers, or "unknown"."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S):
-        try:
-            parts = urlsplit(url)
-        except ValueError:  # a bracket that isn't closed
-            parts = urlsplit("")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not is_http(url):
             raise UserError(f"{url}: not a search URL; expected such as http://127.0.0.1:8000")
-        self.url = url if parts.path.strip("/") else url.rstrip("/") + "/retrieve"
+        self.url = url if urlsplit(url).path.strip("/") else url.rstrip("/") + "/retrieve"
         self.timeout_s = timeout_s
         self.identity = UNKNOWN
         # A proxy from the environment must not see what stays on this machine.
@@ -113,17 +119,22 @@ class HttpSearcher:
         self.opener = urllib.request.build_opener(*handlers)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """At most `k` hits for each query, in one request.
+        """At most `k` hits for each query, none for a blank one; at most `QUERIES` in one request.
 
         Raises UserError where the server does not answer or answers something else, Refused where it does
         not take these queries.
         """
-        if not queries or k < 1:
-            return [[] for _ in queries]
-        answer = self._ask(self.url, {"queries": list(queries), "topk": k, "return_scores": True})
+        asked = [query for query in queries if query.strip()] if k > 0 else []
+        parts = (asked[low : low + QUERIES] for low in range(0, len(asked), QUERIES))
+        found = iter([hits for part in parts for hits in self._search(part, k)])
+        return [next(found) if query.strip() and k > 0 else [] for query in queries]
+
+    def _search(self, queries: list[str], k: int) -> list[list[Hit]]:
+        answer = self._ask(self.url, {"queries": queries, "topk": k, "return_scores": True})
         try:
             lists = answer["result"]
-            if not isinstance(lists, list) or len(lists) != len(queries):
+            whole = isinstance(lists, list) and all(isinstance(items, list) for items in lists)
+            if not whole or len(lists) != len(queries):
                 raise ValueError(f"expected {len(queries)} lists of hits")
             return [[to_hit(item) for item in items][:k] for items in lists]
         except (KeyError, TypeError, ValueError) as error:
@@ -131,12 +142,11 @@ class HttpSearcher:
 
     def get(self, name: str) -> Hit | None:
         """The passage of an id, with score 0; None where the server has none. For our server."""
-        found = self._document(name, "")
-        return to_hit(found) if found else None
+        return next(iter(self._documents(name, "")), None)
 
     def following(self, name: str, k: int) -> list[Hit]:
         """At most `k` passages right after passage `name` that have its title. For our server."""
-        return [to_hit(item) for item in self._document(name, f"?following={k}") or []]
+        return self._documents(name, f"?following={k}")
 
     @cached_property
     def corpus_sha256(self) -> str:
@@ -145,16 +155,20 @@ class HttpSearcher:
             return ""
         return str(self._ask(f"{self.url.rpartition('/')[0]}/health", None)["corpus_sha256"])
 
-    def _document(self, name: str, query: str) -> Any:
-        """What the server's /document says; None for 404."""
-        base = self.url.rpartition("/")[0]
-        return self._ask(f"{base}/document/{quote(name, safe='')}{query}", None)
+    def _documents(self, name: str, query: str) -> list[Hit]:
+        """What the server's /document says; nothing for 404."""
+        url = f"{self.url.rpartition('/')[0]}/document/{quote(name, safe='')}{query}"
+        found = self._ask(url, None)
+        try:
+            return [to_hit(item) for item in (found if isinstance(found, list) else [found] if found else [])]
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{url}: unexpected answer: {error!r}") from None
 
     def _ask(self, url: str, body: dict[str, Any] | None) -> Any:
         """POST a body, or GET without one, and decode; tries again where a server is busy or silent."""
         try:
             return with_retries(lambda: self._send(url, body), url, "the search server")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{url}: the answer is not JSON: {error}") from None
 
     def _send(self, url: str, body: dict[str, Any] | None) -> Any:

@@ -131,6 +131,10 @@ def add_index(args: Namespace, settings: dict[str, Any], made: Path, hashes: tup
             key = encode.vectors_key(hashes[0], settings, hashes[1])
             vectors = encode.read_shards(args.vectors, key, len(stored))
         dense.build(stored, made.parent, settings, vectors)
+    else:
+        from retrieval.rerank import Reranker
+
+        Reranker(Path(settings["reranker"]), hashes[1])  # can it be used?
 
 
 def run(args: Namespace, params: SimpleNamespace) -> str:

@@ -143,3 +143,15 @@ def test_a_query_that_the_server_refuses_ends_its_own_trajectory(paged, base_mod
     assert made[1].rows[1]["queries"] == asked[1]
     assert (made[1].rows[1]["hit_ids"], made[1].rows[1]["observation_ids"]) == ([], [])
     assert [one.rows[1]["hit_ids"][:1] for one in (made[0], made[3])] == [["a1"], ["a2"]]
+
+
+def test_a_question_that_the_server_refuses_ends_its_own_trajectory(paged, base_model):
+    renderer = Renderer(load_tokenizer(base_model), prepare("rag"))
+    asked = [
+        {"question_id": f"q{n}", "question": q} for n, q in enumerate(("Ark?", "Is this too long?", "?"))
+    ]
+    made = [Trajectory(question, 0) for question in asked]
+    params = SimpleNamespace(**section_of("rollout", turn_tokens=96, max_turns=1))
+    Agent(Scripted(renderer, [["Answer: x"] * 2]), Strict(paged), renderer, params, (0, 1)).run(made)
+    assert stops(made[1]) == [None, "error: HTTP 413: too long"]
+    assert made[0].rows[0]["hit_ids"] and all(len(one.rows) == 2 for one in made)

@@ -78,6 +78,7 @@ class Flaky(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         broken = {"/html": b"<html>", "/short": b'{"result": []}', "/odd": b'{"result": [[3]]}'}
+        broken |= {"/bare": b'{"result": [{"a": 1}]}', "/deep": b"[" * 200_000}
         fails = self.path == "/retrieve" and type(self).failures > 0
         type(self).failures -= fails
         self.send_response(503 if fails else 418 if self.path == "/teapot" else 200)
@@ -94,7 +95,8 @@ def test_our_client_tries_again_and_refuses_nonsense(monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     assert client.HttpSearcher(url).search(["q"], 3)[0][0].title == "T"
-    for path, said in (("/html", "not JSON"), ("/short", "1 lists"), ("/odd", "int"), ("/teapot", "418")):
+    said_by = {"/html": "not JSON", "/deep": "not JSON", "/short": "1 lists", "/bare": "1 lists"}
+    for path, said in (said_by | {"/odd": "int", "/teapot": "418"}).items():
         with pytest.raises(UserError, match=said):
             client.HttpSearcher(url + path).search(["q"], 3)
     server.shutdown()
@@ -103,6 +105,19 @@ def test_our_client_tries_again_and_refuses_nonsense(monkeypatch):
         client.HttpSearcher(url).search(["q"], 3)
     with pytest.raises(UserError, match="not a search URL"):
         client.HttpSearcher("localhost:8000")
+
+
+def test_blank_queries_find_nothing_and_many_go_in_parts(url, searcher, monkeypatch):
+    queries = ["noble gas", " ", "mountain atlas", "", "Ahab"]
+    monkeypatch.setattr(client, "QUERIES", 2)
+    for path in ("/retrieve", "/search"):
+        assert client.HttpSearcher(url + path).search(queries, 2) == searcher.search(queries, 2)
+        assert client.HttpSearcher(url + path).search([" "], 2) == [[]]
+
+
+def test_a_document_with_half_a_surrogate_pair_is_text(url):
+    hit = client.to_hit({"id": "\ud83d", "title": "a\ud83d", "text": "\ud83db"})
+    assert (hit.id, hit.title, hit.text) == ("?", "a?", "?b")
 
 
 def test_a_refusal_is_of_these_queries(url):

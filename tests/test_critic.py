@@ -39,6 +39,9 @@ def test_gae_by_hand():
     assert gae([0.5, 1.0], [0.2, 0.4], 0.5, 0.5) == pytest.approx([0.5 + 0.2 - 0.2 + 0.25 * 0.6, 0.6])
     assert gae([0.0, 0.0, 1.0], [0.25, 0.5, 0.75], 1.0, 1.0) == pytest.approx([0.75, 0.5, 0.25])
     assert gae([0.0, -2.0], [0.5, None], 1.0, 1.0) == [-2.5, 0.0]
+    # carried over a turn without tokens: delta = 0.4 - 0.5, then half of the last turn's 0.6
+    first, _, last = gae([0.0, 0.0, 1.0], [0.5, None, 0.4], 1.0, 0.5)
+    assert (first, last) == pytest.approx((-0.1 + 0.5 * 0.6, 0.6))
 
 
 @pytest.mark.usefixtures("fp32_passes")

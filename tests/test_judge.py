@@ -91,8 +91,9 @@ def test_verdicts(server, answer, expected, asked):
 
 
 def test_a_busy_server_is_asked_again(server):
-    server.handler.failures[:] = [503, 500]
-    assert ask(settings(server.url), "London") == 0.0
+    for failures in ([503, 500], [429]):
+        server.handler.failures[:] = failures
+        assert ask(settings(server.url), "London") == 0.0
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "HTTP 401"), (302, "HTTP 302")])
@@ -100,6 +101,33 @@ def test_a_refusal_or_a_redirect_ends_in_one_line(server, status, said):
     server.handler.failures[:] = [status]
     with pytest.raises(UserError, match=said):
         ask(settings(server.url), "London")
+
+
+def test_one_refused_answer_has_no_verdict_and_all_refused_are_an_error(server):
+    params = settings(server.url, workers=1, tries=1)
+    contents = [judge.PROMPT.format(question="?", golds="[]", answer=answer) for answer in REPLIES]
+    server.handler.failures[:] = [400]
+    found = judge.verdicts(judge.Server(params), contents[:2], 1)
+    assert found[0][0] is None and "HTTP 400" in found[0][1]
+    assert found[1][0] is not None
+    server.handler.failures[:] = [400, 400]
+    with pytest.raises(UserError, match="HTTP 400"):
+        judge.verdicts(judge.Server(params), contents[:2], 1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ('I take {Paris} for {"verdict": "correct"}', 1.0),
+        ('{"verdict": "incorrect"} no, {"verdict": "correct"} {}', 1.0),
+        ('{"reason": {"verdict": "maybe"}, "verdict": "incorrect"}', 0.0),
+        ('{"verdict": ["correct"]}', None),
+        ("{" * 5000, None),
+        ('{"a": ' * 3000, None),
+    ],
+)
+def test_a_verdict_is_found_in_what_stands_around_it(reply, expected):
+    assert judge.verdict(reply) == expected
 
 
 def test_another_machine_is_refused_unless_allowed():

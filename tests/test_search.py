@@ -1,5 +1,6 @@
 """Searching with BM25, dense and hybrid: ties, determinism, reranking, modes."""
 
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -11,6 +12,8 @@ from small_index import ROWS, build, call
 
 from retrieval import modes, search, tables
 from retrieval.corpus import package_file
+from retrieval.encoder import fingerprint
+from retrieval.rerank import Reranker
 from retrieval.stage import UserError
 
 QUESTIONS = [
@@ -198,6 +201,22 @@ def test_a_cross_encoder_orders_the_hits_anew(built, hybrid, cross_encoder, tmp_
     assert searcher.identity != hybrid.identity
     with pytest.raises(UserError, match="no index of passages"):
         search.open_searcher([rerank])
+
+
+def test_what_is_no_whole_cross_encoder_is_refused(built, cross_encoder, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(cross_encoder / "model.safetensors")
+    broken = {
+        "not a whole cross-encoder: classifier": {k: v for k, v in weights.items() if "classifier" not in k},
+        "hold NaN or infinity": weights | {"classifier.bias": torch.full((1,), torch.nan)},
+    }
+    for number, (said, spoilt) in enumerate(broken.items()):
+        folder = shutil.copytree(cross_encoder, tmp_path / f"cross{number}")
+        save_file(spoilt, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(UserError, match=said):
+            Reranker(folder, fingerprint(folder))
 
 
 def test_passages_are_found_by_id(hybrid):

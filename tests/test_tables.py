@@ -115,6 +115,20 @@ def test_markdown_has_both_tables_and_says_what_vitalqa_is(made, tmp_path):
     assert "arXiv:2510.14967v2" in published
 
 
+def test_names_with_signs_of_markdown_and_latex_stay_text():
+    part = tables_text.Part("T", ["method", "Q&A|x"], [[r"a\b #1 $x$ {y} ~ ^", "1"]])
+    assert r"| Q&A\|x |" in tables_text.markdown_parts([part])
+    latex = tables_text.latex_parts([part])
+    assert r"method & Q\&A|x \\ \hline" in latex
+    assert r"a\textbackslash{}b \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} & 1 \\" in latex
+
+
+def test_a_folder_that_is_no_iteration_is_named(tmp_path):
+    assert tables.run_of(tmp_path / "grpo/s3/002") == ("grpo", "3", "002")
+    with pytest.raises(UserError, match=r"it1: not an iteration's folder, ARM/sSEED/K"):
+        tables.run_of(tmp_path / "it1")
+
+
 def test_latex_is_balanced_and_escaped(made, tmp_path):
     text = make_tables(made, tmp_path / "out")["main.tex"].decode()
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
