@@ -85,6 +85,15 @@ def search_all(searcher: Any, queries: Sequence[str], k: int) -> list[list[Hit]]
     return [found[query] for query in queries]
 
 
+def search_apart(searcher: Any, asked: Sequence[Sequence[str]], k: int) -> list[list[list[Hit]] | Refused]:
+    """The hits of each asker's queries in one search; where a server refuses it, each asker's alone."""
+    try:
+        found = iter(search_all(searcher, [query for queries in asked for query in queries], k))
+    except Refused as error:
+        return [error] if len(asked) == 1 else [search_apart(searcher, [one], k)[0] for one in asked]
+    return [list(itertools.islice(found, len(queries))) for queries in asked]
+
+
 def read_on(searcher: Any, trajectory: Trajectory, title: str, k: int) -> list[Hit]:
     """A page's next k passages after the last one that the trajectory was shown."""
     shown = [hit for row in reversed(trajectory.rows) for hit in reversed(row["hit_ids"])]
@@ -138,35 +147,22 @@ class Agent:
                 trajectory.add(None, "", self.renderer.prompt(trajectory.question["question"]))
             return
         questions = [trajectory.question["question"] for trajectory in trajectories]
-        for trajectory, question, hits in zip(trajectories, questions, self.first(questions), strict=True):
+        found = search_apart(self.searcher, [[question] for question in questions], self.params.k)
+        for trajectory, question, hits in zip(trajectories, questions, found, strict=True):
             if isinstance(hits, Refused):
                 trajectory.add(None, "", self.renderer.prompt(question))
                 trajectory.add(None, "", [], stop=f"error: {hits.reason}")
                 continue
-            passages = self.renderer.protocol.passages([question], [hits], self.params.passage_chars)
+            passages = self.renderer.protocol.passages([question], hits, self.params.passage_chars)
             trajectory.add(
                 None,
                 "",
                 self.renderer.prompt(question, passages),
                 tool="web_search",
                 queries=[question],
-                hit_ids=[hit.id for hit in hits],
+                hit_ids=[hit.id for hit in hits[0]],
                 observation=passages,
             )
-
-    def first(self, questions: list[str]) -> list[list[Hit] | Refused]:
-        """What a search for each question finds, or why the server refuses it."""
-        try:
-            return [*search_all(self.searcher, questions, self.params.k)]
-        except Refused:
-            return [self.unless_refused(question) for question in questions]
-
-    def unless_refused(self, question: str) -> list[Hit] | Refused:
-        """What a search for a question finds, or why the server refuses it."""
-        try:
-            return self.searcher.search([question], self.params.k)[0]
-        except Refused as error:
-            return error
 
     def decide(self, live: list[Trajectory], generations: list[Generation], last: bool) -> list[Call]:
         """End the trajectories that answered or failed; returns the calls of the others.
@@ -232,14 +228,12 @@ class Agent:
         """
         params = self.params
         searches = [call for call in calls if call.turn.tool == "web_search"]
-        try:
-            self.search(searches)
-        except Refused:
-            for call in searches:
-                try:
-                    self.search([call])
-                except Refused as error:
-                    call.stop = f"error: {error.reason}"
+        found = search_apart(self.searcher, [self.asked(call) for call in searches], params.k)
+        for call, hits in zip(searches, found, strict=True):
+            if isinstance(hits, Refused):
+                call.stop = f"error: {hits.reason}"
+            else:
+                call.hits = hits
         for call in calls:
             turn = call.turn
             if turn.tool == "open" and "open" in params.tools and turn.queries:
@@ -249,16 +243,11 @@ class Agent:
                     self.renderer.protocol, turn, call.hits, params.tools, params.passage_chars
                 )
 
-    def search(self, calls: list[Call]) -> None:
-        """What the calls' queries find, in one search, noted in the calls."""
-        asked = [
-            call.trajectory.question["question"] if isinstance(self.searcher, Oracle) else query
-            for call in calls
-            for query in call.turn.queries
-        ]
-        hits = iter(search_all(self.searcher, asked, self.params.k))
-        for call in calls:
-            call.hits = list(itertools.islice(hits, len(call.turn.queries)))
+    def asked(self, call: Call) -> list[str]:
+        """What is searched for: a call's queries, or the question in their place."""
+        if isinstance(self.searcher, Oracle):
+            return [call.trajectory.question["question"]] * len(call.turn.queries)
+        return call.turn.queries
 
     def condense(self, calls: list[Call]) -> None:
         """Let the policy put what helps in the place of what was found, each in a prompt of its own.

@@ -76,12 +76,14 @@ def check_sources(params: Mapping[str, Any]) -> None:
 
     Relative paths are seen from the working directory. A model may also be in Hugging Face's cache.
     """
-    if "rerank" in params["index"]["kinds"] and params["index"]["reranker"] is None:
-        raise UserError("params: index.kinds has rerank: give the cross-encoder's folder as index.reranker")
     embedded = {"corpus.source": "vital", "model.source": "smollm2", "questions.source": "vitalqa"}
     if "dense" in params["index"]["kinds"]:
         embedded["index.encoder"] = "minilm"
     if "rerank" in params["index"]["kinds"]:
+        if params["index"]["reranker"] is None:
+            raise UserError(
+                "params: index.kinds has rerank: give the cross-encoder's folder as index.reranker"
+            )
         embedded["index.reranker"] = ""
     if params["judge"]["model"] and not params["judge"]["url"]:
         embedded["judge.model"] = "smollm2"

@@ -45,8 +45,9 @@ def run_model(
     the first update's ratios would be further from 1.
     """
     model = load(folder, torch.float32, "tree").eval()
-    check_ids(model, flatten(trees))
-    check_model(model, max(depth(segment) for segment in flatten(trees)))
+    segments = flatten(trees)
+    check_ids(model, segments)
+    check_model(model, max(depth(segment) for segment in segments))
     values: dict[int, list[float]] = {}
     for packed, _ in packs(trees, tokens, model.device, "scored"):
         with autocast(model.device.type, dtype):

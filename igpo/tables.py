@@ -71,7 +71,8 @@ def read_evaluation(path: Path) -> Evaluation:
             raise UserError(f"{path}: not a metrics file: {key!r} is missing")
     by_question = path.with_name("questions.parquet")
     questions = tables.read(by_question, PER_QUESTION).to_pylist()
-    if metrics["provenance"].get("by_question", tables.sha256(by_question)) != tables.sha256(by_question):
+    known = metrics["provenance"].get("by_question")
+    if known and known != tables.sha256(by_question):
         raise UserError(f"{by_question}: of another evaluation than {path}; give each a folder of its own")
     return Evaluation(arm, int(seed) if seed else None, metrics, questions)
 

@@ -124,10 +124,12 @@ class HttpSearcher:
         Raises UserError where the server does not answer or answers something else, Refused where it does
         not take these queries.
         """
-        asked = [query for query in queries if query.strip()] if k > 0 else []
+        if k < 1:
+            return [[] for _ in queries]
+        asked = [query for query in queries if query.strip()]
         parts = (asked[low : low + QUERIES] for low in range(0, len(asked), QUERIES))
         found = iter([hits for part in parts for hits in self._search(part, k)])
-        return [next(found) if query.strip() and k > 0 else [] for query in queries]
+        return [next(found) if query.strip() else [] for query in queries]
 
     def _search(self, queries: list[str], k: int) -> list[list[Hit]]:
         answer = self._ask(self.url, {"queries": queries, "topk": k, "return_scores": True})

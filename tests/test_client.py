@@ -115,7 +115,7 @@ def test_blank_queries_find_nothing_and_many_go_in_parts(url, searcher, monkeypa
         assert client.HttpSearcher(url + path).search([" "], 2) == [[]]
 
 
-def test_a_document_with_half_a_surrogate_pair_is_text(url):
+def test_a_document_with_half_a_surrogate_pair_is_text():
     hit = client.to_hit({"id": "\ud83d", "title": "a\ud83d", "text": "\ud83db"})
     assert (hit.id, hit.title, hit.text) == ("?", "a?", "?b")
 

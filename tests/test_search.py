@@ -203,7 +203,7 @@ def test_a_cross_encoder_orders_the_hits_anew(built, hybrid, cross_encoder, tmp_
         search.open_searcher([rerank])
 
 
-def test_what_is_no_whole_cross_encoder_is_refused(built, cross_encoder, tmp_path):
+def test_what_is_no_whole_cross_encoder_is_refused(cross_encoder, tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
 
