@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # its import takes a while
     from torch.nn.attention.flex_attention import BlockMask
 
 log = logging.getLogger("igpo")
-BLOCK = 128  # query rows of one attention call
+ROWS = 128  # that attend together
 
 
 @dataclass(eq=False)
@@ -46,29 +46,27 @@ class Segment:
             segment = segment.parent
 
 
-@dataclass
-class Block:
-    """Rows of one attention call: `rows` attend to the concatenated `keys` where `mask` (rows, keys).
-
-    Without a mask the keys are the rows' whole path and its last are the rows themselves: attention is
-    causal with all of it as queries, which is faster.
-    """
+class Part(NamedTuple):
+    """Rows of a block: they attend to its first `seen` keys, but for `hidden` (rows, n) of the last n."""
 
     rows: slice
-    keys: list[slice]
-    mask: torch.Tensor | None
+    seen: int
+    hidden: torch.Tensor
 
-    @property
-    def queries(self) -> list[slice]:
-        """What is asked for: the rows are the last of it."""
-        return self.keys if self.mask is None else [self.rows]
+
+@dataclass
+class Block:
+    """Rows that continue one path: `keys`, laid end to end, are this path and then the rows themselves."""
+
+    keys: list[slice]
+    parts: list[Part]
 
 
 @dataclass
 class Pack:
     """Segments laid end to end; shapes: ids, positions (N,); rows, targets (M,).
 
-    `blocks` say who attends to whom: to SDPA on a CPU, as a BlockMask to FlexAttention on a GPU.
+    `blocks` say who attends to whom: a list on a CPU, on a GPU FlexAttention's BlockMask.
     """
 
     segments: list[Segment]
@@ -108,7 +106,7 @@ def pack(segments: list[Segment], device: torch.device | str = "cpu") -> Pack:
         segments,
         torch.tensor([token for segment in segments for token in segment.ids], device=device),
         torch.tensor(positions, device=device),
-        flex_mask(segments, device) if on_gpu else sdpa_blocks(segments, start, device),
+        flex_mask(segments, device) if on_gpu else [_block(run, start) for run in _runs(segments)],
         torch.tensor(rows, dtype=torch.long, device=device),
         torch.tensor(targets, dtype=torch.long, device=device),
     )
@@ -144,16 +142,11 @@ def flex_mask(segments: list[Segment], device: torch.device | str) -> "BlockMask
     return create_block_mask(attends, None, None, len(number), len(number), device=device)
 
 
-def sdpa_blocks(segments: list[Segment], start: dict[int, int], device: torch.device | str) -> list[Block]:
-    """Who attends to whom, for SDPA: one call for each block."""
-    return [block for run in _runs(segments) for block in _blocks(run, start, device)]
-
-
 def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:
-    """Neighbouring segments with one parent that together fit a block; longer ones stay alone."""
+    """Neighbouring segments with one parent that together fit a part; longer ones stay alone."""
     run: list[Segment] = []
     for segment in segments:
-        fits = sum(len(s.ids) for s in run) + len(segment.ids) <= BLOCK
+        fits = sum(len(s.ids) for s in run) + len(segment.ids) <= ROWS
         if run and (segment.parent is None or segment.parent is not run[0].parent or not fits):
             yield run
             run = []
@@ -162,28 +155,25 @@ def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:
         yield run
 
 
-def _blocks(run: list[Segment], start: dict[int, int], device: torch.device | str) -> Iterator[Block]:
+def _block(run: list[Segment], start: dict[int, int]) -> Block:
     first = start[id(run[0])]
-    total = sum(len(segment.ids) for segment in run)
-    path = [slice(start[id(s)], start[id(s)] + visible) for s, visible in run[0].path()]
-    if total and len(run) == 1 and sum(piece.stop - piece.start for piece in path) <= total:
-        own = slice(first, first + total)
-        yield Block(own, [*path[::-1], own], None)
-        return
-    number = torch.cat([torch.full((len(s.ids),), i) for i, s in enumerate(run)])  # segment of a row
+    lengths = [len(segment.ids) for segment in run]
+    number = torch.arange(len(run)).repeat_interleave(torch.tensor(lengths))  # segment of a row
     after = torch.tensor([segment.after for segment in run])
-    keys = [slice(piece.start, piece.start + int(after.max())) for piece in path[:1]] + path[1:]
-    older = sum(key.stop - key.start for key in keys[1:])
-    nearest = keys[0].stop - keys[0].start if keys else 0
-    for low in range(0, total, BLOCK):
-        high = min(low + BLOCK, total)
-        mine = number[low:high, None]
-        seen = [torch.ones(high - low, older, dtype=torch.bool)]
-        seen.insert(0, torch.arange(nearest)[None] < after[mine])
-        index = torch.arange(high)
-        seen.append((number[None, :high] == mine) & (index[None] <= index[low:high, None]))
-        mask = torch.cat(seen, 1).to(device)
-        yield Block(slice(first + low, first + high), [*keys, slice(first, first + high)], mask)
+    least, most = int(after.min()), int(after.max())
+    path = [slice(start[id(s)], start[id(s)] + visible) for s, visible in run[0].path()][::-1]
+    if path:
+        path[-1] = slice(path[-1].start, path[-1].start + most)
+    before = sum(piece.stop - piece.start for piece in path)
+    parts = []
+    for low in range(0, sum(lengths), ROWS):
+        high = min(low + ROWS, sum(lengths))
+        mine, row = number[low:high, None], torch.arange(low, high)
+        later = torch.arange(least, most) >= after[mine]
+        other = (mine != mine.T) | (row > row[:, None])
+        hidden = torch.cat([later, other], 1)
+        parts.append(Part(slice(first + low, first + high), before + high, hidden))
+    return Block([*path, slice(first, first + sum(lengths))], parts)
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:

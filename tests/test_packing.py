@@ -53,10 +53,10 @@ def test_the_mask_of_flex_attention_is_that_of_the_blocks():
     expected = torch.zeros(len(packed.ids), len(packed.ids), dtype=torch.bool)
     for block in packed.blocks:
         keys = torch.cat([torch.arange(key.start, key.stop) for key in block.keys])
-        queries = torch.cat([torch.arange(part.start, part.stop) for part in block.queries])
-        causal = torch.ones(len(queries), len(keys), dtype=torch.bool).tril()
-        mask = causal if block.mask is None else block.mask
-        expected[block.rows, keys] = mask[block.rows.start - block.rows.stop :]
+        for rows, seen, hidden in block.parts:
+            attends = torch.ones(len(hidden), seen, dtype=torch.bool)
+            attends[:, -hidden.shape[1] :] = ~hidden
+            expected[rows, keys[:seen]] = attends
     mask = flex_mask(segments, "cpu")
     found = create_mask(mask.mask_mod, 1, 1, *expected.shape, device="cpu")[0, 0]
     assert torch.equal(found, expected)

@@ -35,8 +35,8 @@ def with_gradients(attend, inputs, gradient) -> list[torch.Tensor]:
 
 # a causal run longer than a block, runs of branches, trajectories both longer and shorter than their prompt
 @pytest.mark.parametrize(("prompt", "trunks"), [(20, [300, 140]), (150, [60, 400, 3])])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_gradients_are_those_of_dense_attention(prompt, trunks, dtype, tolerance):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_output_and_gradients_are_as_close_to_float64_as_dense_attention(prompt, trunks, dtype):
     from torch.nn.attention.flex_attention import create_mask
 
     packed = pack(random_tree(1, prompt, trunks, 9))
@@ -46,9 +46,11 @@ def test_gradients_are_those_of_dense_attention(prompt, trunks, dtype, tolerance
     found = with_gradients(
         lambda *leaves: _attention(None, *leaves, None, SCALING, packed.blocks)[0], inputs, gradient
     )
-    expected = with_gradients(
+    plain = with_gradients(lambda *leaves: dense(*leaves, mask), inputs, gradient)
+    exact = with_gradients(
         lambda *leaves: dense(*leaves, mask), [tensor.double() for tensor in inputs], gradient.double()
     )
-    for ours, reference in zip(found, expected, strict=True):
+    for ours, theirs, reference in zip(found, plain, exact, strict=True):
         assert ours.dtype is dtype
-        assert (ours - reference).norm() <= tolerance * reference.norm()
+        assert (ours - reference).norm() <= 1.1 * (theirs - reference).norm()
+        assert (ours - reference).norm() <= (1e-6 if dtype is torch.float32 else 2e-2) * reference.norm()
