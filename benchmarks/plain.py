@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from igpo.engine import Engine, Generation, Request
+from igpo.engine import Generation, Request
 from igpo.loss import Columns, policy_loss
 from igpo.packing import Segment
 from igpo.schema import Rows
@@ -99,7 +99,7 @@ def padded_update(
     optimiser.step()
 
 
-class Generate(Engine):
+class Generate:
     """transformers' `generate` over the whole padded batch as an engine; it tells no log-probabilities."""
 
     def __init__(self, model: Any, tokenizer: Any):

@@ -1,9 +1,9 @@
 """A batch of questions through turns: generate, parse, search, append.
 
-All live trajectories advance together, a turn at a time: one search for all whose turn has ended. The last
-quarter is not waited for: it goes on beside the others' next turn. A trajectory that fails is data: its last
-turn's `stop` says why. A call whose result would leave no room for another turn ends its trajectory, so that
-contexts fit into `max_tokens`, with a forced answer of up to `turn_tokens` too; only a prompt can be longer.
+All live trajectories advance together: one engine call and one search a turn. A trajectory that fails
+is data: its last turn's `stop` says why. A call whose result would leave no room for another turn ends its
+trajectory, so that contexts fit into `max_tokens`, with a forced answer of up to `turn_tokens` too; only a
+prompt can be longer.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ from retrieval.modes import Oracle
 from retrieval.search import Hit
 
 log = logging.getLogger("igpo")
-LATE = 4  # of how many trajectories one is not waited for
 
 
 @dataclass
@@ -123,25 +122,23 @@ class Agent:
         for trajectory in trajectories:
             if trajectory.live and not self.room_after(trajectory.context):
                 trajectory.add(None, "", [], stop="token_limit")
-        protocol = self.renderer.protocol
-        while live := [trajectory for trajectory in trajectories if trajectory.live]:
-            turn = max(len(trajectory.rows) for trajectory in live)
-            log.info("turn %d of %d: %d trajectories", turn, params.max_turns, len(live))
+        for number in range(1, params.max_turns + 1):
+            live = [trajectory for trajectory in trajectories if trajectory.live]
+            if not live:
+                break
+            log.info("turn %d of %d: %d trajectories", number, params.max_turns, len(live))
             requests = [Request(t.context, request_seed(*self.seeding, t)) for t in live]
-            late = 0 if protocol.reader else len(live) // LATE  # the engine must be free for its readings
-            found = self.engine.advance(
-                requests, params.turn_tokens, params.temperature, protocol.stops, late
-            )
-            ended = [(t, generation) for t, generation in zip(live, found, strict=True) if generation]
-            self.observe(self.decide(ended))
-
-    def is_last(self, trajectory: Trajectory) -> bool:
-        """Whether no turn may follow the one that is being played."""
-        return len(trajectory.rows) == self.params.max_turns
+            generations = self.generate(requests, self.renderer.protocol.stops)
+            last = number == params.max_turns
+            self.observe(self.decide(live, generations, last), last)
 
     def room_after(self, *parts: Sequence[int]) -> bool:
         """Whether another turn fits after these token ids."""
         return sum(map(len, parts)) + self.params.turn_tokens <= self.params.max_tokens
+
+    def generate(self, requests: list[Request], stops: Sequence[str] = ()) -> list[Generation]:
+        """One engine call with the section's limits."""
+        return self.engine.generate(requests, self.params.turn_tokens, self.params.temperature, stops)
 
     def ask(self, trajectories: list[Trajectory]) -> None:
         """Turn 0: the prompt, in some protocols with what a search for the question finds."""
@@ -167,15 +164,15 @@ class Agent:
                 observation=passages,
             )
 
-    def decide(self, ended: list[tuple[Trajectory, Generation]]) -> list[Call]:
+    def decide(self, live: list[Trajectory], generations: list[Generation], last: bool) -> list[Call]:
         """End the trajectories that answered or failed; returns the calls of the others.
 
         Where the protocol says what follows a malformed turn, that turn is a call too, unless it is the
-        last or leaves no room for another.
+        `last` or leaves no room for another.
         """
         calls, invalid = [], self.renderer.protocol.invalid
-        message = None if invalid is None else self.renderer.encode(invalid)
-        for trajectory, generation in ended:
+        message = None if last or invalid is None else self.renderer.encode(invalid)
+        for trajectory, generation in zip(live, generations, strict=True):
             text = self.renderer.decode(generation.ids, generation.stopped)
             turn = self.renderer.protocol.parse(text)
             said = self.going_on(trajectory, generation, message) if turn.error else None
@@ -195,21 +192,21 @@ class Agent:
         self, trajectory: Trajectory, generation: Generation, message: list[int] | None
     ) -> Generation | None:
         """A malformed turn without the token that would end the message; None where it is the last turn."""
-        if message is None or self.is_last(trajectory):
+        if message is None:
             return None
         ids = self.renderer.unended(generation.ids, generation.stopped)
         if not self.room_after(trajectory.context, ids, message):
             return None
         return Generation(ids, generation.logprobs[: len(ids)], generation.stopped)
 
-    def observe(self, calls: list[Call]) -> None:
+    def observe(self, calls: list[Call], last: bool) -> None:
         """Run the calls and append their turns; what a trajectory's last turn found is noted but not read."""
         self.find(calls)
-        if self.renderer.protocol.reader:
-            self.condense([call for call in calls if not self.is_last(call.trajectory)])
+        if self.renderer.protocol.reader and not last:
+            self.condense(calls)
         for call in calls:
             encode = self.renderer.encode if call.turn.error else self.renderer.observation
-            call.stop = call.stop or ("turn_limit" if self.is_last(call.trajectory) else None)
+            call.stop = call.stop or ("turn_limit" if last else None)
             read = [] if call.stop else encode(call.observation)
             if not (call.stop or self.room_after(call.trajectory.context, call.generation.ids, read)):
                 read, call.stop = [], "token_limit"
@@ -268,11 +265,7 @@ class Agent:
                 continue
             seed = request_seed(*self.seeding, call.trajectory, "reading")
             readings.append((call, Request(prompt, seed)))
-        if not readings:
-            return
-        generations = self.engine.generate(
-            [request for _, request in readings], self.params.turn_tokens, self.params.temperature
-        )
+        generations = self.generate([request for _, request in readings]) if readings else []
         for (call, _), generation in zip(readings, generations, strict=True):
             text = self.renderer.decode(generation.ids, generation.stopped)
             call.observation = self.renderer.protocol.condensed(text)

@@ -4,7 +4,6 @@ A sequence's tokens depend on its prompt and seed alone, not on the batch around
 """
 
 import ctypes
-import hashlib
 import logging
 import os
 import signal
@@ -45,25 +44,6 @@ class Request(NamedTuple):
     seed: int
 
 
-class Engine:
-    """What samples from a policy."""
-
-    def generate(
-        self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
-    ) -> list[Generation]:
-        """Continue every prompt by at most `max_new` tokens; one ends where it holds a text of `stops`."""
-        raise NotImplementedError
-
-    def advance(
-        self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str], late: int
-    ) -> list[Generation | None]:
-        """`generate` that may come back when `late` requests are still unfinished: these are None.
-
-        The next call must ask for them again, and they go on.
-        """
-        return list(self.generate(requests, max_new, temperature, stops))
-
-
 @contextmanager
 def keeping_sigsegv() -> Iterator[None]:
     """Put SIGSEGV's handler back at the end.
@@ -79,7 +59,7 @@ def keeping_sigsegv() -> Iterator[None]:
         libc.sigaction(signal.SIGSEGV, action, None)
 
 
-class VllmEngine(Engine):
+class VllmEngine:
     """vLLM over a model folder."""
 
     @keeping_sigsegv()
@@ -113,28 +93,16 @@ class VllmEngine(Engine):
             seed=0,
             **special,
         )
-        self.unfinished: set[str] = set()  # names of requests
         log.info("loaded %s on %s", policy, device())
 
     def generate(
         self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
     ) -> list[Generation]:
         """Continue every prompt by at most `max_new` tokens; one ends where it holds a text of `stops`."""
-        return [found for found in self.advance(requests, max_new, temperature, stops, 0) if found]
-
-    def advance(
-        self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str], late: int
-    ) -> list[Generation | None]:
-        """`generate`, up to the step that leaves at most `late` requests unfinished."""
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
 
-        engine: Any = self.llm.llm_engine
-        names = [hashlib.sha256(repr(tuple(request)).encode()).hexdigest() for request in requests]
-        for name, request in zip(names, requests, strict=True):
-            if name in self.unfinished:
-                continue
-            params = SamplingParams(
+        params = [
+            SamplingParams(
                 temperature=temperature,
                 seed=request.seed,
                 max_tokens=max_new,
@@ -142,22 +110,21 @@ class VllmEngine(Engine):
                 stop=list(stops),
                 include_stop_str_in_output=True,
                 detokenize=bool(stops),
-                output_kind=RequestOutputKind.FINAL_ONLY,
             )
-            engine.add_request(name, {"prompt_token_ids": list(request.prompt)}, params)
-            self.unfinished.add(name)
-        found = {}
-        while len(self.unfinished) > late:
-            for output in engine.step():
-                chosen = output.outputs[0]
-                ids = list(chosen.token_ids)
-                logprobs = [step[token].logprob for token, step in zip(ids, chosen.logprobs, strict=True)]
-                found[output.request_id] = Generation(ids, logprobs, chosen.finish_reason == "stop")
-                self.unfinished.remove(output.request_id)
-        return [found.get(name) for name in names]
+            for request in requests
+        ]
+        prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+        results = []
+        outputs: Any = self.llm.generate(prompts, params, use_tqdm=False)
+        for output in outputs:
+            chosen = output.outputs[0]
+            ids = list(chosen.token_ids)
+            logprobs = [step[token].logprob for token, step in zip(ids, chosen.logprobs, strict=True)]
+            results.append(Generation(ids, logprobs, chosen.finish_reason == "stop"))
+        return results
 
 
-class TransformersEngine(Engine):
+class TransformersEngine:
     """Plain transformers: slower on every machine, but runs wherever torch does."""
 
     def __init__(self, policy: Path, max_tokens: int):
@@ -195,6 +162,9 @@ class TransformersEngine(Engine):
                 return Generation(ids, logprobs, True)
             tokens = torch.tensor([[token]])
         return Generation(ids, logprobs, False)
+
+
+Engine = VllmEngine | TransformersEngine
 
 
 def open_engine(policy: Path, params: SimpleNamespace) -> Engine:

@@ -6,7 +6,7 @@ import pytest
 from small_index import paged_index, section_of
 
 from igpo.agent import Agent, Trajectory
-from igpo.engine import Engine, Generation
+from igpo.engine import Generation
 from igpo.model import load_tokenizer
 from igpo.protocol import TOOLS, Renderer
 from igpo.protocols import prepare
@@ -21,7 +21,7 @@ def paged(tmp_path_factory):
     return search.open_searcher([paged_index(tmp_path_factory)])
 
 
-class Scripted(Engine):
+class Scripted:
     """An engine that says what it is told to, turn by turn; a list has a text for each trajectory."""
 
     def __init__(self, renderer, texts):
@@ -31,26 +31,6 @@ class Scripted(Engine):
         said = next(self.texts)
         turns = map(self.renderer.turn, [said] * len(requests) if isinstance(said, str) else said)
         return [Generation(ids, [0.0] * len(ids), True) for ids in turns]
-
-
-class Late(Engine):
-    """An engine that says one thing of each context, after three calls for every third trajectory."""
-
-    def __init__(self, renderer, texts):
-        self.renderer, self.texts, self.asked, self.waited_for = renderer, texts, {}, 0
-
-    def turn(self, request):
-        ids = self.renderer.turn(self.texts[request.seed % len(self.texts)])
-        return Generation(ids, [0.0] * len(ids), True)
-
-    def advance(self, requests, max_new, temperature, stops, late):
-        found = []
-        for request in requests:
-            calls = self.asked[request.seed] = self.asked.get(request.seed, 0) + 1
-            is_late = request.seed % 3 == 0 and calls < 3 and found.count(None) < late
-            found.append(None if is_late else self.turn(request))
-        self.waited_for += found.count(None)
-        return found
 
 
 class Strict:
@@ -88,25 +68,6 @@ def test_an_agent_reads_on_in_a_page_that_it_found(paged, base_model):
     assert made.rows[3]["observation"] == "Ark: one dove"
     assert (made.rows[3]["tool"], made.rows[3]["queries"]) == ("open", ["Ark"])
     assert made.rows[5]["stop"] == "answered"
-
-
-def test_trajectories_that_are_late_become_the_same(paged, base_model):
-    renderer = Renderer(load_tokenizer(base_model), prepare("igpo"))
-    texts = ["</think>\n" + call_text([query]) for query in ("zero flood", "dove", "ark")]
-    texts += ["</think><answer>x</answer>", "<answer>"]
-    params = SimpleNamespace(**section_of("rollout", turn_tokens=96, max_turns=4, max_tokens=4000))
-    rows, waited_for = [], []
-    for some_are_late in (True, False):
-        engine = Late(renderer, texts)
-        if not some_are_late:
-            engine.advance = lambda requests, *_, engine=engine: [engine.turn(one) for one in requests]
-        made = [Trajectory({"question_id": "q", "question": "What?"}, sample) for sample in range(16)]
-        Agent(engine, paged, renderer, params, (0, 1)).run(made)
-        rows.append([trajectory.rows for trajectory in made])
-        waited_for.append(engine.waited_for)
-    assert rows[0] == rows[1]
-    assert waited_for[0] > 0
-    assert {len(turns) for turns in rows[0]} > {2}  # turns of different trajectories were played together
 
 
 def test_an_oracle_is_asked_the_question_whatever_the_query_is(paged, base_model):

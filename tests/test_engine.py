@@ -40,18 +40,6 @@ def test_a_sequence_does_not_depend_on_its_batch(engine, prompts):
     assert engine.generate([Request(prompts[0], 9)], 12, 1.0)[0].ids != together[0].ids
 
 
-def test_what_was_late_goes_on_when_it_is_asked_for_again(engine, prompts):
-    requests = [Request(prompt, seed) for seed, prompt in enumerate(prompts)]
-    expected = engine.generate(requests, 12, 1.0, ("a",))
-    first = engine.advance(requests, 12, 1.0, ("a",), 3)
-    left = [i for i, found in enumerate(first) if found is None]
-    assert len(left) in ((1, 2, 3) if isinstance(engine, VllmEngine) else (0,))
-    more = [requests[i] for i in left] + [Request(prompts[0], 9)]
-    rest = engine.advance(more, 12, 1.0, ("a",), 0)
-    assert [found or rest[left.index(i)] for i, found in enumerate(first)] == expected
-    assert rest[-1] == engine.generate([Request(prompts[0], 9)], 12, 1.0, ("a",))[0]
-
-
 @pytest.mark.parametrize("kind", [VllmEngine, TransformersEngine])
 def test_logprobs_are_the_models(kind, prompts, base_model, monkeypatch):
     monkeypatch.setattr("igpo.engine.compute_dtype", lambda: torch.float32)

@@ -11,7 +11,7 @@ from conftest import tiny
 from small_qwen import tokenizer
 
 from igpo import evaluate, rollout, schema
-from igpo.engine import Engine, Generation
+from igpo.engine import Generation
 from retrieval import tables
 from retrieval.stage import UserError, read_params
 
@@ -181,7 +181,7 @@ def test_every_row_is_counted():
     }
 
 
-class Says(Engine):
+class Says:
     """An engine that samples one text."""
 
     def __init__(self, ids: list[int]):

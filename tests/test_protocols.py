@@ -13,7 +13,7 @@ from transformers.utils import chat_template_utils
 
 from igpo import reward
 from igpo.agent import Agent, Trajectory
-from igpo.engine import Engine, Generation
+from igpo.engine import Generation
 from igpo.protocol import Renderer, Turn
 from igpo.protocols import PROTOCOLS, find, prepare
 from igpo.protocols.igpo import call_text
@@ -60,13 +60,13 @@ def words(request):
     return request.param.tokenizer()
 
 
-class Scripted(Engine):
+class Scripted:
     """Samples the given texts in turn, ended as their protocol ends a turn."""
 
     def __init__(self, renderer: Renderer, texts: list[str]):
         self.renderer, self.texts, self.prompts = renderer, iter(texts), []
 
-    def generate(self, requests, max_new, temperature, stops=()):
+    def generate(self, requests, max_new, temperature, stops):
         self.prompts += [list(request.prompt) for request in requests]
         text = next(self.texts)
         ends = any(text.endswith(stop) for stop in stops)
