@@ -37,9 +37,9 @@ def _gathered(block: Block, *tensors: torch.Tensor) -> list[torch.Tensor]:
 class _Attention(torch.autograd.Function):
     """Products of matrices, of one head's keys with all the queries' heads that share it.
 
-    On a CPU in bf16 they are faster than the kernel behind SDPA, which would keep scores in fp32; in fp32 they
-    are more exact, and slower over long contexts. Nothing of the size of rows x keys is kept: the backward pass
-    makes the probabilities p again. With dx the gradient of x:
+    On a CPU in bf16 they are faster than the kernel behind SDPA, which would keep scores in fp32; in fp32
+    they are more exact, and slower over long contexts. Nothing of the size of rows x keys is kept: the
+    backward pass makes the probabilities p again. With dx the gradient of x:
 
         dv = p^T dmixed        ds = p (dp - rowsum(p dp)), dp = dmixed v^T        dq = ds k        dk = ds^T q
     """
