@@ -1,5 +1,6 @@
 """The update against plain one-by-one passes, and its invariances."""
 
+import copy
 import signal
 import subprocess
 import sys
@@ -29,7 +30,8 @@ def gradient(model, groups, params=PARAMS) -> dict[str, torch.Tensor]:
 
 
 def plain_gradient(model, rollouts, scores, credits, entropy=0.0) -> dict[str, torch.Tensor]:
-    """Paper Eq. 7 written out, with an entropy bonus: one ordinary pass per trajectory, full logits."""
+    """Paper Eq. 7 written out, with an entropy bonus: a float64 pass per trajectory, full logits."""
+    model = copy.deepcopy(model).double()
     model.zero_grad()
     model.set_attn_implementation("eager")
     keys = sorted({(row["question_id"], row["sample"]) for row in rollouts})
@@ -52,7 +54,6 @@ def plain_gradient(model, rollouts, scores, credits, entropy=0.0) -> dict[str, t
                 terms.append(-torch.min(ratio * credit, clipped * credit) + PARAMS.kl * kl + bonus)
             at += len(row["policy_ids"]) + len(row["observation_ids"])
         (torch.stack(terms).mean() / len(keys)).backward()
-    model.set_attn_implementation("tree")
     return {name: weight.grad.clone() for name, weight in model.named_parameters()}
 
 
