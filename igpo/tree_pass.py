@@ -7,6 +7,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
@@ -21,12 +22,12 @@ HEAD_ROWS = 512  # rows of one call of the output layer
 TOLERANCE = 0.1  # of a log-probability: bf16 logits between 16 and 32 are rounded to 0.125
 
 
-def _probabilities(query: torch.Tensor, key: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """Of queries (H, G R, D) over keys (H, S, D), but for `hidden` (R, n) of the last n: (H, G R, S)."""
+def _scores(query: torch.Tensor, key: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Of queries (H, G R, D) by keys (H, S, D), -inf for `hidden` (R, n) of the last n: (H, G R, S)."""
     scores = query @ key.transpose(1, 2)
     last = scores.unflatten(1, (-1, len(hidden)))[..., -hidden.shape[1] :]
     last.masked_fill_(hidden, -torch.inf)
-    return scores.softmax(-1)
+    return scores
 
 
 def _gathered(block: Block, *tensors: torch.Tensor) -> list[torch.Tensor]:
@@ -39,7 +40,8 @@ class _Attention(torch.autograd.Function):
 
     On a CPU in bf16 they are faster than the kernel behind SDPA, which would keep scores in fp32; in fp32
     they are more exact, and slower over long contexts. Nothing of the size of rows x keys is kept: the
-    backward pass makes the probabilities p again. With dx the gradient of x:
+    backward pass makes the probabilities p again, then from scores less each row's highest: bf16 rounds
+    these least where p is high. With dx the gradient of x:
 
         dv = p^T dmixed        ds = p (dp - rowsum(p dp)), dp = dmixed v^T        dq = ds k        dk = ds^T q
     """
@@ -55,31 +57,33 @@ class _Attention(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.scaling, ctx.blocks = scaling, blocks
         asked = (query[0] * scaling).unflatten(0, (key.shape[1], -1))  # (H, G, N, D): G share keys
-        mixed = torch.empty_like(asked)
+        mixed, highest = torch.empty_like(asked), asked.new_empty(asked.shape[:3])
         for block in blocks:
             keys, values = _gathered(block, key[0], value[0])
             for rows, seen, hidden in block.parts:
-                p = _probabilities(asked[:, :, rows].flatten(1, 2), keys[:, :seen], hidden)
-                mixed[:, :, rows] = (p @ values[:, :seen]).view_as(mixed[:, :, rows])
-        ctx.save_for_backward(asked, key, value)
+                scores = _scores(asked[:, :, rows].flatten(1, 2), keys[:, :seen], hidden)
+                highest[:, :, rows] = scores.amax(-1).view_as(highest[:, :, rows])
+                mixed[:, :, rows] = (scores.softmax(-1) @ values[:, :seen]).view_as(mixed[:, :, rows])
+        ctx.save_for_backward(torch.cat([asked, -highest[..., None]], -1), key, value)
         return mixed.flatten(0, 1)[None]
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        asked, key, value = ctx.saved_tensors
-        given = gradient[0].unflatten(0, asked.shape[:2])
-        of_asked = torch.empty_like(asked)
+        lowered, key, value = ctx.saved_tensors
+        given = gradient[0].unflatten(0, lowered.shape[:2])
+        of_asked = torch.empty_like(given)
         of_key, of_value = (torch.zeros_like(tensor[0], dtype=torch.float32) for tensor in (key, value))
         for block in ctx.blocks:
             keys, values = _gathered(block, key[0], value[0])
+            with_ones = functional.pad(keys, (0, 1), value=1.0)
             of_keys, of_values = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (keys, values))
             for rows, seen, hidden in block.parts:
-                q, of_mixed = (tensor[:, :, rows].flatten(1, 2) for tensor in (asked, given))
-                p = _probabilities(q, keys[:, :seen], hidden)
+                q, of_mixed = (tensor[:, :, rows].flatten(1, 2) for tensor in (lowered, given))
+                p = _scores(q, with_ones[:, :seen], hidden).softmax(-1)
                 of_p = of_mixed @ values[:, :seen].transpose(1, 2)
                 of_scores = torch._softmax_backward_data(of_p, p, -1, p.dtype)
                 of_asked[:, :, rows] = (of_scores @ keys[:, :seen]).view_as(of_asked[:, :, rows])
-                of_keys[:, :seen] += of_scores.transpose(1, 2) @ q
+                of_keys[:, :seen] += of_scores.transpose(1, 2) @ q[..., :-1]
                 of_values[:, :seen] += p.transpose(1, 2) @ of_mixed
             lengths = [piece.stop - piece.start for piece in block.keys]
             for total, part in ((of_key, of_keys), (of_value, of_values)):

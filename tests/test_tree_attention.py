@@ -53,4 +53,4 @@ def test_output_and_gradients_are_as_close_to_float64_as_dense_attention(prompt,
     for ours, theirs, reference in zip(found, plain, exact, strict=True):
         assert ours.dtype is dtype
         assert (ours - reference).norm() <= 1.1 * (theirs - reference).norm()
-        assert (ours - reference).norm() <= (1e-6 if dtype is torch.float32 else 2e-2) * reference.norm()
+        assert (ours - reference).norm() <= (1e-6 if dtype is torch.float32 else 1e-2) * reference.norm()
