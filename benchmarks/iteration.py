@@ -21,13 +21,14 @@ from igpo.model import load, load_tokenizer
 from igpo.protocol import Renderer, Turn
 from igpo.rollout import choose_questions
 from igpo.schema import Rows
-from retrieval import stage, tables
+from retrieval import tables
 from retrieval.encoder import compute_dtype
+from retrieval.params import read_params
 from retrieval.search import Searcher, open_searcher
 
 POLICY, INDEX = Path("results/warmup"), Path("results/index/bm25")
 QUESTIONS = Path("results/questions/train.parquet")
-PARAMS = SimpleNamespace(**stage.read_params([Path("params.yaml")])["rollout"])
+PARAMS = SimpleNamespace(**read_params([Path("params.yaml")])["rollout"])
 # Turns of 60 tokens, each followed by about 250: three passages of 300 characters.
 LONG = {"turn_tokens": 60, "k": 3, "passage_chars": 300, "max_tokens": 4096, "questions": 1}
 Play = Callable[[Any], list[Trajectory]]

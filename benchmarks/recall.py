@@ -17,12 +17,13 @@ from typing import Any
 import bm25s
 
 from igpo import questions
-from retrieval import coverage, stage, tables
+from retrieval import coverage, tables
+from retrieval.params import read_params
 from retrieval.passages import Passages
 from retrieval.search import Hit, open_searcher
 
 BENCHMARKS = ("hotpotqa_closed", "musique_closed", "popqa_closed")
-INDEX = stage.read_params([Path("params.yaml")])["index"] | {"max_tokens": 256}
+INDEX = read_params([Path("params.yaml")])["index"] | {"max_tokens": 256}
 CUTS = ("3", "10")
 PAGE = """\
 # Recall on closed benchmarks

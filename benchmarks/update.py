@@ -13,10 +13,10 @@ from igpo.schema import Rows
 from igpo.tree_pass import autocast
 from igpo.tree_pass import logprobs as tree_logprobs
 from igpo.trees import Scored, cut, force_answers, groups, tree
-from retrieval import stage
+from retrieval.params import read_params
 
 # In a pack two trajectories of ten turns fit.
-PARAMS = SimpleNamespace(**stage.read_params([Path("params.yaml")])["train"] | {"batch_tokens": 8192})
+PARAMS = SimpleNamespace(**read_params([Path("params.yaml")])["train"] | {"batch_tokens": 8192})
 
 
 def forced_groups(rows: Rows, tokenizer: Any) -> list[list[Scored]]:

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from igpo import evaluate, rollout, schema
-from retrieval import stage, tables
+from retrieval import tables
+from retrieval.params import apply_arm, merge, read_params
 
 RESULTS = Path("results")
 WORK = RESULTS / "benchmarks/vitalqa"
@@ -43,9 +44,9 @@ answer.
 
 def settings() -> dict[str, Any]:
     """The parameters of the baseline `closed_book`, for every question of every benchmark."""
-    params = stage.apply_arm(stage.read_params([Path("params.yaml")]), "closed_book")
+    params = apply_arm(read_params([Path("params.yaml")]), "closed_book")
     every: dict[str, Any] = {"questions": None, "benchmarks": []}
-    return {**params, "rollout": stage.merge(params["rollout"], params["evaluate"]["rollout"]) | every}
+    return {**params, "rollout": merge(params["rollout"], params["evaluate"]["rollout"]) | every}
 
 
 def answer_all(asked: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from igpo import schema
 from igpo.methods import METHODS, WITH_CRITIC, Trajectory
 from igpo.schema import Rows, trajectories, turn_key
 from retrieval import stage, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 
 def turn_reward(row: dict[str, Any], last: bool) -> float:

@@ -29,7 +29,7 @@ from igpo.tree_pass import autocast, check_model, states
 from igpo.trees import Scored, cut, groups, tree
 from retrieval import stage, tables
 from retrieval.encoder import UNREADABLE
-from retrieval.stage import UserError, one_line
+from retrieval.errors import UserError, one_line
 
 HEAD = "value_head.st"
 

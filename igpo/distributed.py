@@ -28,7 +28,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from igpo.packing import Pack, Segment, batches, pack
 from igpo.tree_pass import logprobs
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 Run = Callable[[Namespace, SimpleNamespace], str]
 

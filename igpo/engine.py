@@ -17,7 +17,7 @@ import torch
 
 from igpo.model import check_folder, check_weights, context, device, load, load_tokenizer
 from retrieval.encoder import UNREADABLE, compute_dtype
-from retrieval.stage import UserError, one_line
+from retrieval.errors import UserError, one_line
 
 log = logging.getLogger("igpo")
 # vLLM reads these when it is imported.

@@ -19,7 +19,8 @@ from igpo import reward, schema
 from igpo.schema import JUDGEMENTS, trajectories
 from retrieval import stage, tables
 from retrieval.coverage import read_coverage
-from retrieval.stage import UserError
+from retrieval.errors import UserError
+from retrieval.params import parse_json
 
 Values = Sequence[float] | Sequence[Sequence[float]] | np.ndarray  # by question, or by seed and question
 ANSWER_METRICS = {
@@ -180,7 +181,7 @@ def split_by(rows: list[dict[str, Any]], name: str, params: SimpleNamespace) -> 
 
 def mapping(option: str, text: str, *names: str) -> dict[str, Any]:
     """The JSON object of an option; UserError where it is none or lacks one of the names."""
-    value = stage.parse_json(text, option)
+    value = parse_json(text, option)
     if not isinstance(value, dict) or set(names) - value.keys():
         raise UserError(f"{option}: expected a JSON object{' with ' if names else ''}{', '.join(names)}")
     return value

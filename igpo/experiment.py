@@ -8,8 +8,8 @@ from typing import Any
 
 from igpo import published
 from igpo.methods import WITH_CRITIC
-from retrieval import stage
-from retrieval.stage import UserError, nearest
+from retrieval.errors import UserError
+from retrieval.params import apply_arm, check_schema, nearest, parse_json, read_params
 
 COMPARISONS = ("algorithms", "ablation", "basis", "per_question")  # sections of `tables` that name arms
 
@@ -19,12 +19,12 @@ def check(params: Mapping[str, Any]) -> None:
 
     An arm's keys obey the schema of the section that it is laid over, so the merged sections do too.
     """
-    stage.check(params)
+    check_schema(params)
     if params["judge"]["url"] and not params["judge"]["model"]:
         raise UserError("params: judge.url is set but not judge.model: name the model there")
     run = params["run"]
     for name in run["arms"] + run["baselines"]:
-        arm = stage.apply_arm(params, name)
+        arm = apply_arm(params, name)
         if arm["advantage"]["method"] in WITH_CRITIC and arm["critic"]["gamma"] != arm["advantage"]["gamma"]:
             raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
     rows = [*run["baselines"], "warmup", *(run["arms"] if run["iterations"] else [])]
@@ -41,7 +41,7 @@ def check_comparison(params: Mapping[str, Any], table: str) -> None:
     """Raise UserError unless the arms of `tables.TABLE` exist and stand for rows that the paper prints."""
     chosen = params["tables"][table]
     for arm in compared_arms(params, table):
-        stage.apply_arm(params, arm)
+        apply_arm(params, arm)
     printed = ["IGPO"] if table == "per_question" else [row["method"] for row in published.read(table)]
     for arm, row in chosen["rows"].items():
         if row is not None and row not in printed:
@@ -122,7 +122,7 @@ def copies(params: Mapping[str, Any]) -> dict[str, str]:
     All arms act with the warm start there, so those with equal settings sample and score alike. It is the
     first such arm of section `arms`, so that another choice of `run.arms` changes nothing that was made.
     """
-    arms = {arm: stage.apply_arm(params, arm) for arm in params["arms"]}
+    arms = {arm: apply_arm(params, arm) for arm in params["arms"]}
     found = {}
     for file, sections in (("rollouts", ["rollout"]), ("scores", ["rollout", "score"])):
         leaders: dict[str, str] = {}
@@ -172,8 +172,8 @@ def read(args: argparse.Namespace) -> dict[str, Any]:
     if args.config is not None:
         if args.params:
             raise UserError("--config is all parameters: give it or --params, not both")
-        params = stage.parse_json(args.config, "--config")
+        params = parse_json(args.config, "--config")
     else:
-        params = stage.read_params(args.params or [Path("params.yaml")])
+        params = read_params(args.params or [Path("params.yaml")])
     check(params)
     return params

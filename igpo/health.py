@@ -17,7 +17,7 @@ from igpo import schema
 from igpo.methods import NO_SPREAD
 from igpo.schema import Rows, trajectories
 from retrieval import stage, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 Health = dict[str, float | None]
 REPEATED = re.compile(r"(\S)\1{3,}")  # four or more of one character, as in "!!!!"

@@ -23,8 +23,8 @@ from igpo.protocol import Protocol, Renderer, Turn
 from igpo.schema import JUDGEMENTS, JUDGEMENTS_KEY, trajectories
 from retrieval import stage, tables
 from retrieval.client import Refused, is_http, is_loopback, with_retries
+from retrieval.errors import UserError
 from retrieval.search import clean
-from retrieval.stage import UserError
 
 TIMEOUT_S = 120
 REPLY_TOKENS = 300

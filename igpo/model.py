@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from retrieval import stage, tables
 from retrieval.corpus import package_file
 from retrieval.encoder import UNREADABLE
-from retrieval.stage import UserError, one_line
+from retrieval.errors import UserError, one_line
 
 log = logging.getLogger("igpo")
 # The optimiser's, beside the weights; vLLM takes every *.safetensors of a folder for weights.

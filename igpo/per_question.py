@@ -25,7 +25,7 @@ from igpo.tables import (
 )
 from igpo.tables_text import HASH, NOTES, Part, hashes, method_name, percent, with_metric
 from retrieval import stage
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 SAME = 1e-9  # values this close are equal: means over seeds in floating point
 SHARES = ("better", "equal", "worse")

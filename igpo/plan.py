@@ -14,7 +14,8 @@ from igpo import experiment, measured, schema
 from igpo.measured import MEASURED, PHASES, Speed
 from igpo.methods import WITH_CRITIC
 from retrieval import stage, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
+from retrieval.params import apply_arm, merge
 
 STATE_BYTES = 8  # per weight: what bfloat16 drops of it (2), AdamW's moments (2 and 4)
 WEIGHT_BYTES = 2  # per weight: bfloat16
@@ -43,11 +44,11 @@ def volume(
     """
     run = params["run"]
     seeds, steps = len(run["seeds"]), len(run["seeds"]) * run["iterations"]
-    arms = {name: stage.apply_arm(params, name) for name in run["arms"]}
+    arms = {name: apply_arm(params, name) for name in run["arms"]}
     made = {name: steps * _trajectories(arm["rollout"], available, "train") for name, arm in arms.items()}
     tokens = {name: made[name] * (length or arm["rollout"]["max_tokens"]) for name, arm in arms.items()}
     critics = [name for name, arm in arms.items() if arm["advantage"]["method"] in WITH_CRITIC]
-    evaluated = stage.merge(params["rollout"], params["evaluate"]["rollout"])
+    evaluated = merge(params["rollout"], params["evaluate"]["rollout"])
     evaluations = len(experiment.evaluations(run))
     answers = evaluations * _trajectories(evaluated, available, "test")
     return {

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 if TYPE_CHECKING:
     from retrieval.search import Hit

@@ -31,7 +31,8 @@ from igpo.schema import QUESTIONS, QUESTIONS_KEY
 from igpo.supporting import objects, part
 from retrieval import tables
 from retrieval.corpus import single_spaces
-from retrieval.stage import UserError, command
+from retrieval.errors import UserError
+from retrieval.stage import command
 
 log = logging.getLogger("igpo")
 Row = dict[str, Any]

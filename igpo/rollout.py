@@ -17,8 +17,8 @@ from igpo.model import load_tokenizer, weights_sha256
 from igpo.protocol import Renderer
 from retrieval import modes, stage, tables
 from retrieval.client import open_search
+from retrieval.errors import UserError
 from retrieval.search import check_corpus
-from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
 

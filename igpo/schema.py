@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from retrieval.stage import UserError, nearest
+from retrieval.errors import UserError
+from retrieval.params import nearest
 
 Rows = list[dict[str, Any]]
 

@@ -30,7 +30,7 @@ from igpo.tree_pass import autocast, check_context, check_model, logprobs
 from igpo.trees import Scored, cut, force_answers, groups, other_observations, tree
 from retrieval import stage, tables
 from retrieval.encoder import compute_dtype
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 log = logging.getLogger("igpo")
 

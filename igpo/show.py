@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from igpo import schema
 from retrieval import stage, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 WIDTH = 110
 

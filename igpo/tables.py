@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from igpo import published, schema, tables_text
 from igpo.evaluate import FAILURES, PER_QUESTION, interval, paired_difference
 from retrieval import stage, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 METRICS = ("f1", "em", "f1_format", "answer_rate", "format_failure", "turns", "searches")
 FURTHER = (

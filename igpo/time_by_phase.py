@@ -16,7 +16,7 @@ from igpo.measured import MEASURED, PHASES, benchmark_seconds, device_in, joined
 from igpo.tables import SETTINGS, run_of, settings, write_forms
 from igpo.tables_text import NOTES, Part, hashes, percent
 from retrieval import stage, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 MADE_FROM = ("seed_names", "policy_sha256", "device", "questions_sha256", *SETTINGS, "printed_in")
 COLUMNS = ("source", "method", "phase", "share", "seconds", "jobs", *MADE_FROM)

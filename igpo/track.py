@@ -22,7 +22,8 @@ from mlflow.entities import Metric, Param, RunTag
 from igpo import experiment
 from igpo.tables import METRICS, curve_row, mean, read_evaluation
 from retrieval import stage, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
+from retrieval.params import apply_arm
 
 log = logging.getLogger("igpo")
 NAME = "igpo"  # of the MLflow experiment
@@ -80,7 +81,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def run_params(params: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The settings behind run `name`: the stage sections, a judge's too, with its arm laid over them."""
     arm = experiment.evaluations(params["run"])[name][0]
-    merged = stage.apply_arm(params, arm)
+    merged = apply_arm(params, arm)
     # without a model its other settings say nothing, and runs keep the keys that they had
     judge = ("judge",) if merged["judge"]["model"] else ()
     return {section: merged[section] for section in (*SECTIONS, *judge)}

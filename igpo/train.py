@@ -29,7 +29,7 @@ from igpo.training_state import check_state, load_state, open_optimiser, save_st
 from igpo.tree_pass import autocast, check_model
 from igpo.trees import cut, groups, tree
 from retrieval import stage, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 log = logging.getLogger("igpo")
 LOGPROBS = ("old_logprobs", "ref_logprobs")

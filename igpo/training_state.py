@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from igpo import distributed, lora
 from retrieval import tables
 from retrieval.encoder import UNREADABLE
-from retrieval.stage import UserError, one_line
+from retrieval.errors import UserError, one_line
 
 MOMENTS = {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.float32}
 

@@ -13,7 +13,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from igpo.packing import Block, Pack, Segment, pack
 from retrieval.encoder import compute_dtype
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 if TYPE_CHECKING:  # its import takes a while
     from torch.nn.attention.flex_attention import BlockMask

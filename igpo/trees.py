@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from igpo.packing import Segment, common_prefix
 from igpo.schema import Rows, trajectories, turn_key
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 log = logging.getLogger("igpo")
 TurnKey = tuple[str, int, int]

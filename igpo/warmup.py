@@ -25,8 +25,8 @@ from igpo.protocols.igpo import call_text
 from igpo.tree_pass import autocast, logprobs
 from igpo.trees import groups, tree
 from retrieval import stage, tables
+from retrieval.errors import UserError
 from retrieval.search import check_corpus, open_searcher
-from retrieval.stage import UserError
 
 log = logging.getLogger("igpo")
 BEFORE, AFTER = 60, 30  # characters of context around a quoted fact

@@ -14,8 +14,9 @@ from typing import Any
 
 from retrieval import tables
 from retrieval.corpus import package_file
+from retrieval.errors import UserError
 from retrieval.passages import Passages
-from retrieval.stage import UserError, end_with
+from retrieval.stage import end_with
 
 PASSAGES_PER_FILE = 50_000  # Anserini indexes one file per thread
 # -Xrs leaves signals to Python; the other options keep Java quiet and its memory bounded.

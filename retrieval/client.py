@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from retrieval.corpus import split_contents
+from retrieval.errors import UserError
 from retrieval.search import Hit, Search, clean, open_searcher
-from retrieval.stage import UserError
 
 TIMEOUT_S = 60
 QUERIES = 64  # of one request: a slow server answers it in time

@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval import forms, stage, tables
+from retrieval.errors import UserError
 from retrieval.ids import IdTable
-from retrieval.stage import UserError, log
+from retrieval.stage import log
 from retrieval.wikipedia import Unreadable
 
 ROWS_PER_GROUP = 8192

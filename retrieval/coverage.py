@@ -24,8 +24,9 @@ from typing import Any
 import pyarrow as pa
 
 from retrieval import stage, tables
+from retrieval.errors import UserError
 from retrieval.search import Hit, Searcher, check_corpus, open_searcher
-from retrieval.stage import UserError, log
+from retrieval.stage import log
 
 CUTS = (1, 3, 10, 100)
 QUESTIONS = pa.schema(

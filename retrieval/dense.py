@@ -9,9 +9,9 @@ import numpy as np
 from retrieval.bm25 import Ranking
 from retrieval.encode import encode_parts, part_sizes
 from retrieval.encoder import encoder_folder, fingerprint, open_encoder
+from retrieval.errors import UserError
 from retrieval.factory import blank_index, plain, training_step
 from retrieval.passages import Passages
-from retrieval.stage import UserError
 
 EXTRA = 16  # candidates beyond k, to see the end of a run of equal scores
 

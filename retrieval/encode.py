@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 
 from retrieval import stage, tables
 from retrieval.encoder import Encoder, encoder_folder, fingerprint, open_encoder
+from retrieval.errors import UserError
 from retrieval.factory import blank_index
 from retrieval.index import chosen, digest, finish, place, workplace
 from retrieval.passages import batches
-from retrieval.stage import UserError, log
+from retrieval.stage import log
 
 PART_ROWS = 2048
 LOG_EVERY_S = 10

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from retrieval import tables
 from retrieval.corpus import package_file
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 TOKENIZER_FILES = (
     "tokenizer.json",

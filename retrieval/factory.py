@@ -9,7 +9,7 @@ from typing import Any
 
 import faiss
 
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 TRAINING_ROWS = 200_000  # vectors that IVF and PQ learn from, evenly spaced
 OPQ_ROWS = 256  # that an OPQ rotation needs: the centroids of 8 bits

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval import wikipedia
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 FIRST_LINE_BYTES = 1 << 20  # a longer first line is taken for one big JSON value
 CHUNK_CHARS = 1 << 20

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 # Nothing of it is ever read after a crash. 32 MB of it stay in memory.
 SETUP = """

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from retrieval import passages, stage, tables
+from retrieval.errors import UserError
 
 KINDS = ("bm25", "dense", "rerank")
 
@@ -42,7 +43,7 @@ def encoder_sha256(kind: str, settings: dict[str, Any]) -> str | None:
 
     source = settings["encoder" if kind == "dense" else "reranker"]
     if source is None:
-        raise stage.UserError("index.kinds has rerank: give the cross-encoder's folder as index.reranker")
+        raise UserError("index.kinds has rerank: give the cross-encoder's folder as index.reranker")
     return fingerprint(encoder_folder(source))
 
 
@@ -50,11 +51,11 @@ def place(out: Path, manifest: str, corpus: Path) -> Path:
     """Where `out` leads; UserError where what is there is no folder of ours (with `manifest`) to replace."""
     real = out.resolve()
     if corpus.resolve().is_relative_to(real):
-        raise stage.UserError(f"--out {out}: the corpus itself is in this folder; give another --out")
+        raise UserError(f"--out {out}: the corpus itself is in this folder; give another --out")
     if real.exists() and not real.is_dir():
-        raise stage.UserError(f"--out {out}: a file is there; give another --out")
+        raise UserError(f"--out {out}: a file is there; give another --out")
     if real.is_dir() and any(real.iterdir()) and not (real / manifest).is_file():
-        raise stage.UserError(f"--out {out}: a folder with other files is there; give another --out")
+        raise UserError(f"--out {out}: a folder with other files is there; give another --out")
     return real
 
 
@@ -70,7 +71,7 @@ def workplace(out: Path, key: str) -> Iterator[Path]:
         try:
             fcntl.flock(begun, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise stage.UserError(f"{out}: another process is building it; wait for its end") from None
+            raise UserError(f"{out}: another process is building it; wait for its end") from None
         begun.seek(0)
         if begun.read() != key:
             for name in ("made", "vectors"):
@@ -142,7 +143,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     settings = chosen(args.kind, params)
     encoder = encoder_sha256(args.kind, settings)
     if not args.corpus.is_file():
-        raise stage.UserError(f"{args.corpus}: no such file")
+        raise UserError(f"{args.corpus}: no such file")
     out, source = place(args.out, "manifest.json", args.corpus), tables.sha256(args.corpus)
     with workplace(out, digest([args.kind, settings, encoder, source])) as work:
         made = work / "made"
@@ -151,7 +152,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
         try:
             corpus = passages.store(args.corpus, made)
             add_index(args, settings, made, (source, str(encoder)))
-        except stage.UserError:
+        except UserError:
             shutil.rmtree(work)  # going on would meet the same error
             raise
         tables.write_json(manifest(made, args.kind, settings, encoder, corpus), made / "manifest.json")

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from retrieval.errors import UserError
 from retrieval.search import Hit, Searcher
-from retrieval.stage import UserError
 
 
 def draw(below: int, *key: object) -> int:

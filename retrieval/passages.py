@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from retrieval import tables
 from retrieval.corpus import Fingerprint, Passage, is_empty
+from retrieval.errors import UserError
 from retrieval.ids import IdTable
-from retrieval.stage import UserError
 
 BATCH_ROWS = 8192
 KNOWN = 65_536  # ids whose row is remembered: 10 MB

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrieval.encoder import UNREADABLE, encoder_folder, fingerprint
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 
 class Reranker:

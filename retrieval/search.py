@@ -19,9 +19,9 @@ from cachetools import LRUCache
 
 from retrieval import stage, tables
 from retrieval.bm25 import Bm25, Ranking
+from retrieval.errors import UserError
 from retrieval.index import digest
 from retrieval.passages import Passages
-from retrieval.stage import UserError
 
 RRF_CONSTANT = 60
 DEPTH = 100

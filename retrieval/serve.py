@@ -24,8 +24,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from retrieval import stage
 from retrieval.batching import Batcher, Busy
 from retrieval.client import IDENTITY_HEADER
+from retrieval.errors import UserError
 from retrieval.search import DEPTH, Hit, Searcher, open_searcher
-from retrieval.stage import UserError, log
+from retrieval.stage import log
 from retrieval.telemetry import Observed, Telemetry
 from retrieval.wire import Limits, Retrieve, Search, check, document, read, searches, shown, unless_left
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 VERSION = "1"
 CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_index import PARAMS, indexes
 
-from retrieval.stage import read_params
+from retrieval.params import read_params
 
 
 @pytest.fixture

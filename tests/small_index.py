@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from retrieval import stage
+from retrieval.params import read_params
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 
 def section_of(name: str, **over: object) -> dict:
     """A section of params.yaml with some values replaced."""
-    return stage.read_params([PARAMS])[name] | over
+    return read_params([PARAMS])[name] | over
 
 
 SETTINGS = section_of("index", max_tokens=64, batch=4)

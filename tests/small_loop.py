@@ -11,7 +11,7 @@ from small_index import PARAMS, build, call, write_corpus
 
 from igpo import schema, warmup
 from retrieval import tables
-from retrieval.stage import apply_arm, read_params
+from retrieval.params import apply_arm, read_params
 
 FAMILIES = {"qwen2": small_qwen, "llama": small_llama}
 # The same words twice, so that half of what the warm start samples searches, and answers, amiss.

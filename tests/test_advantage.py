@@ -11,7 +11,7 @@ from igpo import advantage, schema
 from igpo.advantage import advantages
 from igpo.schema import trajectories
 from retrieval import tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 PARAMS = SimpleNamespace(**DEFAULTS, method="igpo")
 

@@ -11,9 +11,9 @@ from small_update import batch
 
 from igpo import advantage, schema, train
 from igpo.schema import trajectories
-from retrieval import stage
+from retrieval.params import apply_arm, read_params
 
-PARAMS = stage.read_params([Path(__file__).parents[1] / "params.yaml"])
+PARAMS = read_params([Path(__file__).parents[1] / "params.yaml"])
 TRAINED = [name for name, arm in PARAMS["arms"].items() if "rollout" not in (arm or {})]
 
 
@@ -31,7 +31,7 @@ def tables() -> tuple[list[dict], list[dict]]:
 
 
 def credits_of(arm: str) -> list[dict]:
-    params = SimpleNamespace(**stage.apply_arm(PARAMS, arm)["advantage"])
+    params = SimpleNamespace(**apply_arm(PARAMS, arm)["advantage"])
     rollouts, scores = tables()
     keys = [{name: row[name] for name in schema.TURN_KEY} for row in rollouts if row["turn"]]
     values = [key | {"value": 0.1} for key in keys]
@@ -40,7 +40,7 @@ def credits_of(arm: str) -> list[dict]:
 
 @pytest.mark.parametrize("arm", TRAINED)
 def test_an_arm_trains_on_policy_tokens_alone(arm):
-    params = SimpleNamespace(**stage.apply_arm(PARAMS, arm)["train"])
+    params = SimpleNamespace(**apply_arm(PARAMS, arm)["train"])
     rollouts, scores = tables()
     credits = credits_of(arm)
     assert all(math.isfinite(row["advantage"]) for row in credits)

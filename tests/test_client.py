@@ -12,7 +12,7 @@ from small_server import QUERIES, running
 
 from igpo import rollout, schema
 from retrieval import client, search, serve, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from igpo.packing import packs
 from igpo.training_state import load_state, open_optimiser
 from igpo.trees import groups
 from retrieval import tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 PARAMS = SimpleNamespace(
     gamma=0.9, lr=1e-2, weight_decay=0.0, max_grad_norm=1.0, batch_tokens=60, checkpoint=False, processes=1

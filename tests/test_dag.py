@@ -12,7 +12,7 @@ import pytest
 
 from igpo import experiment
 from retrieval import stage
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 

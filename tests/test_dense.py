@@ -14,7 +14,7 @@ from small_index import ROWS, SETTINGS, build, call, config, refusal
 from retrieval import encode, encoder, factory, index, search, tables
 from retrieval.corpus import package_file
 from retrieval.encoder import Encoder
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 QUESTIONS = ["When did Herman Melville die?", "capital of Burkina Faso", "noble gas with atomic number 18"]
 

@@ -26,7 +26,7 @@ from retrieval import stage
 
 def run(args, params):
     if torch.distributed.get_rank() == 1:
-        raise stage.UserError("the disk is full")
+        raise UserError("the disk is full")
     torch.distributed.barrier()  # which the other never reaches
     return "done"
 

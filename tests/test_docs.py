@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from igpo import experiment
-from retrieval import stage
+from retrieval.params import merge, read_params
 
 ROOT = Path(__file__).parents[1]
 CODE = ("igpo", "retrieval", "tests", "workflow", "params.yaml", "pyproject.toml")
@@ -93,4 +93,4 @@ def test_the_settings_for_checkpoints_are_valid():
     found = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert len(found) == 4
     for block in found:
-        experiment.check(stage.merge(stage.read_params([ROOT / "params.yaml"]), yaml.safe_load(block)))
+        experiment.check(merge(read_params([ROOT / "params.yaml"]), yaml.safe_load(block)))

@@ -14,7 +14,7 @@ from igpo import rollout, schema
 from igpo.engine import Request, TransformersEngine, VllmEngine, open_engine
 from igpo.model import load, load_tokenizer
 from retrieval import tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,8 @@ from small_qwen import tokenizer
 from igpo import evaluate, rollout, schema
 from igpo.engine import Generation
 from retrieval import tables
-from retrieval.stage import UserError, read_params
+from retrieval.errors import UserError
+from retrieval.params import read_params
 
 PARAMS_FILE = Path(__file__).parents[1] / "params.yaml"
 PARAMS = SimpleNamespace(bootstrap=500, seed=0)

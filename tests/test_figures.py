@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from test_dag import plans
 
-from retrieval import stage
+from retrieval.params import read_params
 
 
 @pytest.mark.slow
 def test_the_figures_are_a_target_of_the_iterations_alone(tmp_path):
-    run = stage.read_params([Path(__file__).parents[1] / "params.yaml"])["run"]
+    run = read_params([Path(__file__).parents[1] / "params.yaml"])["run"]
     rules = plans(tmp_path, "figures")
     assert rules["figures"] == 1
     assert rules["train"] == rules["health"] == len(run["arms"]) * run["iterations"]

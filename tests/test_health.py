@@ -6,7 +6,7 @@ import pytest
 
 from igpo import schema
 from igpo.health import health
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 QUESTIONS = [
     {"question_id": "q1", "hops": 1, "supporting_ids": ["a"]},

@@ -12,7 +12,7 @@ from small_qwen import tokenizer
 from igpo import evaluate, judge, model, schema
 from igpo.engine import Generation
 from retrieval import client, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 REPLIES = {  # by what stands in the answer: a reply for each seed
     "Lutetia": ['Sure: {"reason": "its old name", "verdict": "correct"}'] * 2,

@@ -14,7 +14,7 @@ from igpo import advantage, critic, health, rollout, schema, score, train
 from igpo.methods import WITH_CRITIC
 from igpo.model import STATE, weights_sha256
 from retrieval import tables
-from retrieval.stage import apply_arm
+from retrieval.params import apply_arm
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import yaml
 from golden import CASES, EXPECTED, NEIGHBOURS, SHOWN, TOKENS, WEIGHTED
 
 from igpo.methods import METHODS, WITH_CRITIC, Trajectory, discounted, z_scores
-from retrieval.stage import SCHEMA
+from retrieval.params import SCHEMA
 
 DEFAULTS = {
     "normalisation": "separate",

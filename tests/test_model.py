@@ -15,7 +15,7 @@ from igpo import model
 from igpo.engine import open_engine
 from retrieval import tables
 from retrieval.corpus import package_file
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 WEIGHTS = "model.safetensors"
 

@@ -5,7 +5,7 @@ import torch
 
 from igpo.packing import Segment, batches, flex_mask, pack
 from igpo.tree_pass import check_model, logprobs
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 
 def plain_logprobs(model, segment: Segment) -> torch.Tensor:

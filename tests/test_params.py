@@ -12,14 +12,15 @@ from small_index import refusal
 from igpo import advantage, experiment, plan, rollout
 from igpo.protocol import Protocol
 from retrieval import stage, tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
+from retrieval.params import apply_arm, numbers, overrides, read_params
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("overlay", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_is_valid_and_adds_no_key(overlay, params):
-    merged = stage.read_params([ROOT / "params.yaml", overlay])
+    merged = read_params([ROOT / "params.yaml", overlay])
     experiment.check(merged)
     for name, section in params.items():
         if name not in ("arms", "evaluate"):
@@ -29,7 +30,7 @@ def test_every_experiment_is_valid_and_adds_no_key(overlay, params):
 @pytest.mark.parametrize("overlays", [[], ["experiments/paper.yaml"]], ids=["mini", "paper"])
 def test_the_defaults_are_those_of_version_2_of_the_paper(overlays):
     """Disagreements 1, 4, 5, 7, 14, 15 and 16: what is chosen where a release, or its script, differs."""
-    merged = stage.read_params([ROOT / name for name in ("params.yaml", *overlays)])
+    merged = read_params([ROOT / name for name in ("params.yaml", *overlays)])
     chosen = {
         "score": {"info_gain": "log_prob_diff", "format_penalty": -2.0},
         "advantage": {"method": "igpo", "normalisation": "separate", "scope": "group", "std": "population"},
@@ -135,18 +136,18 @@ def test_a_critic_discounts_as_its_arm_does(params):
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers(params):
-    changed = stage.numbers(wrong(params, "train.lr", "2e-06"))
+    changed = numbers(wrong(params, "train.lr", "2e-06"))
     experiment.check(changed)
     assert changed["train"]["lr"] == 2e-6
-    assert stage.overrides(["tables.bootstrap=1e3"]) == {"tables": {"bootstrap": 1000}}
-    assert isinstance(stage.overrides(["tables.bootstrap=1e3"])["tables"]["bootstrap"], int)
-    assert stage.overrides(["rollout.date=2026-01-02"]) == {"rollout": {"date": "2026-01-02"}}
+    assert overrides(["tables.bootstrap=1e3"]) == {"tables": {"bootstrap": 1000}}
+    assert isinstance(overrides(["tables.bootstrap=1e3"])["tables"]["bootstrap"], int)
+    assert overrides(["rollout.date=2026-01-02"]) == {"rollout": {"date": "2026-01-02"}}
 
 
 def test_a_key_that_comes_twice_is_refused(tmp_path):
     (tmp_path / "p.yaml").write_text("arms:\n  igpo: {}\n  igpo: {advantage: {gamma: 0.5}}\n")
     with pytest.raises(UserError, match=r"p\.yaml: not YAML: key 'igpo' comes twice"):
-        stage.read_params([tmp_path / "p.yaml"])
+        read_params([tmp_path / "p.yaml"])
 
 
 def test_an_arm_has_a_name(params):
@@ -202,7 +203,7 @@ def test_a_path_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys
 
 def test_no_arm_is_in_empty_arms():
     with pytest.raises(UserError, match="no arm 'grpo' in arms"):
-        stage.apply_arm({"arms": None}, "grpo")
+        apply_arm({"arms": None}, "grpo")
 
 
 def test_all_parameters_are_given_once():

@@ -10,14 +10,15 @@ from safetensors.numpy import save_file
 
 from igpo import experiment, measured, plan, status
 from igpo.measured import Speed
-from retrieval import stage, tables
-from retrieval.stage import UserError
+from retrieval import tables
+from retrieval.errors import UserError
+from retrieval.params import read_params
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_papers_experiment_is_the_papers(params):
-    paper = stage.read_params([ROOT / "params.yaml", ROOT / "experiments" / "paper.yaml"])
+    paper = read_params([ROOT / "params.yaml", ROOT / "experiments" / "paper.yaml"])
     numbers = plan.volume({**paper, "run": {**paper["run"], "seeds": [1], "arms": ["igpo"]}}, {"test": 3197})
     assert numbers["training trajectories"] == 30_720  # 60 steps of 32 questions and 16 trajectories
     assert numbers["evaluation trajectories"] == 7 * 3197

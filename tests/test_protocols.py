@@ -17,8 +17,9 @@ from igpo.engine import Generation
 from igpo.protocol import Renderer, Turn
 from igpo.protocols import PROTOCOLS, find, prepare
 from igpo.protocols.igpo import call_text
+from retrieval.errors import UserError
+from retrieval.params import SCHEMA
 from retrieval.search import Hit
-from retrieval.stage import SCHEMA, UserError
 
 DATE = "2020-02-29"
 QUESTION = {"question_id": "q", "question": "Who wrote Moby-Dick?", "answers": ["Melville"]}

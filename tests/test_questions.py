@@ -9,7 +9,7 @@ import pytest
 from igpo import questions, supporting
 from igpo.schema import QUESTIONS
 from retrieval import tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 SPLITS = questions.SPLITS
 SHARED = Path(__file__).parents[2] / "shared" / "data"

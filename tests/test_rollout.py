@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from igpo.rollout import choose_questions
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 NAMES = [(name, f"{name}{number}") for name in ("nq", "hotpotqa") for number in range(5)]
 QUESTIONS = [{"question_id": question_id, "benchmark": benchmark} for benchmark, question_id in NAMES]

@@ -21,7 +21,7 @@ from igpo.step_rewards import Evidence
 from igpo.tree_pass import autocast, logprobs
 from igpo.trees import other_observations
 from retrieval import tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 PARAMS = SimpleNamespace(
     info_gain="log_prob_diff", gold="first", counterfactuals=2, format_penalty=-2.0, dtype="float32"

@@ -13,8 +13,8 @@ from small_index import ROWS, build, call
 from retrieval import modes, search, tables
 from retrieval.corpus import package_file
 from retrieval.encoder import fingerprint
+from retrieval.errors import UserError
 from retrieval.rerank import Reranker
-from retrieval.stage import UserError
 
 QUESTIONS = [
     "When did Herman Melville die?",

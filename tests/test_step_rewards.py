@@ -14,7 +14,7 @@ from igpo.step_rewards import (
     stepsearch,
     tf_idf,
 )
-from retrieval.stage import SCHEMA
+from retrieval.params import SCHEMA
 
 
 def evidence(gold=(), hits=(), supporting=(), vectors=None) -> Evidence:

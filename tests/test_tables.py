@@ -22,9 +22,9 @@ from igpo import (
     tables_text,
     time_by_phase,
 )
-from retrieval import stage
 from retrieval import tables as stage_tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
+from retrieval.params import SCHEMA
 
 PARAMS = SimpleNamespace(baseline="closed_book", metric="f1", bootstrap=200, seed=0)
 COMPARED = {"baseline": "warmup", "rows": {"igpo": "IGPO"}}
@@ -177,7 +177,7 @@ def test_another_metric_takes_the_place_of_f1(made, tmp_path):
 
 
 def test_every_metric_that_is_a_share_may_be_named():
-    schema = yaml.safe_load(stage.SCHEMA.read_text())["properties"]["tables"]["properties"]
+    schema = yaml.safe_load(SCHEMA.read_text())["properties"]["tables"]["properties"]
     assert set(schema["metric"]["enum"]) == set(evaluate.METRICS) - {"turns", "searches"}
 
 

@@ -20,7 +20,7 @@ from igpo.model import STATE
 from igpo.packing import packs
 from igpo.tree_pass import autocast, logprobs
 from retrieval import tables
-from retrieval.stage import UserError
+from retrieval.errors import UserError
 
 
 def gradient(model, groups, params=PARAMS) -> dict[str, torch.Tensor]:

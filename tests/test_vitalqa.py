@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from igpo import vitalqa
-from retrieval import stage
+from retrieval.params import SCHEMA
 
 HEADLINE = ["birth_year", "death_year", "creator_birth_year", "creator_death_year", "country_capital"]
 PARAMS = {
@@ -243,7 +243,7 @@ def test_benchmark_names_follow_the_headline_types(questions):
 
 
 def test_the_schema_lists_every_type(questions):
-    schema = yaml.safe_load(stage.SCHEMA.read_text())
+    schema = yaml.safe_load(SCHEMA.read_text())
     listed = schema["properties"]["questions"]["properties"]["headline_types"]["items"]["enum"]
     assert listed == sorted({row["type"] for row in questions})
 

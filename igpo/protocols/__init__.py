@@ -6,7 +6,8 @@ from datetime import datetime
 
 from igpo.protocol import FIELD, TOOLS, Protocol
 from igpo.protocols import deepresearcher, few_shot, igpo, r1_searcher, react, search_o1, search_r1
-from retrieval.stage import UserError, nearest
+from retrieval.errors import UserError
+from retrieval.params import nearest
 
 PROTOCOLS: dict[str, Protocol] = {
     "igpo": igpo.PROTOCOL,

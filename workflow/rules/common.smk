@@ -24,7 +24,9 @@ with contextlib.suppress(BlockingIOError):
 from igpo import experiment, protocols, published
 from igpo.allocator import MALLOC
 from igpo.methods import WITH_CRITIC
-from retrieval.stage import UserError, apply_arm, gpu_devices, merge, numbers, read_params
+from retrieval.errors import UserError
+from retrieval.params import apply_arm, merge, numbers, read_params
+from retrieval.stage import gpu_devices
 
 os.environ |= MALLOC
 
