@@ -180,7 +180,7 @@ def rows(samples: tuple[int, int], turns: int, repeats: int) -> list[Row]:
     """All rows; `samples` per question in the default experiment's rollouts and in the long group."""
     searcher = open_searcher([INDEX])
     start = time.perf_counter()
-    engine = VllmEngine(POLICY, LONG["max_tokens"])
+    engine = VllmEngine(POLICY, LONG["max_tokens"], load_tokenizer(POLICY), stops=False)
     started = time.perf_counter() - start
     return [
         *rollout_rows(engine, searcher, samples[0], repeats),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from igpo.model import check_folder, check_weights, context, device, load, load_tokenizer
+from igpo.model import check_folder, check_weights, context, device, load
 from retrieval.encoder import UNREADABLE, compute_dtype
 from retrieval.errors import UserError, one_line
 
@@ -63,8 +63,10 @@ class VllmEngine:
     """vLLM over a model folder."""
 
     @keeping_sigsegv()
-    def __init__(self, policy: Path, max_tokens: int):
+    def __init__(self, policy: Path, max_tokens: int, tokenizer: Any, stops: bool):
         """Start vLLM in this process, for sequences of at most `max_tokens` tokens.
+
+        Only with `stops` can they end at texts.
 
         Raises UserError for weights with NaN, from which vLLM would sample without a word.
         """
@@ -90,9 +92,11 @@ class VllmEngine:
             max_model_len=max_tokens,
             enable_prefix_caching=True,
             disable_log_stats=True,
+            skip_tokenizer_init=not stops,  # loading, copying and trying it takes half of the start
             seed=0,
             **special,
         )
+        self.end = tokenizer.eos_token_id
         log.info("loaded %s on %s", policy, device())
 
     def generate(
@@ -108,6 +112,7 @@ class VllmEngine:
                 max_tokens=max_new,
                 logprobs=0,
                 stop=list(stops),
+                stop_token_ids=[self.end],  # beside those of generation_config.json
                 include_stop_str_in_output=True,
                 detokenize=bool(stops),
             )
@@ -127,10 +132,10 @@ class VllmEngine:
 class TransformersEngine:
     """Plain transformers: slower on every machine, but runs wherever torch does."""
 
-    def __init__(self, policy: Path, max_tokens: int):
+    def __init__(self, policy: Path, max_tokens: int, tokenizer: Any, stops: bool):
         """Load the model folder."""
         self.model = load(policy, compute_dtype(), "sdpa").eval()
-        self.tokenizer = load_tokenizer(policy)
+        self.tokenizer = tokenizer
         # as vLLM: some families end a turn and a text with different tokens
         more = self.model.generation_config.eos_token_id or []
         self.ends = {self.tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])}
@@ -167,8 +172,8 @@ class TransformersEngine:
 Engine = VllmEngine | TransformersEngine
 
 
-def open_engine(policy: Path, params: SimpleNamespace) -> Engine:
-    """Start the engine that section `rollout` names.
+def open_engine(policy: Path, params: SimpleNamespace, tokenizer: Any, stops: bool) -> Engine:
+    """Start the engine that section `rollout` names; `stops`: sequences are to end at texts.
 
     Raises UserError when the engine can't load the policy, or `max_tokens` exceeds the policy's context.
     """
@@ -179,7 +184,7 @@ def open_engine(policy: Path, params: SimpleNamespace) -> Engine:
     if params.max_tokens > limit:
         raise UserError(f"rollout.max_tokens: {params.max_tokens} exceeds {policy}'s context, {limit}")
     try:
-        return kind(policy, params.max_tokens)
+        return kind(policy, params.max_tokens, tokenizer, stops)
     except (ImportError, AssertionError, *UNREADABLE) as error:  # vLLM asserts the shapes of weights
         reason = one_line(error, 300)
         raise UserError(

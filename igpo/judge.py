@@ -115,7 +115,7 @@ class Local:
         fitting = [size for content in contents if (size := len(self.renderer.prompt(content))) <= self.most]
         longest = max(fitting, default=self.most)
         limits = SimpleNamespace(engine=params.engine, max_tokens=longest + REPLY_TOKENS)
-        self.engine = open_engine(folder, limits)
+        self.engine = open_engine(folder, limits, self.renderer.tokenizer, bool(ASKING.stops))
 
     def replies(self, contents: Sequence[str], seed: int) -> list[str]:
         """The model's reply to each message; nothing to one beyond its context."""

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     searcher = index
     if index and params.retriever != "index":
         searcher = control(params, index, chosen, args.seed)
-    engine = open_engine(args.policy, params)
+    engine = open_engine(args.policy, params, renderer.tokenizer, bool(protocol.stops))
     player = agent.Agent(engine, searcher, renderer, params, (args.seed, args.iteration))
     at_once = params.at_once or len(trajectories)
     for low in range(0, len(trajectories), at_once):

@@ -29,7 +29,7 @@ def prompts(base_model):
 
 @pytest.fixture(scope="module", params=[VllmEngine, TransformersEngine])
 def engine(request, base_model):
-    return request.param(base_model, 256)
+    return request.param(base_model, 256, load_tokenizer(base_model), True)
 
 
 def test_a_sequence_does_not_depend_on_its_batch(engine, prompts):
@@ -43,13 +43,30 @@ def test_a_sequence_does_not_depend_on_its_batch(engine, prompts):
 @pytest.mark.parametrize("kind", [VllmEngine, TransformersEngine])
 def test_logprobs_are_the_models(kind, prompts, base_model, monkeypatch):
     monkeypatch.setattr("igpo.engine.compute_dtype", lambda: torch.float32)
-    found = kind(base_model, 256).generate([Request(prompts[0], 1)], 8, 1.0)[0]
+    engine = kind(base_model, 256, load_tokenizer(base_model), False)
+    found = engine.generate([Request(prompts[0], 1)], 8, 1.0)[0]
     model = load(base_model, torch.float32, "eager").eval()
     with torch.inference_mode():
         logits = model(torch.tensor([prompts[0] + found.ids])).logits[0].float().log_softmax(-1)
     first = len(prompts[0]) - 1
     expected = [float(logits[first + i, token]) for i, token in enumerate(found.ids)]
     assert found.logprobs == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [VllmEngine, TransformersEngine])
+def test_an_engine_without_texts_to_stop_at_samples_the_same(kind, base_model):
+    tokenizer = load_tokenizer(base_model)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Say yes."}], add_generation_prompt=True, tokenize=False
+    )
+    requests = [Request(tokenizer(text)["input_ids"], seed) for seed in range(4)]
+    without, having = (
+        kind(base_model, 256, tokenizer, stops).generate(requests, 60, 0.7) for stops in (False, True)
+    )
+    assert without == having
+    ended = [one for one in without if one.stopped]
+    assert ended
+    assert {one.ids[-1] for one in ended} == {tokenizer.eos_token_id}
 
 
 def test_it_stops_at_the_text_and_at_the_limit(engine, prompts):
@@ -63,7 +80,7 @@ def test_it_stops_at_the_text_and_at_the_limit(engine, prompts):
 def test_a_folder_that_is_no_model_is_one_error(tmp_path):
     params = SimpleNamespace(engine="transformers", max_tokens=64)
     with pytest.raises(UserError, match="not a model folder"):
-        open_engine(tmp_path, params)
+        open_engine(tmp_path, params, None, False)
 
 
 HANDLER = """
@@ -94,7 +111,7 @@ def rollout_words(policy: Path, folder: Path, out: Path, **settings: object) -> 
 @pytest.mark.parametrize("name", ["vllm", "transformers"])
 def test_trajectories_longer_than_the_models_context_are_refused(base_model, name):
     with pytest.raises(UserError, match=r"max_tokens: 8193 exceeds .*'s context, 8192$"):
-        open_engine(base_model, SimpleNamespace(engine=name, max_tokens=8193))
+        open_engine(base_model, SimpleNamespace(engine=name, max_tokens=8193), None, False)
 
 
 def test_how_many_advance_together_changes_nothing(base_model, tmp_path):

@@ -73,10 +73,11 @@ def test_it_is_scored_and_trained(start, loop):
 
 def test_every_end_token_of_the_model_ends_a_turn(start, family):
     """Ends of turns, messages and texts: all count, none is text. Training keeps the list."""
-    engine, words = TransformersEngine(start / "base", 512), load_tokenizer(start / "base")
+    words = load_tokenizer(start / "base")
+    engine = TransformersEngine(start / "base", 512, words, False)
     renderer = Renderer(words, prepare("igpo"))
     assert engine.ends == set(words.convert_tokens_to_ids(list(FAMILIES[family].ENDS)))
-    assert TransformersEngine(start / "warm", 512).ends == engine.ends
+    assert TransformersEngine(start / "warm", 512, words, False).ends == engine.ends
     asked = renderer.prompt("Who?")
     with torch.no_grad():
         hidden = engine.model.model(torch.tensor([asked])).last_hidden_state[0, -1]

@@ -31,6 +31,7 @@ PRELOADED = (
     "vllm.entrypoints.llm",
     "vllm.v1.worker.cpu_worker",
     "vllm.model_executor.models.llama",
+    "vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors",
 )
 
 
