@@ -1,8 +1,9 @@
 """Where the time of a finished run went, from its logs; it must have been made in one go.
 
 Model and search work: of a rollout stage from its first turn on, searches included; the forward and backward
-passes of scoring, training and warm-up; building the indexes and measuring their coverage as a whole. The
-rest is starting processes, the engine and the JVM, loading models, tables and Snakemake itself.
+passes of scoring, training and warm-up, and the optimiser's steps; building the indexes and measuring their
+coverage as a whole. The rest is starting processes, the engine and the JVM, loading models, tables and
+Snakemake itself.
 """
 
 import re
@@ -14,6 +15,7 @@ from benchmarks.page import Row
 from igpo.measured import PHASES, benchmark_seconds
 
 PASSES = re.compile(r"(\d+) of \1 tokens, (\d+) tokens/s")  # the last line of a stage's passes
+STEP = re.compile(r"optimiser's step: (\d+\.\d+) s")
 SUMMARY = re.compile(r"^\w+\.\w+: .*\((\d+\.\d) s\)$", re.MULTILINE)
 SEARCH = ("index", "coverage")  # stages that are search work as a whole
 
@@ -43,7 +45,8 @@ class Job:
         if self.stage.partition("_")[0] in SEARCH:
             return self.seconds()
         passes = sum(int(found[1]) / int(found[2]) for found in PASSES.finditer(self.text))
-        return passes + self.until_end("turn 1 of")
+        steps = sum(float(found[1]) for found in STEP.finditer(self.text))
+        return passes + steps + self.until_end("turn 1 of")
 
     def engine_start(self) -> float:
         """Seconds from the start of the engine to the first turn."""

@@ -24,7 +24,7 @@ from igpo.methods import NO_SPREAD, discounted
 from igpo.model import STATE, begin, check_finite, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Pack, Segment, depth, packs
 from igpo.schema import Rows, trajectories
-from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument
+from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument, take_step
 from igpo.tree_pass import autocast, check_model, states
 from igpo.trees import Scored, cut, groups, tree
 from retrieval import stage, tables
@@ -178,8 +178,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     norm = float(distributed.whole(torch.nn.utils.clip_grad_norm_(critic.parameters(), params.max_grad_norm)))
     if not math.isfinite(norm):
         raise UserError(f"the critic's gradient norm is {norm}: lower critic.lr or look at the scores")
-    optimiser.step()
-    optimiser.zero_grad()
+    take_step(optimiser)
     distributed.check_size(critic, "critic.lr")
     metrics = fit(values, targets)
     write(args, rollouts, values, critic, optimiser, metrics)

@@ -25,7 +25,7 @@ from igpo.loss import Columns, Terms, policy_loss, token_weights
 from igpo.model import STATE, begin, load, load_tokenizer, save, weights_sha256
 from igpo.packing import Segment, depth, packs
 from igpo.schema import Rows, trajectories, turn_key
-from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument
+from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument, take_step
 from igpo.tree_pass import autocast, check_model
 from igpo.trees import cut, groups, tree
 from retrieval import stage, tables
@@ -182,8 +182,7 @@ def update(
     norm = float(distributed.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm)))
     if not math.isfinite(norm):
         raise UserError(f"the gradient norm is {norm}: lower train.lr or look at the scores")
-    optimiser.step()
-    optimiser.zero_grad()
+    take_step(optimiser)
     distributed.check_size(model, "train.lr")
     kl, ratio, clipped = (
         torch.cat([getattr(term, name) for part in terms for term in part])

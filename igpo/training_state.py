@@ -6,6 +6,8 @@ LoRA it holds the adapters with their moments in fp32, and the weights that they
 """
 
 import argparse
+import logging
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from retrieval import tables
 from retrieval.encoder import UNREADABLE
 from retrieval.errors import UserError, one_line
 
+log = logging.getLogger("igpo")
 MOMENTS = {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.float32}
 
 
@@ -92,6 +95,14 @@ def open_optimiser(model: Any, state: lora.State, params: SimpleNamespace) -> to
             step = state["step"].to(weight.device, copy=True)
             optimiser.state[weight] = {"step": step, **moments}
     return optimiser
+
+
+def take_step(optimiser: torch.optim.AdamW) -> None:
+    """Update the weights and clear their gradients; the log says how long it took."""
+    start = time.monotonic()
+    optimiser.step()
+    optimiser.zero_grad()
+    log.info("optimiser's step: %.2f s", time.monotonic() - start)
 
 
 def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path, empty: bool) -> None:

@@ -22,6 +22,7 @@ from igpo.model import context, load, load_tokenizer, save, weights_sha256
 from igpo.packing import packs
 from igpo.protocol import Protocol, Renderer, passage_text
 from igpo.protocols.igpo import call_text
+from igpo.training_state import take_step
 from igpo.tree_pass import autocast, logprobs
 from igpo.trees import groups, tree
 from retrieval import stage, tables
@@ -176,10 +177,9 @@ def learn(model: Any, traces: list[agent.Trajectory], params: SimpleNamespace) -
     for number, batch in enumerate(steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(number, len(steps), params.lr)
-        optimiser.zero_grad()
         losses.append(_accumulate(model, batch, params.batch_tokens))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        take_step(optimiser)
         log.info("update %d of %d: loss %.3f", number + 1, len(steps), losses[-1])
     check_size(model, "warmup.lr")
     return losses
