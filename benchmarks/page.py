@@ -32,8 +32,8 @@ optimiser step, everything loaded. The plain loop asks transformers' `generate` 
 turn, makes one forward pass per turn for the gold answer and one for old log-probabilities, and trains on \
 padded batches with full logits. The run is the one whose logs are in `logs/`; the load below it is that of \
 reading them. Time of generation and searches, of forward and backward passes and optimiser steps, of \
-building indexes and measuring coverage is work; starting processes and the engine, loading models, tables and \
-Snakemake are not.
+building indexes and measuring coverage is work; starting processes and the engine, loading models, tables \
+and Snakemake are not.
 
 Every rollout stage starts an engine of its own: stages are processes joined by files. An engine that lived \
 on would keep its weights and cache (3 GB here) beside those of training, and vLLM packs weights for its \
