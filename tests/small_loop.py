@@ -57,6 +57,6 @@ def _loop_start(folder: Path, family: str) -> Path:
     ]
     tables.write(rows, schema.QUESTIONS, folder / "questions.parquet", schema.QUESTIONS_KEY)
     given = ["--policy", folder / "base", "--questions", folder / "questions.parquet", "--index", index]
-    learned = {"benchmarks": [], "traces": 2, "batch": 2, "epochs": 150, "lr": 5e-3, "k": 1}
+    learned = {"benchmarks": [], "traces": 2, "batch": 2, "epochs": 200, "lr": 5e-3, "k": 1}
     stage(warmup.main, "warmup", *given, "--out", folder / "warm", **learned)
     return folder

@@ -23,6 +23,7 @@ FAILING = """
 import torch
 from igpo import distributed
 from retrieval import stage
+from retrieval.errors import UserError
 
 def run(args, params):
     if torch.distributed.get_rank() == 1:
