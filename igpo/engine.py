@@ -96,7 +96,7 @@ class VllmEngine:
             seed=0,
             **special,
         )
-        self.end = tokenizer.eos_token_id
+        self.ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         log.info("loaded %s on %s", policy, device())
 
     def generate(
@@ -112,7 +112,7 @@ class VllmEngine:
                 max_tokens=max_new,
                 logprobs=0,
                 stop=list(stops),
-                stop_token_ids=[self.end],  # beside those of generation_config.json
+                stop_token_ids=self.ends,  # beside those of generation_config.json
                 include_stop_str_in_output=True,
                 detokenize=bool(stops),
             )

@@ -167,9 +167,13 @@ class Renderer:
             {**tool, "content": self.protocol.observation},
         ]
         turn, _, later = self._template(messages).partition("{turn}")
-        _, ended, between = later.partition(self.tokenizer.eos_token)
+        end = self.tokenizer.eos_token
+        if end is None:
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the tokenizer has no eos_token, with which turns end"
+            )
+        _, ended, between = later.partition(end)
         if not ended or FIELD.findall(turn + between) != ["observation"]:
-            end = self.tokenizer.eos_token
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the chat template drops or repeats a message, or ends none "
                 f"with {end}"

@@ -414,4 +414,8 @@ def test_a_tokenizer_that_a_protocol_cannot_use_is_named():
     base.chat_template = None
     with pytest.raises(UserError, match="no chat template"):
         Renderer(base, prepare("search_r1"))
+    endless = small_qwen.tokenizer()
+    endless.eos_token = None
+    with pytest.raises(UserError, match="the tokenizer has no eos_token"):
+        Renderer(endless, prepare("igpo"))
     assert Renderer(base, prepare("r1_searcher")).prompt("Who?")
