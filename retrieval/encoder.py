@@ -3,7 +3,8 @@
 Pooling, normalisation, prompts, length and lower-casing come from the folder's own files. Passages go in
 batches of similar length, in bf16 where the processor has it. On a CPU the batches are small, to stay in the
 cache, and each runs in a single-threaded worker: the number of cores does not show in the vectors. Batches of
-queries have few shapes and are always full, so that a query's vector does not depend on what else is asked.
+queries have few shapes, and one that isn't full gives the vectors of a full one: a query's vector does not
+depend on what else is asked.
 """
 
 import hashlib
@@ -13,7 +14,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +135,13 @@ def rounded(count: int, step: int) -> int:
 
 
 def alike(widths: Sequence[int]) -> list[list[int]]:
-    """Indices of equal widths together, at most `QUERY_BATCH` in a part."""
+    """Indices of equal widths together, at most `QUERY_BATCH` in a part; the parts with most work first."""
     parts: list[list[int]] = []
     for _, group in itertools.groupby(sorted(range(len(widths)), key=widths.__getitem__), widths.__getitem__):
         same = list(group)
-        parts += [same[low : low + QUERY_BATCH] for low in range(0, len(same), QUERY_BATCH)]
-    return parts
+        count = -(-len(same) // QUERY_BATCH)
+        parts += [same[number::count] for number in range(count)]
+    return sorted(parts, key=lambda part: -len(part) * widths[part[0]])
 
 
 class Encoder:
@@ -192,6 +193,7 @@ class Encoder:
         self.max_tokens = min(max_tokens, limit or max_tokens, longest, self.tokenizer.model_max_length)
         count = 1 if self.device.type == "cuda" else torch.get_num_threads()
         self.pool = ThreadPoolExecutor(count, "encoder", torch.set_num_threads, (1,))
+        self.exact: dict[tuple[int, int], bool] = {}  # shape -> a full batch gives the same vectors
 
     def tokens(self, texts: Sequence[str], prefix: str = "") -> list[list[int]]:
         """Token ids of each text, cut to `max_tokens`."""
@@ -235,13 +237,27 @@ class Encoder:
         """Queries -> (len(texts), dimension) fp32, whatever is asked together."""
         tokens = self.tokens(texts, self.prefixes[0])  # here: tokenizers are not thread-safe
         parts = alike([rounded(len(row), QUERY_STEP) for row in tokens])
-        inputs = ([tokens[number] for number in (part * QUERY_BATCH)[:QUERY_BATCH]] for part in parts)
+        inputs = ([tokens[number] for number in part] for part in parts)
         found = np.empty((len(tokens), self.dimension), np.float32)
         with one_core_each():
-            passes = self.pool.map(partial(self.vectors, step=QUERY_STEP), inputs)
-            for part, vectors in zip(parts, passes, strict=True):
-                found[part] = vectors[: len(part)]
+            for part, vectors in zip(parts, self.pool.map(self._as_in_full, inputs), strict=True):
+                found[part] = vectors
         return found
+
+    def _as_in_full(self, tokens: list[list[int]]) -> np.ndarray:
+        """Vectors of queries that are equally wide, to the bit those of a full batch.
+
+        Products of fewer rows may round otherwise: a shape is left part-filled once a batch of it has shown
+        that here they don't.
+        """
+        count = len(tokens)
+        shape = (count, rounded(len(tokens[0]), QUERY_STEP))
+        if count == QUERY_BATCH or self.exact.get(shape):
+            return self.vectors(tokens, QUERY_STEP)
+        full = self.vectors((tokens * QUERY_BATCH)[:QUERY_BATCH], QUERY_STEP)[:count]
+        if shape not in self.exact:
+            self.exact[shape] = np.array_equal(full, self.vectors(tokens, QUERY_STEP))
+        return full
 
 
 def open_encoder(settings: dict[str, Any]) -> Encoder:

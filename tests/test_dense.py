@@ -31,6 +31,32 @@ def test_query_vectors_do_not_depend_on_the_batch(dense):
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
 
 
+def test_the_same_queries_in_parts_of_every_size_have_the_same_vectors(dense):
+    encoder = dense.indexes[0].encoder
+    texts = [" ".join(row[1:])[: 9 * number] for number, row in enumerate(ROWS * 4, 1)]
+    together = encoder.queries(texts)
+    for size in range(1, 10):
+        parts = [encoder.queries(texts[low : low + size]) for low in range(0, len(texts), size)]
+        assert np.array_equal(np.concatenate(parts), together)
+
+
+@pytest.mark.parametrize(("error", "sizes"), [(0.0, [8, 1, 1, 1]), (1e-3, [8, 1, 8, 8])])
+def test_a_batch_is_left_part_filled_only_where_that_shows_in_no_vector(dense, monkeypatch, error, sizes):
+    seen = []
+
+    def vectors(tokens, step):
+        seen.append(len(tokens))
+        sums = np.array([[float(sum(row))] * own.dimension for row in tokens])
+        return sums + error * (len(tokens) < encoder.QUERY_BATCH)
+
+    own = dense.indexes[0].encoder
+    monkeypatch.setattr(own, "vectors", vectors)
+    monkeypatch.setattr(own, "exact", {})
+    expected = np.full((1, own.dimension), sum(own.tokens(QUESTIONS[:1])[0]), np.float32)
+    assert all(np.array_equal(own.queries(QUESTIONS[:1]), expected) for _ in range(3))
+    assert seen == sizes
+
+
 def test_vectors_do_not_depend_on_the_number_of_workers(dense):
     import torch
 
