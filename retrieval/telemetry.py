@@ -62,5 +62,5 @@ class Observed:
         try:
             await self.app(scope, receive, marked)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self.telemetry.request(route, status, time.perf_counter() - start)
+            known = scope["path"] if "endpoint" in scope else "other"  # plain routes aren't in the scope
+            self.telemetry.request(getattr(scope.get("route"), "path", known), status, time.perf_counter() - start)
