@@ -62,5 +62,6 @@ class Observed:
         try:
             await self.app(scope, receive, marked)
         finally:
-            known = scope["path"] if "endpoint" in scope else "other"  # plain routes aren't in the scope
-            self.telemetry.request(getattr(scope.get("route"), "path", known), status, time.perf_counter() - start)
+            known = scope["path"] if "endpoint" in scope else "other"  # of a plain route
+            route = str(getattr(scope.get("route"), "path", known))
+            self.telemetry.request(route, status, time.perf_counter() - start)
