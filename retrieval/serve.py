@@ -95,7 +95,7 @@ def create_app(searcher: Searcher, topk: int = 3, limits: Limits | None = None) 
         cut = [hits[:k] for hits, k in zip(found, wanted, strict=True)]
         return JSONResponse({"result": [shown(hits, asked.return_scores) for hits in cut]})
 
-    # plain routes: FastAPI's own would resolve dependencies, a tenth of the time of a BM25 answer
+    # plain routes: FastAPI's own take time to resolve dependencies, and these have none
     app.add_route("/retrieve", retrieve, methods=["POST"])
     app.add_route("/search", search, methods=["POST"])
     add_reads(app, searcher, telemetry)
