@@ -139,7 +139,7 @@ def alike(widths: Sequence[int]) -> list[list[int]]:
     parts: list[list[int]] = []
     for _, group in itertools.groupby(sorted(range(len(widths)), key=widths.__getitem__), widths.__getitem__):
         same = list(group)
-        count = -(-len(same) // QUERY_BATCH)
+        count = rounded(len(same), QUERY_BATCH) // QUERY_BATCH
         parts += [same[number::count] for number in range(count)]
     return sorted(parts, key=lambda part: -len(part) * widths[part[0]])
 
