@@ -2,9 +2,9 @@
 
 Pooling, normalisation, prompts, length and lower-casing come from the folder's own files. Passages go in
 batches of similar length, in bf16 where the processor has it. On a CPU the batches are small, to stay in the
-cache, and each runs in a single-threaded worker: the number of cores does not show in the vectors. Batches of
-queries have few shapes, and one that isn't full gives the vectors of a full one: a query's vector does not
-depend on what else is asked.
+cache, and each runs in a single-threaded worker: the number of cores does not show in the vectors. A query's
+vector is that of a full batch of equally wide ones, whatever else is asked; passes without padding take less
+time and are made instead where they have shown to give the same bits.
 """
 
 import hashlib
@@ -46,8 +46,10 @@ UNREADABLE = (
     pickle.UnpicklingError,
 )
 CPU_BATCH = 8  # measured: batches of 64 take 1.4 times as much processor time
-QUERY_BATCH = 8  # measured on a CPU: 2.8 times as many queries per second as one by one
+QUERY_BATCH = 8  # queries in a full batch
 QUERY_STEP = 8  # tokens; a batch is a multiple of it wide
+QUERY_PACK = 32  # queries in a pass without padding
+QUERY_ROWS = 16  # tokens; such a pass has a multiple of it: few shapes
 
 
 def encoder_folder(source: str) -> Path:
@@ -162,6 +164,8 @@ class Encoder:
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
+        from retrieval import packed, prepacked
+
         logging.disable_progress_bar()
         try:
             self.pooling, self.normalise = layout(folder)
@@ -187,13 +191,18 @@ class Encoder:
         except UNREADABLE as error:
             raise UserError(f"{folder}: not a readable encoder: {error}") from None
         self.model.eval().requires_grad_(False).to(self.device)
+        if dtype is torch.bfloat16 and self.device.type == "cpu" and compute_dtype() is dtype:
+            prepacked.replace_linear(self.model)
         self.dimension = int(self.model.config.hidden_size)
         longest = getattr(self.model.config, "max_position_embeddings", max_tokens)
         # a tokenizer without a limit has a huge one; RoBERTa's is two below its positions, which begin at 2
         self.max_tokens = min(max_tokens, limit or max_tokens, longest, self.tokenizer.model_max_length)
-        count = 1 if self.device.type == "cuda" else torch.get_num_threads()
-        self.pool = ThreadPoolExecutor(count, "encoder", torch.set_num_threads, (1,))
-        self.exact: dict[tuple[int, int], bool] = {}  # shape -> a full batch gives the same vectors
+        self.workers = 1 if self.device.type == "cuda" else torch.get_num_threads()
+        self.pool = ThreadPoolExecutor(self.workers, "encoder", torch.set_num_threads, (1,))
+        self.packs = self.device.type == "cpu" and self.model.config.model_type in packed.MODELS
+        if self.packs:
+            self.model.set_attn_implementation(packed.ATTENTION)
+        self.exact: dict[int, bool] = {}  # rows of a pass without padding -> full batches give the same
 
     def tokens(self, texts: Sequence[str], prefix: str = "") -> list[list[int]]:
         """Token ids of each text, cut to `max_tokens`."""
@@ -208,7 +217,28 @@ class Encoder:
         ids = torch.tensor([row + [padding] * (longest - len(row)) for row in tokens])
         mask = torch.arange(longest) < torch.tensor([[len(row)] for row in tokens])
         ids, mask = ids.to(self.device), mask.to(self.device)
-        states = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
+        return self._pooled(self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
+
+    @torch.inference_mode()
+    def packed_vectors(self, tokens: list[list[int]]) -> np.ndarray:
+        """One forward pass without padding: token ids of B texts -> (B, dimension) fp32."""
+        from retrieval import packed
+
+        lengths = list(map(len, tokens))
+        groups = packed.grouped(lengths, list(map(self._width, tokens)))
+        states = packed.states(self.model, tokens, groups, rounded(sum(lengths), QUERY_ROWS))
+        found = np.empty((len(tokens), self.dimension), np.float32)
+        for group in groups:
+            found[group.texts] = self._pooled(states[group.rows], group.real)
+        return found
+
+    def _width(self, row: list[int]) -> int:
+        """Of a full batch in which a query with these tokens stands."""
+        return min(rounded(len(row), QUERY_STEP), self.max_tokens)
+
+    def _pooled(self, states: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+        """States (B, L, dimension) under a mask (B, L) -> (B, dimension) fp32."""
+        states = states.float()
         if self.pooling == "cls":
             pooled = states[:, 0]
         elif self.pooling == "max":
@@ -236,7 +266,9 @@ class Encoder:
     def queries(self, texts: Sequence[str]) -> np.ndarray:
         """Queries -> (len(texts), dimension) fp32, whatever is asked together."""
         tokens = self.tokens(texts, self.prefixes[0])  # here: tokenizers are not thread-safe
-        parts = alike([rounded(len(row), QUERY_STEP) for row in tokens])
+        order = sorted(range(len(tokens)), key=lambda number: len(tokens[number]))
+        count = min(len(tokens), rounded(-(-len(tokens) // QUERY_PACK), self.workers))
+        parts = [order[number::count] for number in range(count)]
         inputs = ([tokens[number] for number in part] for part in parts)
         found = np.empty((len(tokens), self.dimension), np.float32)
         with one_core_each():
@@ -245,19 +277,27 @@ class Encoder:
         return found
 
     def _as_in_full(self, tokens: list[list[int]]) -> np.ndarray:
-        """Vectors of queries that are equally wide, to the bit those of a full batch.
+        """Vectors of queries, to the bit those of full batches.
 
-        Products of fewer rows may round otherwise: a shape is left part-filled once a batch of it has shown
-        that here they don't.
+        Products of other shapes may round otherwise: a pass without padding counts once one of as many rows
+        has given the vectors of a full batch.
         """
-        count = len(tokens)
-        shape = (count, rounded(len(tokens[0]), QUERY_STEP))
-        if count == QUERY_BATCH or self.exact.get(shape):
-            return self.vectors(tokens, QUERY_STEP)
-        full = self.vectors((tokens * QUERY_BATCH)[:QUERY_BATCH], QUERY_STEP)[:count]
-        if shape not in self.exact:
-            self.exact[shape] = np.array_equal(full, self.vectors(tokens, QUERY_STEP))
-        return full
+        rows = rounded(sum(map(len, tokens)), QUERY_ROWS)
+        if not self.packs or self.exact.get(rows) is False:
+            return self._full(tokens)
+        found = self.packed_vectors(tokens)
+        if rows not in self.exact:
+            part = alike(list(map(self._width, tokens)))[0]
+            self.exact[rows] = np.array_equal(self._full([tokens[number] for number in part]), found[part])
+        return found if self.exact[rows] else self._full(tokens)
+
+    def _full(self, tokens: list[list[int]]) -> np.ndarray:
+        """Vectors from full batches of equally wide queries."""
+        found = np.empty((len(tokens), self.dimension), np.float32)
+        for part in alike(list(map(self._width, tokens))):
+            batch = [tokens[number] for number in part]
+            found[part] = self.vectors((batch * QUERY_BATCH)[:QUERY_BATCH], QUERY_STEP)[: len(part)]
+        return found
 
 
 def open_encoder(settings: dict[str, Any]) -> Encoder:

@@ -40,21 +40,27 @@ def test_the_same_queries_in_parts_of_every_size_have_the_same_vectors(dense):
         assert np.array_equal(np.concatenate(parts), together)
 
 
-@pytest.mark.parametrize(("error", "sizes"), [(0.0, [8, 1, 1, 1]), (1e-3, [8, 1, 8, 8])])
-def test_a_batch_is_left_part_filled_only_where_that_shows_in_no_vector(dense, monkeypatch, error, sizes):
+@pytest.mark.parametrize(("error", "passes"), [(0.0, 3), (1e-6, 1)])
+def test_queries_are_packed_only_where_that_shows_in_no_vector(dense, monkeypatch, error, passes):
     seen = []
-
-    def vectors(tokens, step):
-        seen.append(len(tokens))
-        sums = np.array([[float(sum(row))] * own.dimension for row in tokens])
-        return sums + error * (len(tokens) < encoder.QUERY_BATCH)
-
     own = dense.indexes[0].encoder
-    monkeypatch.setattr(own, "vectors", vectors)
+    full, packed_vectors = own._full(own.tokens(QUESTIONS[:1])), own.packed_vectors
+
+    def packed(tokens):
+        seen.append(tokens)
+        return packed_vectors(tokens) + np.float32(error)
+
+    monkeypatch.setattr(own, "packed_vectors", packed)
     monkeypatch.setattr(own, "exact", {})
-    expected = np.full((1, own.dimension), sum(own.tokens(QUESTIONS[:1])[0]), np.float32)
-    assert all(np.array_equal(own.queries(QUESTIONS[:1]), expected) for _ in range(3))
-    assert seen == sizes
+    assert all(np.array_equal(own.queries(QUESTIONS[:1]), full) for _ in range(3))
+    assert len(seen) == passes
+
+
+def test_packed_queries_have_the_vectors_of_queries_alone(dense):
+    own = dense.indexes[0].encoder
+    tokens = own.tokens([" ".join(row[1:])[: 9 * number] for number, row in enumerate(ROWS, 1)])
+    alone = np.concatenate([own.vectors([row]) for row in tokens])
+    assert np.allclose(own.packed_vectors(tokens), alone, atol=5e-3)  # bf16, where it is fast
 
 
 def test_vectors_do_not_depend_on_the_number_of_workers(dense):
