@@ -1,5 +1,6 @@
 """Rollouts and whole iterations of the pipeline and of plain loops, on questions and an index of results/."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -15,8 +16,8 @@ from benchmarks.measure import alternate, median_quotient, ratios
 from benchmarks.page import Row
 from benchmarks.workload import forced
 from igpo import protocols, schema, train
-from igpo.agent import Agent, Trajectory
-from igpo.engine import VllmEngine
+from igpo.agent import Agent, Trajectory, request_seed
+from igpo.engine import Request, VllmEngine
 from igpo.model import load, load_tokenizer
 from igpo.protocol import Renderer, Turn
 from igpo.rollout import choose_questions
@@ -31,6 +32,7 @@ QUESTIONS = Path("results/questions/train.parquet")
 PARAMS = SimpleNamespace(**read_params([Path("params.yaml")])["rollout"])
 # Turns of 60 tokens, each followed by about 250: three passages of 300 characters.
 LONG = {"turn_tokens": 60, "k": 3, "passage_chars": 300, "max_tokens": 4096, "questions": 1}
+SEEDING = (1, 1)  # seed and iteration
 Play = Callable[[Any], list[Trajectory]]
 
 
@@ -42,12 +44,12 @@ def search_again(text: str) -> Turn:
 def play(searcher: Searcher, protocol: protocols.Protocol, **over: Any) -> Play:
     """The pipeline's rollouts by an engine, with settings laid over section `rollout`."""
     params = SimpleNamespace(**vars(PARAMS) | over)
-    questions = choose_questions(tables.read(QUESTIONS, schema.QUESTIONS).to_pylist(), params, 1, 1)
+    questions = choose_questions(tables.read(QUESTIONS, schema.QUESTIONS).to_pylist(), params, *SEEDING)
     renderer = Renderer(load_tokenizer(POLICY), protocol)
 
     def rollouts(engine: Any) -> list[Trajectory]:
         trajectories = [Trajectory(question, s) for question in questions for s in range(params.samples)]
-        Agent(engine, searcher, renderer, params, (1, 1)).run(trajectories)
+        Agent(engine, searcher, renderer, params, SEEDING).run(trajectories)
         return trajectories
 
     return rollouts
@@ -58,15 +60,30 @@ def sampled(trajectory: Trajectory) -> int:
     return sum(len(row["policy_ids"]) for row in trajectory.rows)
 
 
+def asked(known: list[Trajectory], number: int) -> tuple[list[Request], list[int]]:
+    """What the engine was asked in a turn of these trajectories, and how many tokens it sampled."""
+    requests, lengths = [], []
+    for trajectory in known:
+        before = replace(trajectory, rows=trajectory.rows[:number])
+        for row in trajectory.rows[number : number + 1]:
+            if row["policy_ids"]:
+                parts = (turn["policy_ids"] + turn["observation_ids"] for turn in before.rows)
+                requests.append(Request([*itertools.chain(*parts)], request_seed(*SEEDING, before)))
+                lengths.append(len(row["policy_ids"]))
+    return requests, lengths
+
+
 def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: int) -> list[Row]:
     """The default experiment's rollouts, and as many tokens by vLLM's own `generate` after their prompts.
 
-    Neither side finds anything of an earlier repeat in the prefix cache.
+    A third side lets `generate` sample the same turns, with what tools showed in its prompts: the least that
+    any agent takes on this engine. No side finds anything of an earlier repeat in the prefix cache.
     """
     ours = play(searcher, protocols.prepare(PARAMS.protocol, PARAMS.tools), samples=samples)
     known = ours(engine)
-    prompts = [trajectory.rows[0]["observation_ids"] for trajectory in known]
+    prompts = [(trajectory.rows[0]["observation_ids"], None) for trajectory in known]
     lengths = [sampled(trajectory) for trajectory in known]
+    turns = [asked(known, number) for number in range(1, PARAMS.max_turns + 1)]
 
     def cold(side: Callable[[], object]) -> Callable[[], object]:
         return lambda: (engine.llm.reset_prefix_cache(), side())
@@ -75,6 +92,7 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
         {
             "agent": cold(lambda: ours(engine)),
             "generate": cold(lambda: plain.vllm_generate(engine.llm, prompts, lengths)),
+            "turns": cold(lambda: [plain.vllm_generate(engine.llm, *turn) for turn in turns if turn[0]]),
         },
         repeats,
     )
@@ -85,6 +103,11 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
             "tools",
             "≥ 0.8",
             ratios(seconds["generate"], seconds["agent"]),
+        ),
+        Row(
+            "the same of vLLM's `generate` of these turns, what tools showed in its prompts",
+            None,
+            ratios(seconds["generate"], seconds["turns"]),
         ),
         Row("rollout tokens/s: ours", None, [sum(lengths) / value for value in seconds["agent"]]),
         Row("tokens that tools showed per token sampled", None, [shown / sum(lengths)]),

@@ -128,9 +128,15 @@ class Generate:
         return found
 
 
-def vllm_generate(llm: Any, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
-    """vLLM's own generation of exactly so many tokens after each prompt."""
+def vllm_generate(
+    llm: Any, asked: Sequence[tuple[Sequence[int], int | None]], lengths: Sequence[int]
+) -> None:
+    """vLLM's own generation of exactly so many tokens after each prompt, which may have a seed."""
     from vllm import SamplingParams
 
-    params = [SamplingParams(temperature=1.0, max_tokens=length, ignore_eos=True) for length in lengths]
-    llm.generate([{"prompt_token_ids": list(prompt)} for prompt in prompts], params, use_tqdm=False)
+    prompts = [{"prompt_token_ids": list(prompt)} for prompt, _ in asked]
+    params = [
+        SamplingParams(temperature=1.0, max_tokens=length, ignore_eos=True, seed=seed)
+        for (_, seed), length in zip(asked, lengths, strict=True)
+    ]
+    llm.generate(prompts, params, use_tqdm=False)

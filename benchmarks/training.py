@@ -48,13 +48,22 @@ def training(folder: Path, size: Size) -> list[page.Row]:
         what = f"training tokens/s, {turns(shape)}: ours / padded with full logits, two at a time"
         return page.Row(what, "≥ 2.5", ratios(seconds[f"padded{which}"], seconds[f"ours{which}"]))
 
+    def at_peak(shape: Shape, which: str, trees: Any) -> page.Row:
+        operations = sum(update.training_flops(tree, pack(group.segments)) for group in trees)
+        possible = [
+            rate * time / operations for rate, time in zip(peak, seconds[f"padded{which}"], strict=True)
+        ]
+        return page.Row(f"the same, {turns(shape)}, did ours run at the peak of a product", None, possible)
+
     total = sum(len(s.ids) for group in equal[1] for s in group.segments)  # a prompt for each trajectory
     peak = [matmul_flops() / value for value in seconds["matmul"]]
     flops = sum(update.training_flops(tree, pack(group.segments)) for group in equal[0])
     precision = str(compute_dtype()).removeprefix("torch.")
     return [
         compared(size.pair, ""),
+        at_peak(size.pair, "", equal[0]),
         compared(size.ragged, ", ragged"),
+        at_peak(size.ragged, ", ragged", ragged[0]),
         page.Row(
             f"training tokens/s, {turns(size.pair)}: ours", None, [total / value for value in seconds["ours"]]
         ),
@@ -64,11 +73,7 @@ def training(folder: Path, size: Size) -> list[page.Row]:
             ratios([flops / s for s in seconds["ours"]], peak),
         ),
         page.Row(f"{precision} matmul peak, GFLOP/s", None, [value / 1e9 for value in peak]),
-        page.Row(
-            "fp32 gradient of the whole model, packed / one by one, relative difference",
-            "≤ 1e-6",
-            [gradient_difference(tree, sdpa, size, tokenizer)],
-        ),
+        *gradients(folder, tree, sdpa, size, tokenizer),
     ]
 
 
@@ -77,18 +82,34 @@ def turns(shape: Shape) -> str:
     return f"trajectories of {', '.join(map(str, shape.turns))} turns"
 
 
-def gradient_difference(tree: Any, sdpa: Any, size: Size, tokenizer: Any) -> float:
-    """|packed - plain| / |plain| of the fp32 gradients of sum(advantage * log-probability)."""
+def gradients(folder: Path, tree: Any, sdpa: Any, size: Size, tokenizer: Any) -> list[page.Row]:
+    """|one - other| / |other| of the whole model's gradients of sum(advantage * log-probability).
+
+    Gradients in fp32, packed and one by one, and one by one in float64.
+    """
     trees, single = update.training_groups(tree, rollouts(size.small, tokenizer), tokenizer)
-    tree.zero_grad()
-    sdpa.zero_grad()
-    for group in trees:
-        advantages = Columns(*group.columns.to(tree.device)).advantages
-        (logprobs(tree, pack(group.segments, tree.device)) * advantages).sum().backward()
-    for group in single:
-        advantages = Columns(*group.columns.to(sdpa.device)).advantages
-        (plain.logprobs(sdpa, group.segments) * advantages).sum().backward()
-    both = zip(tree.parameters(), sdpa.parameters(), strict=True)
-    pairs = [(a.grad.double(), b.grad.double()) for a, b in both]
-    difference = sum(float((a - b).square().sum()) for a, b in pairs)
-    return (difference / sum(float(b.square().sum()) for _, b in pairs)) ** 0.5
+    packed = gradient(tree, trees, lambda segments: logprobs(tree, pack(segments, tree.device)))
+    plainly = gradient(sdpa, single, lambda segments: plain.logprobs(sdpa, segments))
+    double = load(folder, torch.float64, "sdpa").train()
+    exact = gradient(double, single, lambda segments: plain.logprobs(double, segments))
+    what = "gradient of the whole model, relative difference"
+    return [
+        page.Row(f"fp32 {what}: packed / one by one", "≤ 1e-6", [distance(packed, plainly)]),
+        page.Row(f"fp32 {what}: one by one / the same in float64", None, [distance(plainly, exact)]),
+        page.Row(f"fp32 {what}: packed / one by one in float64", None, [distance(packed, exact)]),
+    ]
+
+
+def gradient(model: Any, groups: Any, logprobs_of: Callable[[Any], torch.Tensor]) -> list[torch.Tensor]:
+    """Gradients of a model's weights, in float64."""
+    model.zero_grad()
+    for group in groups:
+        advantages = Columns(*group.columns.to(model.device)).advantages
+        (logprobs_of(group.segments) * advantages).sum().backward()
+    return [weight.grad.double() for weight in model.parameters()]
+
+
+def distance(found: list[torch.Tensor], known: list[torch.Tensor]) -> float:
+    """|found - known| / |known| over all weights."""
+    difference = sum(float((a - b).square().sum()) for a, b in zip(found, known, strict=True))
+    return (difference / sum(float(b.square().sum()) for b in known)) ** 0.5
