@@ -105,7 +105,7 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
             ratios(seconds["generate"], seconds["agent"]),
         ),
         Row(
-            "the same of vLLM's `generate` of these turns, what tools showed in its prompts",
+            "the same for vLLM's `generate` of these turns, what tools showed in its prompts",
             None,
             ratios(seconds["generate"], seconds["turns"]),
         ),

@@ -53,7 +53,7 @@ def training(folder: Path, size: Size) -> list[page.Row]:
         possible = [
             rate * time / operations for rate, time in zip(peak, seconds[f"padded{which}"], strict=True)
         ]
-        return page.Row(f"the same, {turns(shape)}, did ours run at the peak of a product", None, possible)
+        return page.Row(f"the same if ours ran at the matmul peak, {turns(shape)}", None, possible)
 
     total = sum(len(s.ids) for group in equal[1] for s in group.segments)  # a prompt for each trajectory
     peak = [matmul_flops() / value for value in seconds["matmul"]]
