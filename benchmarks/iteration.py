@@ -76,8 +76,9 @@ def asked(known: list[Trajectory], number: int) -> tuple[list[Request], list[int
 def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: int) -> list[Row]:
     """The default experiment's rollouts, and as many tokens by vLLM's own `generate` after their prompts.
 
-    A third side lets `generate` sample the same turns, with what tools showed in its prompts: the least that
-    any agent takes on this engine. No side finds anything of an earlier repeat in the prefix cache.
+    A third side lets `generate` sample the same turns one after another, with the same seeds and with what
+    tools showed in its prompts: what ours would take if only the engine took time. No side finds anything of
+    an earlier repeat in the prefix cache.
     """
     ours = play(searcher, protocols.prepare(PARAMS.protocol, PARAMS.tools), samples=samples)
     known = ours(engine)

@@ -26,8 +26,8 @@ alike. Training's plain side takes a group's trajectories two at a time, in the 
 the longer one; tokens/s are those of whole trajectories on both sides, padding not counted.
 
 Rows that begin with "the same" say what the row above them could reach: training if all its operations ran \
-as fast as a large product, rollouts of an agent that took no time itself. The plain fp32 gradient's \
-distance to that in float64 is its own rounding.
+as fast as a large product, rollouts turn by turn with the same seeds if only the engine took time. The \
+plain fp32 gradient's distance to that in float64 is its own rounding.
 
 Rollouts have the default experiment's warm start, training questions and BM25 index, opened in the same \
 process; vLLM's own generation samples as many tokens after each prompt, without seeds or log-probabilities. \

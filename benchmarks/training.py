@@ -48,29 +48,29 @@ def training(folder: Path, size: Size) -> list[page.Row]:
         what = f"training tokens/s, {turns(shape)}: ours / padded with full logits, two at a time"
         return page.Row(what, "≥ 2.5", ratios(seconds[f"padded{which}"], seconds[f"ours{which}"]))
 
-    def at_peak(shape: Shape, which: str, trees: Any) -> page.Row:
-        operations = sum(update.training_flops(tree, pack(group.segments)) for group in trees)
-        possible = [
-            rate * time / operations for rate, time in zip(peak, seconds[f"padded{which}"], strict=True)
-        ]
+    def flops(trees: Any) -> float:
+        return sum(update.training_flops(tree, pack(group.segments)) for group in trees)
+
+    def at_peak(shape: Shape, which: str, operations: float) -> page.Row:
+        possible = ratios(seconds[f"padded{which}"], [operations / rate for rate in peak])
         return page.Row(f"the same if ours ran at the matmul peak, {turns(shape)}", None, possible)
 
     total = sum(len(s.ids) for group in equal[1] for s in group.segments)  # a prompt for each trajectory
+    operations = flops(equal[0])
     peak = [matmul_flops() / value for value in seconds["matmul"]]
-    flops = sum(update.training_flops(tree, pack(group.segments)) for group in equal[0])
     precision = str(compute_dtype()).removeprefix("torch.")
     return [
         compared(size.pair, ""),
-        at_peak(size.pair, "", equal[0]),
+        at_peak(size.pair, "", operations),
         compared(size.ragged, ", ragged"),
-        at_peak(size.ragged, ", ragged", ragged[0]),
+        at_peak(size.ragged, ", ragged", flops(ragged[0])),
         page.Row(
             f"training tokens/s, {turns(size.pair)}: ours", None, [total / value for value in seconds["ours"]]
         ),
         page.Row(
             f"training FLOP rate / {precision} matmul peak",
             "≥ 0.5",
-            ratios([flops / s for s in seconds["ours"]], peak),
+            ratios([operations / s for s in seconds["ours"]], peak),
         ),
         page.Row(f"{precision} matmul peak, GFLOP/s", None, [value / 1e9 for value in peak]),
         *gradients(folder, tree, sdpa, size, tokenizer),
@@ -88,10 +88,9 @@ def gradients(folder: Path, tree: Any, sdpa: Any, size: Size, tokenizer: Any) ->
     Gradients in fp32, packed and one by one, and one by one in float64.
     """
     trees, single = update.training_groups(tree, rollouts(size.small, tokenizer), tokenizer)
-    packed = gradient(tree, trees, lambda segments: logprobs(tree, pack(segments, tree.device)))
-    plainly = gradient(sdpa, single, lambda segments: plain.logprobs(sdpa, segments))
-    double = load(folder, torch.float64, "sdpa").train()
-    exact = gradient(double, single, lambda segments: plain.logprobs(double, segments))
+    packed = gradient(tree, trees, lambda model, segments: logprobs(model, pack(segments, model.device)))
+    plainly = gradient(sdpa, single, plain.logprobs)
+    exact = gradient(load(folder, torch.float64, "sdpa").train(), single, plain.logprobs)
     what = "gradient of the whole model, relative difference"
     return [
         page.Row(f"fp32 {what}: packed / one by one", "≤ 1e-6", [distance(packed, plainly)]),
@@ -100,12 +99,12 @@ def gradients(folder: Path, tree: Any, sdpa: Any, size: Size, tokenizer: Any) ->
     ]
 
 
-def gradient(model: Any, groups: Any, logprobs_of: Callable[[Any], torch.Tensor]) -> list[torch.Tensor]:
+def gradient(model: Any, groups: Any, logprobs_of: Callable[[Any, Any], torch.Tensor]) -> list[torch.Tensor]:
     """Gradients of a model's weights, in float64."""
     model.zero_grad()
     for group in groups:
         advantages = Columns(*group.columns.to(model.device)).advantages
-        (logprobs_of(group.segments) * advantages).sum().backward()
+        (logprobs_of(model, group.segments) * advantages).sum().backward()
     return [weight.grad.double() for weight in model.parameters()]
 
 

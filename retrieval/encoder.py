@@ -136,6 +136,11 @@ def rounded(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
+def by_length(tokens: list[list[int]]) -> list[int]:
+    """Indices of texts, the shortest first."""
+    return sorted(range(len(tokens)), key=lambda number: len(tokens[number]))
+
+
 def alike(widths: Sequence[int]) -> list[list[int]]:
     """Indices of equal widths together, at most `QUERY_BATCH` in a part; the parts with most work first."""
     parts: list[list[int]] = []
@@ -252,28 +257,33 @@ class Encoder:
     def passages(self, texts: Sequence[str], batch: int, tick: Callable[[int], None]) -> np.ndarray:
         """Texts -> (len(texts), dimension) fp32, `batch` per pass on a GPU; `tick` hears what is done."""
         tokens = self.tokens(texts, self.prefixes[1])
-        order = sorted(range(len(tokens)), key=lambda number: len(tokens[number]))
+        order = by_length(tokens)
         size = batch if self.device.type == "cuda" else CPU_BATCH
         parts = [order[start : start + size] for start in range(0, len(order), size)]
-        inputs = ([tokens[number] for number in part] for part in parts)
-        found = np.empty((len(tokens), self.dimension), np.float32)
-        with one_core_each():
-            for part, vectors in zip(parts, self.pool.map(self.vectors, inputs), strict=True):
-                found[part] = vectors
-                tick(len(part))
-        return found
+        return self._in_parts(self.vectors, tokens, parts, tick)
 
     def queries(self, texts: Sequence[str]) -> np.ndarray:
         """Queries -> (len(texts), dimension) fp32, whatever is asked together."""
         tokens = self.tokens(texts, self.prefixes[0])  # here: tokenizers are not thread-safe
-        order = sorted(range(len(tokens)), key=lambda number: len(tokens[number]))
+        order = by_length(tokens)
         count = min(len(tokens), rounded(-(-len(tokens) // QUERY_PACK), self.workers))
         parts = [order[number::count] for number in range(count)]
+        return self._in_parts(self._as_in_full, tokens, parts, lambda _: None)
+
+    def _in_parts(
+        self,
+        encode: Callable[[list[list[int]]], np.ndarray],
+        tokens: list[list[int]],
+        parts: list[list[int]],
+        tick: Callable[[int], None],
+    ) -> np.ndarray:
+        """Vectors of all texts, a part of them at a time in each worker."""
         inputs = ([tokens[number] for number in part] for part in parts)
         found = np.empty((len(tokens), self.dimension), np.float32)
         with one_core_each():
-            for part, vectors in zip(parts, self.pool.map(self._as_in_full, inputs), strict=True):
+            for part, vectors in zip(parts, self.pool.map(encode, inputs), strict=True):
                 found[part] = vectors
+                tick(len(part))
         return found
 
     def _as_in_full(self, tokens: list[list[int]]) -> np.ndarray:
@@ -288,16 +298,19 @@ class Encoder:
         found = self.packed_vectors(tokens)
         if rows not in self.exact:
             part = alike(list(map(self._width, tokens)))[0]
-            self.exact[rows] = np.array_equal(self._full([tokens[number] for number in part]), found[part])
+            self.exact[rows] = np.array_equal(self._filled([tokens[number] for number in part]), found[part])
         return found if self.exact[rows] else self._full(tokens)
 
     def _full(self, tokens: list[list[int]]) -> np.ndarray:
         """Vectors from full batches of equally wide queries."""
         found = np.empty((len(tokens), self.dimension), np.float32)
         for part in alike(list(map(self._width, tokens))):
-            batch = [tokens[number] for number in part]
-            found[part] = self.vectors((batch * QUERY_BATCH)[:QUERY_BATCH], QUERY_STEP)[: len(part)]
+            found[part] = self._filled([tokens[number] for number in part])
         return found
+
+    def _filled(self, batch: list[list[int]]) -> np.ndarray:
+        """Vectors of equally wide queries from a batch that is filled up with themselves."""
+        return self.vectors((batch * QUERY_BATCH)[:QUERY_BATCH], QUERY_STEP)[: len(batch)]
 
 
 def open_encoder(settings: dict[str, Any]) -> Encoder:

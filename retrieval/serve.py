@@ -131,10 +131,12 @@ def run(args: Namespace) -> str:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         # to look through what is loaded takes a quarter of a second, and finds nothing to collect
         gc.disable()
-        searcher = open_searcher(args.index)
-        app = create_app(searcher, args.topk)
-        gc.freeze()
-        gc.enable()
+        try:
+            searcher = open_searcher(args.index)
+            app = create_app(searcher, args.topk)
+            gc.freeze()
+        finally:
+            gc.enable()
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its shutdown
             signal.signal(number, lambda *_: None)
         log.info("serving %d passages on http://%s:%d", len(searcher), args.host, bound.getsockname()[1])
