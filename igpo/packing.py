@@ -56,10 +56,14 @@ class Part(NamedTuple):
 
 @dataclass
 class Block:
-    """Rows that continue one path: `keys`, laid end to end, are this path and then the rows themselves."""
+    """Rows that continue one path: `keys`, laid end to end, are this path and then the rows themselves.
+
+    The rows are those of one segment, or of several `together`, in one part.
+    """
 
     keys: list[slice]
     parts: list[Part]
+    together: bool
 
 
 @dataclass
@@ -173,7 +177,7 @@ def _block(run: list[Segment], start: dict[int, int]) -> Block:
         other = (mine != mine.T) | (row > row[:, None])
         hidden = torch.cat([later, other], 1)
         parts.append(Part(slice(first + low, first + high), before + high, hidden))
-    return Block([*path, slice(first, first + sum(lengths))], parts)
+    return Block([*path, slice(first, first + sum(lengths))], parts, len(run) > 1)
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:

@@ -38,10 +38,9 @@ def _gathered(block: Block, *tensors: torch.Tensor) -> list[torch.Tensor]:
 class _Attention(torch.autograd.Function):
     """Products of matrices, of one head's keys with all the queries' heads that share it.
 
-    On a CPU in bf16 they are faster than the kernel behind SDPA, which would keep scores in fp32; in fp32
-    they are more exact, and slower over long contexts. Nothing of the size of rows x keys is kept: the
-    backward pass makes the probabilities p again, then from scores less each row's highest: bf16 rounds
-    these least where p is high. With dx the gradient of x:
+    On a CPU in bf16 they are faster than the kernel behind SDPA, which would keep scores in fp32. Nothing of
+    the size of rows x keys is kept: the backward pass makes the probabilities p again, then from scores less
+    each row's highest: bf16 rounds these least where p is high. With dx the gradient of x:
 
         dv = p^T dmixed        ds = p (dp - rowsum(p dp)), dp = dmixed v^T        dq = ds k        dk = ds^T q
     """
@@ -93,6 +92,36 @@ class _Attention(torch.autograd.Function):
         return of_query[None], of_key.to(key.dtype)[None], of_value.to(value.dtype)[None], None, None
 
 
+def _over_paths(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, blocks: list[Block]
+) -> torch.Tensor:
+    """SDPA over a whole path at a time, so that a trajectory's values are those of its own pass to the bit.
+
+    The last path through a token has its row. Segments in a block together have a mask, and round by it.
+    """
+    key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
+    mixed, missing = torch.empty_like(query), torch.ones(query.shape[2], dtype=torch.bool)
+    for block in reversed(blocks):
+        path = torch.cat([torch.arange(piece.start, piece.stop) for piece in block.keys])
+        if block.together:
+            [(rows, seen, hidden)] = block.parts
+            asked = torch.arange(rows.start, rows.stop)
+            mask = functional.pad(~hidden, (seen - hidden.shape[1], 0), value=True)
+        else:
+            asked, mask = path, None
+        new = missing[asked]
+        if new.any():
+            found = functional.scaled_dot_product_attention(
+                *(query[:, :, asked], key[:, :, path], value[:, :, path]),
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scaling,
+            )
+            mixed.index_copy_(2, asked[new], found[:, :, new])
+            missing[asked] = False
+    return mixed
+
+
 @functools.cache
 def _flex() -> Any:
     """FlexAttention: compiled on a GPU, else it would make all scores at once, as its reference does."""
@@ -122,7 +151,8 @@ def _attention(
     query, key = query.to(value.dtype), key.to(value.dtype)
     with torch.autocast(query.device.type, enabled=False):
         if isinstance(blocks, list):
-            mixed: Any = _Attention.apply(query, key, value, scaling, blocks)
+            over = _Attention.apply if value.dtype is torch.bfloat16 else _over_paths
+            mixed: Any = over(query, key, value, scaling, blocks)
         else:
             mixed = _flex()(query, key, value, block_mask=blocks, scale=scaling, enable_gqa=True)
     return mixed.transpose(1, 2), None
@@ -204,21 +234,21 @@ class _Head(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype
     ) -> torch.Tensor:
         logits = hidden.float() @ weight.float().T
-        wanted = logits.gather(1, targets[:, None])[:, 0]
-        # logsumexp, in place: its copies of all logits would take longer than the product; and log_softmax
-        # is off by 1e-5 in fp32 on a CPU
+        # log_softmax, in place: its copies of all logits would take longer than the product, and in fp32 it
+        # is off by 1e-5 on a CPU
         highest = logits.amax(1)
-        normaliser = logits.sub_(highest[:, None]).exp_().sum(1).log_().add_(highest)
+        lowered = logits.sub_(highest[:, None]).gather(1, targets[:, None])[:, 0]
+        total = logits.exp_().sum(1)
         ctx.dtype = dtype
-        ctx.save_for_backward(hidden, targets, weight, normaliser)
-        return wanted - normaliser
+        ctx.save_for_backward(hidden, targets, weight, highest, total)
+        return lowered - total.log()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, targets, weight, normaliser = ctx.saved_tensors
+        hidden, targets, weight, highest, total = ctx.saved_tensors
         # d log p(target) / d logits = onehot(target) - softmax(logits)
-        of_logits = (hidden.float() @ weight.float().T).sub_(normaliser[:, None]).exp_()
-        of_logits.mul_(-gradient[:, None])
+        of_logits = (hidden.float() @ weight.float().T).sub_(highest[:, None]).exp_()
+        of_logits.mul_(-(gradient / total)[:, None])
         of_logits[torch.arange(len(targets), device=targets.device), targets] += gradient
         of_hidden, of_weight = _of_layer(of_logits.to(ctx.dtype), hidden, weight, ctx.needs_input_grad[2])
         return of_hidden, None, of_weight, None
