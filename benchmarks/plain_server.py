@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from transformers import AutoModel, AutoTokenizer
 
 from retrieval.bm25 import java
-from retrieval.encoder import encoder_folder
+from retrieval.encoder_files import encoder_folder
 from retrieval.passages import Passages
 from retrieval.search import DEPTH, fuse, read_manifest
 

@@ -92,7 +92,8 @@ def bm25_bm25s() -> float:
 
 def encoder_ours() -> float:
     """Passages per second of our encoder."""
-    from retrieval.encoder import Encoder, compute_dtype, encoder_folder
+    from retrieval.encoder import Encoder, compute_dtype
+    from retrieval.encoder_files import encoder_folder
 
     encoder, passages = Encoder(encoder_folder("minilm"), 256, compute_dtype()), growth.texts()[::10]
     return per_second(lambda: encoder.passages(passages, 64, lambda _: None), len(passages))
@@ -102,7 +103,7 @@ def encoder_sentence_transformers() -> float:
     """Passages per second of sentence-transformers' `encode`, as it comes."""
     from sentence_transformers import SentenceTransformer
 
-    from retrieval.encoder import encoder_folder
+    from retrieval.encoder_files import encoder_folder
 
     model, passages = SentenceTransformer(str(encoder_folder("minilm"))), growth.texts()[::10]
     return per_second(lambda: model.encode(passages, batch_size=64, show_progress_bar=False), len(passages))

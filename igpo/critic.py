@@ -28,7 +28,7 @@ from igpo.training_state import check_state, load_state, open_optimiser, save_st
 from igpo.tree_pass import autocast, check_model, states
 from igpo.trees import Scored, cut, groups, tree
 from retrieval import stage, tables
-from retrieval.encoder import UNREADABLE
+from retrieval.encoder_files import UNREADABLE
 from retrieval.errors import UserError, one_line
 
 HEAD = "value_head.st"

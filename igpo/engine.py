@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import torch
 
 from igpo.model import check_folder, check_weights, context, device, load
-from retrieval.encoder import UNREADABLE, compute_dtype
+from retrieval.encoder import compute_dtype
+from retrieval.encoder_files import UNREADABLE
 from retrieval.errors import UserError, one_line
 
 log = logging.getLogger("igpo")

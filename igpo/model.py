@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from retrieval import stage, tables
 from retrieval.corpus import package_file
-from retrieval.encoder import UNREADABLE
+from retrieval.encoder_files import UNREADABLE
 from retrieval.errors import UserError, one_line
 
 log = logging.getLogger("igpo")

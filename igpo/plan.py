@@ -126,7 +126,7 @@ def planned_weights(params: Mapping[str, Any], root: Path) -> int:
 
 def dimensions(encoder: str) -> int | None:
     """Length of an encoder's vectors; None where its folder is not here."""
-    from retrieval.encoder import encoder_folder
+    from retrieval.encoder_files import encoder_folder
 
     try:
         return int(tables.read_json(encoder_folder(encoder) / "config.json")["hidden_size"])

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from igpo import distributed, lora
 from retrieval import tables
-from retrieval.encoder import UNREADABLE
+from retrieval.encoder_files import UNREADABLE
 from retrieval.errors import UserError, one_line
 
 log = logging.getLogger("igpo")

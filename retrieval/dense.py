@@ -8,7 +8,8 @@ import numpy as np
 
 from retrieval.bm25 import Ranking
 from retrieval.encode import encode_parts, part_sizes
-from retrieval.encoder import encoder_folder, fingerprint, open_encoder
+from retrieval.encoder import open_encoder
+from retrieval.encoder_files import encoder_folder, fingerprint
 from retrieval.errors import UserError
 from retrieval.factory import blank_index, plain, training_step
 from retrieval.passages import Passages

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval import stage, tables
-from retrieval.encoder import Encoder, encoder_folder, fingerprint, open_encoder
+from retrieval.encoder import Encoder, open_encoder
+from retrieval.encoder_files import encoder_folder, fingerprint
 from retrieval.errors import UserError
 from retrieval.factory import blank_index
 from retrieval.index import chosen, digest, finish, place, workplace

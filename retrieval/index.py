@@ -39,7 +39,7 @@ def encoder_sha256(kind: str, settings: dict[str, Any]) -> str | None:
     """The hash of an encoder or cross-encoder; checks its folder before any work is done."""
     if kind == "bm25":
         return None
-    from retrieval.encoder import encoder_folder, fingerprint
+    from retrieval.encoder_files import encoder_folder, fingerprint
 
     source = settings["encoder" if kind == "dense" else "reranker"]
     if source is None:

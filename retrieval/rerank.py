@@ -6,7 +6,7 @@ It stands beside the indexes as an index folder of kind `rerank`, whose manifest
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrieval.encoder import UNREADABLE, encoder_folder, fingerprint
+from retrieval.encoder_files import UNREADABLE, encoder_folder, fingerprint
 from retrieval.errors import UserError
 
 

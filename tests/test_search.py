@@ -12,7 +12,7 @@ from small_index import ROWS, build, call
 
 from retrieval import modes, search, tables
 from retrieval.corpus import package_file
-from retrieval.encoder import fingerprint
+from retrieval.encoder_files import fingerprint
 from retrieval.errors import UserError
 from retrieval.rerank import Reranker
 
