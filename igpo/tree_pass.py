@@ -95,9 +95,9 @@ class _Attention(torch.autograd.Function):
 def _over_paths(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, blocks: list[Block]
 ) -> torch.Tensor:
-    """SDPA over a whole path at a time, so that a trajectory's values are those of its own pass to the bit.
+    """SDPA over a whole path at a time: it rounds as in a model's own pass over this path alone.
 
-    The last path through a token has its row. Segments in a block together have a mask, and round by it.
+    Of paths that share a token the last one has its row. Segments in a block together attend under a mask.
     """
     key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
     mixed, missing = torch.empty_like(query), torch.ones(query.shape[2], dtype=torch.bool)
