@@ -6,22 +6,27 @@ from test_packing import random_tree
 from torch.nn.functional import scaled_dot_product_attention
 
 from igpo.packing import Segment, flex_mask, pack
-from igpo.tree_pass import _attention
+from igpo.tree_pass import _Attention, _attention
 
 WIDTH = 32
 SCALING = WIDTH**-0.5
 
 
+def for_each_head(query, *tensors) -> list[torch.Tensor]:
+    """Keys or values (1, H_kv, N, D) as often as queries share them, (1, H, N, D)."""
+    return [tensor.repeat_interleave(query.shape[1] // tensor.shape[1], 1) for tensor in tensors]
+
+
 def dense(query, key, value, mask) -> torch.Tensor:
     """The slow reference: all scores at once; (1, H, N, D) -> (1, N, H, D)."""
-    key, value = (tensor.repeat_interleave(query.shape[1] // key.shape[1], 1) for tensor in (key, value))
+    key, value = for_each_head(query, key, value)
     scores = (query @ key.transpose(2, 3) * SCALING).masked_fill(~mask, -torch.inf)
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
 def sdpa(query, key, value, **which) -> torch.Tensor:
     """What a model's own fp32 pass calls."""
-    key, value = (tensor.repeat_interleave(query.shape[1] // key.shape[1], 1) for tensor in (key, value))
+    key, value = for_each_head(query, key, value)
     return scaled_dot_product_attention(query, key, value, scale=SCALING, **which).transpose(1, 2)
 
 
@@ -45,27 +50,41 @@ def with_gradients(attend, inputs, gradient) -> list[torch.Tensor]:
     return [output.detach(), *torch.autograd.grad(output, leaves, gradient)]
 
 
+def products(query, key, value, packed) -> torch.Tensor:
+    """The attention of bf16 in whatever type is given."""
+    return _Attention.apply(query, key, value, SCALING, packed.blocks).transpose(1, 2)
+
+
 # a causal run longer than a block, runs of branches, trajectories both longer and shorter than their prompt
 @pytest.mark.parametrize(("prompt", "trunks"), [(20, [300, 140]), (150, [60, 400, 3])])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_output_and_gradients_are_as_close_to_float64_as_plain_attention(prompt, trunks, dtype):
-    """As SDPA's with a mask in fp32, whose gradients are 1.6e-6 off; as a dense product's in bf16."""
+@pytest.mark.parametrize(
+    ("attend", "dtype", "bounds"),
+    [
+        (products, torch.float32, [1e-6] * 4),
+        (attended, torch.bfloat16, [1e-2] * 4),
+        (attended, torch.float32, [1e-6, 2e-6, 2e-6, 2e-6]),  # SDPA's own gradients are 1.6e-6 off
+    ],
+)
+def test_output_and_gradients_are_as_close_to_float64_as_plain_attention(
+    prompt, trunks, attend, dtype, bounds
+):
+    """As a dense product's; as SDPA's with a mask where a pass in fp32 calls it."""
     from torch.nn.attention.flex_attention import create_mask
 
     packed = pack(random_tree(1, prompt, trunks, 9))
     length = len(packed.ids)
     mask = create_mask(flex_mask(packed.segments, "cpu").mask_mod, None, None, length, length, device="cpu")
     inputs, gradient = tree_inputs(dtype, length)
-    found = with_gradients(lambda *leaves: attended(*leaves, packed), inputs, gradient)
+    calls_sdpa = attend is attended and dtype is torch.float32
+    found = with_gradients(lambda *leaves: attend(*leaves, packed), inputs, gradient)
     plain = with_gradients(
-        lambda *leaves: dense(*leaves, mask) if dtype is torch.bfloat16 else sdpa(*leaves, attn_mask=mask),
+        lambda *leaves: sdpa(*leaves, attn_mask=mask) if calls_sdpa else dense(*leaves, mask),
         inputs,
         gradient,
     )
     exact = with_gradients(
         lambda *leaves: dense(*leaves, mask), [tensor.double() for tensor in inputs], gradient.double()
     )
-    bounds = [1e-6, 2e-6, 2e-6, 2e-6] if dtype is torch.float32 else [1e-2] * 4
     for ours, theirs, reference, bound in zip(found, plain, exact, bounds, strict=True):
         assert ours.dtype is dtype
         assert (ours - reference).norm() <= 1.1 * (theirs - reference).norm()
