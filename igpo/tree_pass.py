@@ -35,6 +35,11 @@ def _gathered(block: Block, *tensors: torch.Tensor) -> list[torch.Tensor]:
     return [torch.cat([tensor[:, piece] for piece in block.keys], 1) for tensor in tensors]
 
 
+def _first(seen: int, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """The first `seen` keys of (H, S, D), contiguous: oneDNN's products would copy slices more slowly."""
+    return [tensor[:, :seen].contiguous() for tensor in tensors]
+
+
 class _Attention(torch.autograd.Function):
     """Products of matrices, of one head's keys with all the queries' heads that share it.
 
@@ -60,9 +65,10 @@ class _Attention(torch.autograd.Function):
         for block in blocks:
             keys, values = _gathered(block, key[0], value[0])
             for rows, seen, hidden in block.parts:
-                scores = _scores(asked[:, :, rows].flatten(1, 2), keys[:, :seen], hidden)
+                k, v = _first(seen, keys, values)
+                scores = _scores(asked[:, :, rows].flatten(1, 2), k, hidden)
                 highest[:, :, rows] = scores.amax(-1).view_as(highest[:, :, rows])
-                mixed[:, :, rows] = (scores.softmax(-1) @ values[:, :seen]).view_as(mixed[:, :, rows])
+                mixed[:, :, rows] = (scores.softmax(-1) @ v).view_as(mixed[:, :, rows])
         ctx.save_for_backward(torch.cat([asked, -highest[..., None]], -1), key, value)
         return mixed.flatten(0, 1)[None]
 
@@ -78,10 +84,11 @@ class _Attention(torch.autograd.Function):
             of_keys, of_values = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (keys, values))
             for rows, seen, hidden in block.parts:
                 q, of_mixed = (tensor[:, :, rows].flatten(1, 2) for tensor in (lowered, given))
-                p = _scores(q, with_ones[:, :seen], hidden).softmax(-1)
-                of_p = of_mixed @ values[:, :seen].transpose(1, 2)
+                k, k_one, v = _first(seen, keys, with_ones, values)
+                p = _scores(q, k_one, hidden).softmax(-1)
+                of_p = of_mixed @ v.transpose(1, 2)
                 of_scores = torch._softmax_backward_data(of_p, p, -1, p.dtype)
-                of_asked[:, :, rows] = (of_scores @ keys[:, :seen]).view_as(of_asked[:, :, rows])
+                of_asked[:, :, rows] = (of_scores @ k).view_as(of_asked[:, :, rows])
                 of_keys[:, :seen] += of_scores.transpose(1, 2) @ q[..., :-1]
                 of_values[:, :seen] += p.transpose(1, 2) @ of_mixed
             lengths = [piece.stop - piece.start for piece in block.keys]
