@@ -9,8 +9,6 @@ import argparse
 import hashlib
 import json
 import logging
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -133,11 +131,7 @@ def sync(client: MlflowClient, where: str, name: str, points: Points, settings: 
 
 
 def open_store(uri: str) -> tuple[MlflowClient, str]:
-    """A client of the store at `uri` and our experiment's id; a missing SQLite file is made first."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
-        log.info("creating %s", path)
-        subprocess.run([sys.executable, "-m", "mlflow", "db", "upgrade", uri], check=True, stdout=sys.stderr)
+    """A client of the store at `uri` and our experiment's id; either is made where it is missing."""
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(NAME)
     # the kind makes the UI open on the runs and their curves

@@ -29,7 +29,7 @@ def tiny(family: str, vocabulary: int = 320, tied: bool = False) -> torch.nn.Mod
     """A random two-layer model of a family, in fp32, with tree attention; `tied`: embeddings are the head."""
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-    import igpo.tree_pass  # noqa: F401  registers the attention
+    import igpo.tree_attention  # noqa: F401  registers it
 
     config_class, model_class = {
         "llama": (LlamaConfig, LlamaForCausalLM),

@@ -6,7 +6,7 @@ from test_packing import random_tree
 from torch.nn.functional import scaled_dot_product_attention
 
 from igpo.packing import Segment, flex_mask, pack
-from igpo.tree_pass import _Attention, _attention
+from igpo.tree_attention import _Attention, _attention
 
 WIDTH = 32
 SCALING = WIDTH**-0.5

@@ -10,6 +10,10 @@ rule corpus:
         "results/corpus.parquet",
     log:
         "logs/corpus.log",
+    # the indexes, and so what comes before them, ahead of the model: building them takes all cores for the
+    # longest while, in which the process behind MODEL_STAGE makes its imports
+    priority: 1
+    threads: MODEL_THREADS
     params:
         code=code("retrieval.corpus"),
         config=section("corpus"),
@@ -56,6 +60,7 @@ rule index:
         "logs/index_{kind}.log",
     benchmark:
         "logs/benchmark/index_{kind}.tsv"
+    priority: 1
     threads: MODEL_THREADS
     resources:
         gpu=lambda wildcards: int(wildcards.kind == "dense"),
@@ -64,7 +69,7 @@ rule index:
         config=section("index"),
         vectors=lambda wildcards, input: f"--vectors {input.vectors}" if input.vectors else "",
     shell:
-        "IGPO_GPUS={resources.gpu} exec python -m retrieval.index --config {params.config:q} --corpus {input.corpus}"
+        "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} retrieval.index --config {params.config:q} --corpus {input.corpus}"
         " --kind {wildcards.kind} {params.vectors}"
         " --out results/index/{wildcards.kind} > {log} 2>&1"
 
@@ -90,7 +95,7 @@ rule model:
         config=section("model"),
         source=config["model"]["source"],
     shell:
-        "exec python -m igpo.model --config {params.config:q} --source {params.source:q}"
+        "exec {MODEL_STAGE} igpo.model --config {params.config:q} --source {params.source:q}"
         " --out results/models/base > {log} 2>&1"
 
 
