@@ -60,7 +60,8 @@ class _Attention(torch.autograd.Function):
             for rows, seen, hidden in block.parts:
                 k, v = _first(seen, keys, values)
                 scores = _scores(asked[:, :, rows].flatten(1, 2), k, hidden)
-                highest[:, :, rows] = scores.amax(-1).view_as(highest[:, :, rows])
+                if any(ctx.needs_input_grad):
+                    highest[:, :, rows] = scores.amax(-1).view_as(highest[:, :, rows])
                 mixed[:, :, rows] = (scores.softmax(-1) @ v).view_as(mixed[:, :, rows])
         ctx.save_for_backward(torch.cat([asked, -highest[..., None]], -1), key, value)
         return mixed.flatten(0, 1)[None]
