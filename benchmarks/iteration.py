@@ -33,6 +33,7 @@ PARAMS = SimpleNamespace(**read_params([Path("params.yaml")])["rollout"])
 # Turns of 60 tokens, each followed by about 250: three passages of 300 characters.
 LONG = {"turn_tokens": 60, "k": 3, "passage_chars": 300, "max_tokens": 4096, "questions": 1}
 SEEDING = (1, 1)  # seed and iteration
+PLAIN = 2  # trajectories whose plain scores and training are timed: no more than two are in memory at a time
 Play = Callable[[Any], list[Trajectory]]
 
 
@@ -136,7 +137,7 @@ def iteration_rows(
         update.scored(model, update.scoring_trees(rows, tokenizer, information_gain=gain))
 
     def plain_scores() -> None:
-        for trajectory in listed:
+        for trajectory in listed[:PLAIN]:
             plain.gold_by_turn(plain_model, trajectory, forced(tokenizer))
             plain.old_logprobs(plain_model, trajectory)
 
@@ -146,7 +147,7 @@ def iteration_rows(
 
     def plain_trains() -> None:
         trained.set_attn_implementation("sdpa")
-        plain.padded_update(trained, optimiser, single, update.PARAMS)
+        plain.padded_update(trained, optimiser, single[:PLAIN], update.PARAMS)
 
     seconds = alternate(
         {
@@ -160,6 +161,8 @@ def iteration_rows(
         },
         repeats,
     )
+    for name in ("plain scores", "plain training"):
+        seconds[name] = [value * samples / PLAIN for value in seconds[name]]
     return comparison(seconds, shape_of(rows))
 
 

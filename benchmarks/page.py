@@ -34,10 +34,10 @@ process; vLLM's own generation samples as many tokens after each prompt, without
 The iteration is that of one question whose trajectories search in every turn: rollouts, scoring and one \
 optimiser step, everything loaded. The plain loop asks transformers' `generate` with the whole context each \
 turn, makes one forward pass per turn for the gold answer and one for old log-probabilities, and trains on \
-padded batches with full logits. The run is the one whose logs are in `logs/`; the load below it is that of \
-reading them. Time of generation and searches, of forward and backward passes and optimiser steps, of \
-building indexes and measuring coverage is work; starting processes and the engine, loading models, tables \
-and Snakemake are not.
+padded pairs with full logits; its scores and training are timed on two of the trajectories and counted for \
+all. The run is the one whose logs are in `logs/`; the load below it is that of reading them. Time of \
+generation and searches, of forward and backward passes and optimiser steps, of building indexes and \
+measuring coverage is work; starting processes and the engine, loading models, tables and Snakemake are not.
 
 Every rollout stage starts an engine of its own: stages are processes joined by files. An engine that lived \
 on would keep its weights and cache (3 GB here) beside those of training, and vLLM packs weights for its \

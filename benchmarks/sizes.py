@@ -33,7 +33,7 @@ SIZES = {
         groups=(1, 2, 4, 8),
         observations=(100, 500, 1000, 1500),
         memory_groups=(2, 8),
-        samples=(8, 2),
+        samples=(8, 8),
         long_turns=10,
     ),
     "small": Size(
