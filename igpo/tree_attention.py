@@ -53,6 +53,7 @@ class _Attention(torch.autograd.Function):
         blocks: list[Block],
     ) -> torch.Tensor:
         ctx.scaling, ctx.blocks = scaling, blocks
+        backward_follows = any(ctx.needs_input_grad)
         asked = (query[0] * scaling).unflatten(0, (key.shape[1], -1))  # (H, G, N, D): G share keys
         mixed, highest = torch.empty_like(asked), asked.new_empty(asked.shape[:3])
         for block in blocks:
@@ -60,10 +61,11 @@ class _Attention(torch.autograd.Function):
             for rows, seen, hidden in block.parts:
                 k, v = _first(seen, keys, values)
                 scores = _scores(asked[:, :, rows].flatten(1, 2), k, hidden)
-                if any(ctx.needs_input_grad):
+                if backward_follows:
                     highest[:, :, rows] = scores.amax(-1).view_as(highest[:, :, rows])
                 mixed[:, :, rows] = (scores.softmax(-1) @ v).view_as(mixed[:, :, rows])
-        ctx.save_for_backward(torch.cat([asked, -highest[..., None]], -1), key, value)
+        if backward_follows:
+            ctx.save_for_backward(torch.cat([asked, -highest[..., None]], -1), key, value)
         return mixed.flatten(0, 1)[None]
 
     @staticmethod
