@@ -10,8 +10,8 @@ rule corpus:
         "results/corpus.parquet",
     log:
         "logs/corpus.log",
-    # the indexes, and so what comes before them, ahead of the model: building them takes all cores for the
-    # longest while, in which the process behind MODEL_STAGE makes its imports
+    # Indexes, and so what comes before them, go ahead of the model, which would else start beside this stage
+    # and hold them up: while they take all cores, the process behind MODEL_STAGE makes its imports.
     priority: 1
     threads: MODEL_THREADS
     params:
@@ -39,6 +39,7 @@ rule encode:
         "logs/encode_{shard}.log",
     benchmark:
         "logs/benchmark/encode_{shard}.tsv"
+    priority: 1
     threads: MODEL_THREADS
     resources:
         gpu=1,
@@ -46,7 +47,7 @@ rule encode:
         code=code("retrieval.encode"),
         config=section("index"),
     shell:
-        "IGPO_GPUS={resources.gpu} exec python -m retrieval.encode --config {params.config:q} --corpus {input} --shard {wildcards.shard}"
+        "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} retrieval.encode --config {params.config:q} --corpus {input} --shard {wildcards.shard}"
         " --out {output} > {log} 2>&1"
 
 
@@ -110,7 +111,7 @@ rule judge_model:
         code=code("igpo.model"),
         config=json.dumps({"source": config["judge"]["model"]}),
     shell:
-        "exec python -m igpo.model --config {params.config:q} --out results/models/judge > {log} 2>&1"
+        "exec {MODEL_STAGE} igpo.model --config {params.config:q} --out results/models/judge > {log} 2>&1"
 
 
 rule questions:
