@@ -14,6 +14,7 @@ import torch
 from benchmarks import plain, update
 from benchmarks.measure import alternate, median_quotient, ratios
 from benchmarks.page import Row
+from benchmarks.sizes import Size
 from benchmarks.workload import forced
 from igpo import protocols, schema, train
 from igpo.agent import Agent, Trajectory, request_seed
@@ -116,16 +117,15 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
     ]
 
 
-def iteration_rows(
-    engine: VllmEngine, searcher: Searcher, samples: int, turns: int, repeats: int
-) -> list[Row]:
+def iteration_rows(engine: VllmEngine, searcher: Searcher, size: Size) -> list[Row]:
     """One iteration of a group whose trajectories search in every turn: ours and the plain loop.
 
     Both score and train on the trajectories of the pipeline's first rollouts. Neither makes a pass of the
     reference, which is the policy itself in a first iteration.
     """
     protocol = replace(protocols.prepare(PARAMS.protocol), parse=search_again, cut_answers=True)
-    rollouts = play(searcher, protocol, **LONG, max_turns=turns, samples=samples)
+    samples = size.samples[1]
+    rollouts = play(searcher, protocol, **LONG, max_turns=size.long_turns, samples=samples)
     rows = [row for trajectory in rollouts(engine) for row in trajectory.rows]
     tokenizer, listed = load_tokenizer(POLICY), schema.trajectories(rows)
     model = load(POLICY, torch.float32, "tree").eval()
@@ -154,16 +154,16 @@ def iteration_rows(
             "rollouts": lambda: (engine.llm.reset_prefix_cache(), rollouts(engine)),
             "plain rollouts": lambda: rollouts(plain.Generate(plain_model, tokenizer)),
             "scores": lambda: scores(True),
-            "scores without gain": lambda: scores(False),
             "plain scores": plain_scores,
             "training": trains,
             "plain training": plain_trains,
         },
-        repeats,
+        size.repeats,
     )
     for name in ("plain scores", "plain training"):
         seconds[name] = [value * samples / PLAIN for value in seconds[name]]
-    return comparison(seconds, shape_of(rows))
+    gain = {"scores without gain": lambda: scores(False), "scores with gain": lambda: scores(True)}
+    return comparison(seconds | alternate(gain, size.repeats * size.pairs), shape_of(rows))
 
 
 def shape_of(rows: Rows) -> str:
@@ -187,7 +187,9 @@ def comparison(seconds: dict[str, list[float]], shape: str) -> list[Row]:
     parts = ("rollouts", "scores", "training")
     ours = [sum(values) for values in zip(*(seconds[name] for name in parts), strict=True)]
     theirs = [sum(values) for values in zip(*(seconds[f"plain {name}"] for name in parts), strict=True)]
-    added = [a - b for a, b in zip(seconds["scores"], seconds["scores without gain"], strict=True)]
+    added = [
+        a - b for a, b in zip(*(seconds[f"scores {way} gain"] for way in ("with", "without")), strict=True)
+    ]
     return [
         Row(f"iteration wall time, {shape}: ours / plain loop", "≤ 0.25", ratios(ours, theirs)),
         *(
@@ -196,21 +198,21 @@ def comparison(seconds: dict[str, list[float]], shape: str) -> list[Row]:
         ),
         Row("iteration wall time: ours, s", None, ours),
         Row(
-            "share of our iteration that information gain adds",
+            f"share of our iteration that information gain adds, from {len(added)} pairs",
             "≤ 0.02",
             [1 / value for value in median_quotient(ours, added)],
         ),
     ]
 
 
-def rows(samples: tuple[int, int], turns: int, repeats: int) -> list[Row]:
-    """All rows; `samples` per question in the default experiment's rollouts and in the long group."""
+def rows(size: Size) -> list[Row]:
+    """All rows: of the default experiment's rollouts, then of a long group's iteration."""
     searcher = open_searcher([INDEX])
     start = time.perf_counter()
     engine = VllmEngine(POLICY, LONG["max_tokens"], load_tokenizer(POLICY), stops=False)
     started = time.perf_counter() - start
     return [
-        *rollout_rows(engine, searcher, samples[0], repeats),
+        *rollout_rows(engine, searcher, size.samples[0], size.repeats),
         Row("start of the engine, its import included, s", None, [started]),
-        *iteration_rows(engine, searcher, samples[1], turns, repeats),
+        *iteration_rows(engine, searcher, size),
     ]

@@ -42,7 +42,7 @@ def memory(folder: Path, size: Size) -> list[page.Row]:
 
 def rollouts_and_iteration(_folder: Path, size: Size) -> list[page.Row]:
     """Rollouts beside vLLM's own generation, and a whole iteration beside a plain loop."""
-    return iteration.rows(size.samples, size.long_turns, size.repeats)
+    return iteration.rows(size)
 
 
 def run(_folder: Path, _size: Size) -> list[page.Row]:
