@@ -11,7 +11,7 @@ M_MMAP_THRESHOLD, M_MMAP_MAX = -3, -4  # as in malloc.h
 
 
 def save_memory(model: Any) -> None:
-    """Have the model's layers computed again instead of kept, and tensors above 4 MB handed back when freed.
+    """Have the model's layers computed again instead of kept, and tensors above 2 MB handed back when freed.
 
     With `MALLOC` fragments of freed tensors take as much again as those in use.
     """
@@ -19,4 +19,4 @@ def save_memory(model: Any) -> None:
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 65536)
-        libc.mallopt(M_MMAP_THRESHOLD, 4 << 20)
+        libc.mallopt(M_MMAP_THRESHOLD, 2 << 20)

@@ -101,7 +101,8 @@ class _Head(torch.autograd.Function):
         of_logits = (hidden.float() @ weight.float().T).sub_(highest[:, None]).exp_()
         of_logits.mul_(-(gradient / total)[:, None])
         of_logits[torch.arange(len(targets), device=targets.device), targets] += gradient
-        of_hidden, of_weight = _of_layer(of_logits.to(ctx.dtype), hidden, weight, ctx.needs_input_grad[2])
+        of_logits = of_logits.to(ctx.dtype)  # those in fp32 would stay beside the layer's gradient
+        of_hidden, of_weight = _of_layer(of_logits, hidden, weight, ctx.needs_input_grad[2])
         return of_hidden, None, of_weight, None
 
 
