@@ -108,6 +108,30 @@ def dropped(rollouts: Rows, kept: Rows) -> dict[str, float]:
     }
 
 
+def minibatches(rollouts: Rows, number: int) -> list[Rows]:
+    """The rollouts in `number` parts of whole questions; every part has a share of all types of question.
+
+    Ids begin with a question's type, so each part takes every `number`-th id. Raises UserError if there are
+    fewer questions than parts.
+    """
+    names = sorted({row["question_id"] for row in rollouts})
+    if len(names) < number:
+        raise UserError(f"train.minibatches: {number} parts of {len(names)} questions: lower it")
+    part = {name: place % number for place, name in enumerate(names)}
+    return [[row for row in rollouts if part[row["question_id"]] == wanted] for wanted in range(number)]
+
+
+def summed_up(steps: list[dict[str, float]]) -> dict[str, float]:
+    """The metrics of several optimiser steps as one: tokens are summed, the rest are means over tokens."""
+    tokens = sum(step["policy_tokens"] for step in steps)
+    means = {
+        name: sum(step[name] * step["policy_tokens"] for step in steps) / tokens
+        for name in steps[0]
+        if name not in ("policy_tokens", "ratio_max")
+    }
+    return means | {"ratio_max": max(step["ratio_max"] for step in steps), "policy_tokens": tokens}
+
+
 def clip_scale(credit: dict[str, Any], last: bool, spread: float) -> float:
     """A2TGPO's c = 1 + spread (2 sigmoid(z) - 1) of a search turn's normalised reward z; 1 for the answer."""
     return 1.0 if last else 1 + spread * math.tanh(credit["normalised"] / 2)  # = 2 sigmoid(z) - 1
@@ -209,7 +233,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
-    """Update the policy `params.updates` times on the same batch and write the next one."""
+    """Go over the batch `params.updates` times, in `params.minibatches` steps each; write the next policy."""
     rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = tables.read(args.scores, schema.SCORES).to_pylist()
     credits = tables.read(args.advantages, schema.ADVANTAGES).to_pylist()
@@ -221,21 +245,26 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         if distributed.is_first():
             write_unchanged(args, {"policy_tokens": 0, **left_out})
         return f"no update: the outcomes of all {left_out['dropped_groups']} groups are equal"
-    batch = training_groups(kept, scores, credits, params)
-    if not batch:
+    parts = [
+        training_groups(rows, scores, credits, params) for rows in minibatches(kept, params.minibatches)
+    ]
+    parts = [part for part in parts if part]
+    if not parts:
         if distributed.is_first():
             write_unchanged(args, {"policy_tokens": 0, **left_out})
         return "no update: the rollouts hold no policy token"
     torch.manual_seed(0)
-    longest = max(depth(segment) for group in batch for segment in group.segments)
+    longest = max(depth(segment) for part in parts for group in part for segment in group.segments)
     model, optimiser = open_training(args.policy, params, longest)
-    for number in range(params.updates):
-        metrics = update(model, optimiser, batch, params)
+    steps = []
+    for number, part in enumerate(parts * params.updates):
+        steps.append(update(model, optimiser, part, params))
         log.info(
-            "update %d of %d: loss %+.4f, ratio %.4f on average and %.4f at most, clip fraction %.4f",
-            *(number + 1, params.updates),
-            *(metrics[name] for name in ("loss", "ratio_mean", "ratio_max", "clip_fraction")),
+            "step %d of %d: loss %+.4f, ratio %.4f on average and %.4f at most, clip fraction %.4f",
+            *(number + 1, len(parts) * params.updates),
+            *(steps[-1][name] for name in ("loss", "ratio_mean", "ratio_max", "clip_fraction")),
         )
+    metrics = summed_up(steps[-len(parts) :])
     if distributed.is_first():
         begin(args.out)
     save_state(model, optimiser, args.out / STATE, empty=args.no_state)

@@ -28,7 +28,7 @@ from igpo.vitalqa_rules import (
     WORK,
 )
 
-MAX_PER_TYPE = 450  # no type may outweigh the rest
+MAX_PER_TYPE = 600  # no type may outweigh the rest
 MAX_PER_HUB = 12  # bridges over one country, whose articles must all go to one split
 
 

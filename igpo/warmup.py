@@ -9,9 +9,11 @@ tokens only.
 import argparse
 import logging
 import random
+import re
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,6 +27,7 @@ from igpo.protocols.igpo import call_text
 from igpo.training_state import take_step
 from igpo.tree_pass import autocast, logprobs
 from igpo.trees import groups, tree
+from igpo.vitalqa_rules import CAPITAL
 from retrieval import stage, tables
 from retrieval.errors import UserError
 from retrieval.search import check_corpus, open_searcher
@@ -52,33 +55,39 @@ def head(passage: str) -> str:
     return passage[passage.find(": ") + 2 :].partition(". ")[0]
 
 
-def trace(
-    question: dict[str, Any], hops: list[tuple[str, list[Any]]], renderer: Renderer
-) -> agent.Trajectory | None:
-    """A finished trajectory; `hops` holds each hop's title and its search's (id, passage) hits.
+class Hop(NamedTuple):
+    """One supporting passage of a question: its title, what a search for it asks, and what that finds."""
+
+    title: str
+    query: str
+    clue: str  # the part of the query that the question or an earlier passage must have named
+    hits: list[tuple[str, str]]  # (id, passage as the model reads it)
+
+
+def trace(question: dict[str, Any], hops: list[Hop], renderer: Renderer) -> agent.Trajectory | None:
+    """A finished trajectory.
 
     After every search the policy says what was found so far and the next step; before it answers, the
-    question again. None where a later title or the answer stands neither in the question nor in the quotes.
+    question again. None if a later hop's clue or the answer stands neither in the question nor in the quotes.
     """
     asked, answer = question["question"], question["answers"][0]
     made = agent.Trajectory(question, 0)
     made.add(None, "", renderer.prompt(asked))
-    titles = [title for title, _ in hops]
+    facts = [*(hop.title for hop in hops[1:]), answer]
     quotes: list[str] = []
-    for number, (title, hits) in enumerate(hops):
-        if number and title.lower() not in " ".join([asked, *quotes]).lower():
+    for number, (hop, fact) in enumerate(zip(hops, facts, strict=True)):
+        if number and hop.clue.lower() not in " ".join([asked, *quotes]).lower():
             return None
         said = "".join(f"{text}. " for text in quotes)
         _add(
             made,
-            f"\n{said}I need to look up {title}.\n</think>\n{call_text([title])}",
+            f"\n{said}I need to look up {hop.query}.\n</think>\n{call_text([hop.query])}",
             renderer,
-            [text for _, text in hits],
+            [text for _, text in hop.hits],
         )
-        supporting = dict(hits).get(question["supporting_ids"][number])
+        supporting = dict(hop.hits).get(question["supporting_ids"][number])
         if supporting is None:
             return None
-        fact = [*titles, answer][number + 1]
         quotes.append(quote(supporting, fact) or head(supporting))
     if answer not in " ".join(quotes):
         return None
@@ -95,14 +104,34 @@ def _add(made: agent.Trajectory, text: str, renderer: Renderer, shown: list[str]
     made.add(Generation(ids, [0.0] * len(ids), True), text, observation, stop=stop)
 
 
-def _title(searcher: Any, question: dict[str, Any], passage: str) -> str:
-    found = searcher.get(passage)
-    if found is None:
+def hop_of(searcher: Any, question: dict[str, Any], passage: str) -> Hop:
+    """The hop to a supporting passage, its hits still to be found.
+
+    A search asks for the passage's title. Nobody can ask for the title that is the answer: a capital is
+    looked up by its country. Raises UserError if the index lacks the passage.
+    """
+    article = searcher.get(passage)
+    if article is None:
         raise UserError(
             f"the index lacks {passage!r}, a supporting passage of question {question['question_id']!r}: "
             "index the corpus that the questions belong to"
         )
-    return found.title
+    title = article.title
+    seat = re.search(CAPITAL, article.text.partition(". ")[0])
+    if title == question["answers"][0] and seat:
+        return Hop(title, f"the capital of {seat['in']}", seat["in"], [])
+    return Hop(title, title, title, [])
+
+
+def in_turns(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The questions in another order: one of each type, then a second of each, while a type has any left."""
+    rank: Counter[str] = Counter()
+    ranks = []
+    for question in questions:
+        ranks.append(rank[question["type"]])
+        rank[question["type"]] += 1
+    order = sorted(range(len(questions)), key=ranks.__getitem__)
+    return [questions[number] for number in order]
 
 
 def build_traces(
@@ -112,17 +141,17 @@ def build_traces(
     pool = schema.of_benchmarks(questions, params.benchmarks, "warmup.benchmarks")
     pool = sorted((q for q in pool if q["supporting_ids"]), key=lambda q: q["question_id"])
     random.Random(params.seed).shuffle(pool)
-    pool = pool[: 2 * params.traces]
-    titles = [[_title(searcher, q, passage) for passage in q["supporting_ids"]] for q in pool]
-    flat = [title for listed in titles for title in listed]
-    found = agent.search_all(searcher, flat, params.k)
+    pool = (in_turns(pool) if params.by_type else pool)[: 2 * params.traces]
+    hops = [[hop_of(searcher, q, passage) for passage in q["supporting_ids"]] for q in pool]
+    queries = [hop.query for listed in hops for hop in listed]
+    found = agent.search_all(searcher, queries, params.k)
     shown = [
         [(hit.id, passage_text(hit.title, hit.text, params.passage_chars)) for hit in hits] for hits in found
     ]
-    hits = dict(zip(flat, shown, strict=True))
+    hits = dict(zip(queries, shown, strict=True))
     built = [
-        trace(question, [(title, hits[title]) for title in listed], renderer)
-        for question, listed in zip(pool, titles, strict=True)
+        trace(question, [hop._replace(hits=hits[hop.query]) for hop in listed], renderer)
+        for question, listed in zip(pool, hops, strict=True)
     ]
     traces = [made for made in built if made is not None]
     log.info("%d traces of %d questions show their evidence", len(traces), len(pool))

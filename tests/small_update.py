@@ -85,7 +85,7 @@ def stage_words(folder: Path, made=None) -> list[str]:
     for name, rows, columns in zip(names, made or batch(), schemas, strict=True):
         tables.write(rows, columns, folder / f"{name}.parquet", schema.TURN_KEY)
         words += [f"--{name}", str(folder / f"{name}.parquet")]
-    section = vars(PARAMS) | {"aggregation": "token-mean", "updates": 2}
+    section = vars(PARAMS) | {"aggregation": "token-mean", "updates": 2, "minibatches": 1}
     return [*words, "--config", json.dumps(section)]
 
 

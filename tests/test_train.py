@@ -272,12 +272,39 @@ def test_one_update_per_batch_clips_nothing_and_more_can():
 
 def test_every_update_of_a_batch_is_logged(tmp_path, caplog):
     metrics = trained(stage_words(tmp_path), tmp_path / "out")
-    logged = [line for line in caplog.messages if line.startswith("update ")]
-    assert len(logged) == 2 and logged[0].startswith("update 1 of 2: loss ")
+    logged = [line for line in caplog.messages if line.startswith("step ")]
+    assert len(logged) == 2 and logged[0].startswith("step 1 of 2: loss ")
     ratios = f"ratio {metrics['ratio_mean']:.4f} on average and {metrics['ratio_max']:.4f} at most"
     rest = f"loss {metrics['loss']:+.4f}, {ratios}, clip fraction {metrics['clip_fraction']:.4f}"
-    assert logged[1] == f"update 2 of 2: {rest}"
+    assert logged[1] == f"step 2 of 2: {rest}"
     assert logged[0].partition("ratio")[2] != logged[1].partition("ratio")[2]
+
+
+def test_minibatches_are_steps_on_parts_of_whole_questions_one_after_another():
+    rollouts, scores, credits = batch()
+    parts = train.minibatches(rollouts, 2)
+    names = [sorted({row["question_id"] for row in part}) for part in parts]
+    assert names == [sorted({row["question_id"] for row in rollouts})[place::2] for place in range(2)]
+    assert sum(map(len, parts)) == len(rollouts)
+    with pytest.raises(UserError, match=r"train.minibatches: 99 parts of \d+ questions"):
+        train.minibatches(rollouts, 99)
+
+
+def test_a_stage_in_minibatches_is_a_stage_for_each_part(tmp_path):
+    words = stage_words(tmp_path)
+    both = trained(words, tmp_path / "both", "train.updates=1", "train.minibatches=2")
+    params = changed(aggregation="token-mean")
+    model, optimiser = train.open_training(tmp_path / "policy", params)
+    rollouts, scores, credits = batch()
+    steps = [
+        train.update(model, optimiser, train.training_groups(part, scores, credits, params), params)
+        for part in train.minibatches(rollouts, 2)
+    ]
+    assert both["policy_tokens"] == sum(step["policy_tokens"] for step in steps)
+    shares = [step["policy_tokens"] / both["policy_tokens"] for step in steps]
+    mean = sum(share * step["loss"] for share, step in zip(shares, steps, strict=True))
+    assert both["loss"] == pytest.approx(mean, rel=1e-5)
+    assert both["ratio_max"] == max(step["ratio_max"] for step in steps)
 
 
 def test_an_update_lowers_its_loss():

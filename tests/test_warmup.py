@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from conftest import tiny
@@ -13,7 +14,7 @@ from igpo.model import load_tokenizer
 from igpo.protocol import Renderer
 from igpo.protocols import prepare
 from igpo.protocols.igpo import parse
-from igpo.warmup import head, learning_rate, quote, trace
+from igpo.warmup import Hop, head, hop_of, in_turns, learning_rate, quote, trace
 from retrieval import tables
 
 MELVILLE = "Herman Melville: American writer (1819–1891). Herman Melville was an American novelist. His"
@@ -49,13 +50,18 @@ def test_head_is_the_short_description():
     assert head(MELVILLE) == "American writer (1819–1891)"
 
 
+def titled(title: str, *hits: tuple[str, str]) -> Hop:
+    """A hop whose search asks for the passage's title."""
+    return Hop(title, title, title, list(hits))
+
+
 def question(text: str, answer: str, supporting: list[str]) -> dict:
     return {"question_id": "q", "question": text, "answers": [answer], "supporting_ids": supporting}
 
 
 def test_a_bridge_searches_twice_and_every_turn_parses(renderer):
     asked = question("In which year did the author of the novel Moby-Dick die?", "1891", ["2", "1"])
-    hops = [("Moby-Dick", [("2", NOVEL)]), ("Herman Melville", [("1", MELVILLE), ("2", NOVEL)])]
+    hops = [titled("Moby-Dick", ("2", NOVEL)), titled("Herman Melville", ("1", MELVILLE), ("2", NOVEL))]
     made = trace(asked, hops, renderer)
     assert made is not None
     turns = [parse(row["text"].lstrip()) for row in made.rows[1:]]
@@ -68,12 +74,53 @@ def test_a_bridge_searches_twice_and_every_turn_parses(renderer):
 
 def test_a_search_that_misses_gives_no_trace(renderer):
     asked = question("In which year did Herman Melville die?", "1891", ["1"])
-    assert trace(asked, [("Herman Melville", [("2", NOVEL)])], renderer) is None
+    assert trace(asked, [titled("Herman Melville", ("2", NOVEL))], renderer) is None
 
 
 def test_an_answer_that_was_not_shown_gives_no_trace(renderer):
     asked = question("Where was Herman Melville born?", "New York", ["1"])
-    assert trace(asked, [("Herman Melville", [("1", MELVILLE)])], renderer) is None
+    assert trace(asked, [titled("Herman Melville", ("1", MELVILLE))], renderer) is None
+
+
+KURASHIKI = "Kurashiki: City in Japan. Kurashiki is a historic city; it lies in the west."
+TOKYO = "Tokyo: Capital and largest city of Japan. Tokyo is the capital of Japan. It"
+
+
+class Corpus:
+    """An index that only knows its passages."""
+
+    def __init__(self, **passages: str):
+        self.passages = {name: passage.split(": ", 1) for name, passage in passages.items()}
+
+    def get(self, name: str):
+        title, text = self.passages[name]
+        return SimpleNamespace(title=title, text=text)
+
+
+def test_a_capital_that_is_the_answer_is_searched_for_by_its_country(renderer):
+    asked = question("What is the capital of the country in which Kurashiki is located?", "Tokyo", ["k", "t"])
+    corpus = Corpus(k=KURASHIKI, t=TOKYO)
+    place, seat = (hop_of(corpus, asked, name) for name in asked["supporting_ids"])
+    assert (seat.query, seat.clue) == ("the capital of Japan", "Japan")
+    made = trace(asked, [place._replace(hits=[("k", KURASHIKI)]), seat._replace(hits=[("t", TOKYO)])], renderer)
+    assert made is not None
+    turns = [parse(row["text"].lstrip()) for row in made.rows[1:]]
+    assert [turn.queries for turn in turns] == [["Kurashiki"], ["the capital of Japan"], []]
+    assert turns[-1].answer == "Tokyo"
+
+
+def test_a_country_that_no_passage_has_named_gives_no_trace(renderer):
+    asked = question("What is the capital of the country in which Kurashiki is located?", "Tokyo", ["k", "t"])
+    silent = "Kurashiki: Historic city. Kurashiki lies in the west."
+    corpus = Corpus(k=silent, t=TOKYO)
+    place, seat = (hop_of(corpus, asked, name) for name in asked["supporting_ids"])
+    hops = [place._replace(hits=[("k", silent)]), seat._replace(hits=[("t", TOKYO)])]
+    assert trace(asked, hops, renderer) is None
+
+
+def test_questions_come_in_turns_of_their_types():
+    rows = [{"question_id": name, "type": name[0]} for name in ("a1", "a2", "a3", "b1", "c1", "c2")]
+    assert [row["question_id"] for row in in_turns(rows)] == ["a1", "b1", "c1", "a2", "c2", "a3"]
 
 
 def test_learning_rate_rises_and_falls_to_a_fifth():
