@@ -19,6 +19,8 @@ STAGES = {
     "tables": "result tables from metrics",
     "comparison": "one of the paper's comparisons, filled with our arms",
     "per_question": "questions on which an arm is better, equal, worse than another",
+    "single_turn": "with one search at most: how far igpo's advantage is the outcome's",
+    "collapse": "groups that teach nothing, by method",
     "time_by_phase": "where the time of training goes",
     "figures": "training curves, token efficiency, collapse, the gold answer's entropy",
     "report": "one self-contained HTML page",

@@ -9,9 +9,15 @@ from typing import Any
 from igpo import published
 from igpo.methods import WITH_CRITIC
 from retrieval.errors import UserError
-from retrieval.params import apply_arm, check_schema, nearest, parse_json, read_params
+from retrieval.params import apply_arm, check_schema, merge, nearest, parse_json, read_params
 
-COMPARISONS = ("algorithms", "ablation", "basis", "per_question")  # sections of `tables` that name arms
+COMPARISONS = (  # sections of `tables` that name arms to compare
+    "algorithms",
+    "ablation",
+    "basis",
+    "per_question",
+    "single_turn",
+)
 
 
 def check(params: Mapping[str, Any]) -> None:
@@ -35,6 +41,17 @@ def check(params: Mapping[str, Any]) -> None:
         )
     for table in COMPARISONS:
         check_comparison(params, table)
+    for name in params["tables"]["collapse"]:
+        check_recomputed(params, name)
+
+
+def check_recomputed(params: Mapping[str, Any], name: str) -> None:
+    """Raise UserError unless the advantages of arm `name` follow from other arms' rollouts and scores."""
+    where = f"params: tables.collapse: {name!r}"
+    if apply_arm(params, name)["advantage"]["method"] in WITH_CRITIC:
+        raise UserError(f"{where} needs a critic's values, which other arms lack: leave it out")
+    if not scores_alike(params, name):
+        raise UserError(f"{where} has a `rollout` or `score` section of its own: leave it out")
 
 
 def check_comparison(params: Mapping[str, Any], table: str) -> None:
@@ -42,7 +59,7 @@ def check_comparison(params: Mapping[str, Any], table: str) -> None:
     chosen = params["tables"][table]
     for arm in compared_arms(params, table):
         apply_arm(params, arm)
-    printed = ["IGPO"] if table == "per_question" else [row["method"] for row in published.read(table)]
+    printed = published.methods(table)
     for arm, row in chosen["rows"].items():
         if row is not None and row not in printed:
             where, near = f"tables.{table}.rows.{arm}", nearest(row, printed)
@@ -135,6 +152,18 @@ def copies(params: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def scores_alike(params: Mapping[str, Any], arm: str) -> bool:
+    """Whether an arm samples and scores as the sections say: its files then serve every such arm's method."""
+    settings = apply_arm(params, arm)
+    return all(settings[name] == params[name] for name in ("rollout", "score"))
+
+
+def collapse_iterations(params: Mapping[str, Any]) -> list[str]:
+    """Folders of the iterations whose rollouts and scores `tables/collapse` is recomputed from."""
+    run = params["run"]
+    return iterations({**run, "arms": [arm for arm in run["arms"] if scores_alike(params, arm)]})
+
+
 def final_policies(run: Mapping[str, Any]) -> dict[str, str]:
     """`ARM_sSEED` -> folder of the last policy of every trained arm and seed."""
     if not run["iterations"]:
@@ -152,11 +181,33 @@ def evaluations(run: Mapping[str, Any]) -> dict[str, tuple[str | None, str]]:
     return found | {name: (name.rpartition("_s")[0], where) for name, where in final_policies(run).items()}
 
 
+def evaluation_settings(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
+    """The `rollout` section of an arm (None: of no arm) with its `evaluate.rollout` laid over it."""
+    settings = apply_arm(params, arm)
+    return merge(settings["rollout"], settings["evaluate"]["rollout"])
+
+
 def compared(params: Mapping[str, Any], table: str) -> dict[str, tuple[str | None, str]]:
-    """What is evaluated for `tables.TABLE`: the warm start, its arms, untrained if in `run.baselines`."""
+    """What is evaluated for `tables.TABLE`: the warm start, its arms, untrained if in `run.baselines`.
+
+    Trained arms that are all evaluated under settings of their own, such as fewer turns, are compared with
+    the warm start under these: `TABLE_warmup`.
+    """
     run, arms = params["run"], compared_arms(params, table)
     baselines = [arm for arm in arms if arm in run["baselines"]]
-    return evaluations({**run, "baselines": baselines, "arms": [a for a in arms if a not in baselines]})
+    trained = [arm for arm in arms if arm not in baselines]
+    found = evaluations({**run, "baselines": baselines, "arms": trained})
+    settings = [evaluation_settings(params, arm) for arm in (*trained, None)]
+    if settings[0] != settings[-1] and all(other == settings[0] for other in settings[:-1]):
+        del found["warmup"]
+        found = {f"{table}_warmup": (trained[0], folder("", 0, 0)), **found}
+    return found
+
+
+def compared_iterations(params: Mapping[str, Any], table: str) -> list[str]:
+    """Folders of every iteration of the arms that `tables.TABLE` trains."""
+    run = params["run"]
+    return iterations({**run, "arms": [a for a in compared_arms(params, table) if a not in run["baselines"]]})
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

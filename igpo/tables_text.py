@@ -34,7 +34,8 @@ NOTES = {  # F1: `with_metric` puts another metric in its place
     "comparison": "F1 in per cent with its 95 % bootstrap interval over questions, and over seeds where there"
     " are several (± is their standard deviation), every arm from one warm start; in brackets the published"
     " row that the arm stands for. Δ F1 is paired by question and seed, on the last benchmark; p is twice the"
-    " share of resamples on the other side of zero.",
+    " share of resamples on the other side of zero. Answered and malformed (per cent) and searches are of the"
+    " last benchmark too.",
     "provenance": "Questions and policies by the beginning of their SHA-256. The CSV file has the whole of"
     " it, and each row's protocol, retriever, decoding, corpus, model and code.",
     "per_question": "Per cent of questions whose F1, the mean over seeds, is above, equal to or below the"
@@ -58,8 +59,9 @@ def percent(value: float | None) -> str:
 
 
 def method_name(row: Mapping[str, Any]) -> str:
-    """What the reader calls a method."""
-    return NAMES.get(row["method"], row["method"])
+    """What the reader calls a method; `TABLE_warmup` is the warm start under a table's settings."""
+    name = "warmup" if row["method"].endswith("_warmup") else row["method"]
+    return NAMES.get(name, name)
 
 
 def metric_name(metric: str) -> str:

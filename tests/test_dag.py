@@ -111,7 +111,7 @@ def plans(folder: Path, targets: str, *options: str) -> Counter:
     return Counter(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
 
 
-@pytest.mark.parametrize("table", ["algorithms", "ablation", "basis", "per_question"])
+@pytest.mark.parametrize("table", experiment.COMPARISONS)
 @pytest.mark.slow
 def test_a_table_of_the_paper_trains_its_arms_from_one_warm_start(table, params, tmp_path):
     rules = plans(tmp_path, f"tables/{table}")
@@ -120,7 +120,8 @@ def test_a_table_of_the_paper_trains_its_arms_from_one_warm_start(table, params,
     assert rules["train"] == arms * params["run"]["iterations"]
     assert rules["rollout"] == rules["train"] - (arms - 1)  # all sample alike in the first iteration
     assert rules["evaluation_rollout"] == arms + 1  # and the warm start
-    assert rules["per_question" if table == "per_question" else "comparison"] == rules["show_table"] == 1
+    own = table if table in ("per_question", "single_turn") else "comparison"
+    assert rules[own] == rules["show_table"] == 1
     assert "tables" not in rules
 
 
@@ -137,6 +138,16 @@ def test_the_main_table_and_the_time_are_targets_too(params, tmp_path):
     rules = plans(tmp_path, "tables/time")
     assert rules["time_by_phase"] == 1
     assert rules["train"] == len(params["run"]["arms"]) * params["run"]["iterations"]
+    assert "evaluation_rollout" not in rules
+
+
+@pytest.mark.slow
+def test_zero_advantages_are_recomputed_from_the_runs_own_iterations(params, tmp_path):
+    rules = plans(tmp_path, "tables/collapse")
+    arms, iterations = len(params["run"]["arms"]), params["run"]["iterations"]
+    assert rules["collapse"] == rules["show_table"] == 1
+    assert rules["score"] == arms * iterations - (arms - 1)
+    assert rules["train"] == arms * (iterations - 1)  # the last update's files tell nothing
     assert "evaluation_rollout" not in rules
 
 
@@ -238,7 +249,14 @@ def test_the_papers_tables_and_figures_plan_with_its_experiment(params, tmp_path
     assert rules["train"] == len(compared) * 3 * 2  # seeds and iterations; none is a baseline
     assert rules["critic"] == 3 * 2
     assert rules["comparison"] == 3
-    assert rules["per_question"] == rules["time_by_phase"] == rules["figures"] == rules["warmup"] == 1
+    assert (
+        rules["single_turn"]
+        == rules["per_question"]
+        == rules["time_by_phase"]
+        == rules["figures"]
+        == rules["warmup"]
+        == 1
+    )
 
 
 def test_runs_and_evaluations_follow_the_parameters(params):

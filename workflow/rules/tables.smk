@@ -14,9 +14,7 @@ CURVES = expand(
 
 def evaluation_settings(name):
     """The `rollout` section of an evaluation's arm with `evaluate.rollout` laid over it."""
-    arm = EVALUATIONS[name][0]
-    params = ARMS[arm] if arm else config
-    return merge(params["rollout"], params["evaluate"]["rollout"])
+    return experiment.evaluation_settings(config, EVALUATIONS[name][0])
 
 
 def evaluation_section(name):
@@ -69,11 +67,9 @@ def acting_policy(folder):
         return parts[1], int(parts[2][1:]), int(parts[3]) - 1
     arm, policy = EVALUATIONS[parts[1]]
     trained = policy.split("/")[3:]
-    return (
-        (arm, int(trained[0][1:]), int(trained[1]))
-        if trained[1:]
-        else (arm, None, 0 if arm is None else None)
-    )
+    if trained[1:]:
+        return arm, int(trained[0][1:]), int(trained[1])
+    return arm, None, 0 if policy == experiment.folder("", 0, 0) else None
 
 
 def asked(wildcards):
@@ -90,7 +86,7 @@ def provenance(wildcards):
     stages += ["score", "advantage", "train"] if iteration else []
     return json.dumps(
         {
-            "arm": arm or "warmup",
+            "arm": "warmup" if iteration == 0 else arm,
             "seed": seed,
             "iteration": iteration,
             "corpus": config["corpus"]["source"],
@@ -243,6 +239,55 @@ rule per_question:
         " --out results/tables > {log} 2>&1"
 
 
+SINGLE_TURN_FOLDERS = experiment.compared_iterations(config, "single_turn")
+
+
+rule single_turn:
+    input:
+        expand("results/evaluations/{name}/questions.parquet", name=COMPARED["single_turn"]),
+        expand(
+            "{folder}/{file}.parquet",
+            folder=SINGLE_TURN_FOLDERS,
+            file=["rollouts", "scores"],
+        ),
+        metrics=expand("results/evaluations/{name}/metrics.json", name=COMPARED["single_turn"]),
+    output:
+        multiext("results/tables/single_turn", ".csv", ".md", ".tex"),
+    log:
+        "logs/tables_single_turn.log",
+    params:
+        code=code("igpo.single_turn"),
+        config=lambda wildcards: json.dumps(config, sort_keys=True),
+        iterations=SINGLE_TURN_FOLDERS,
+    shell:
+        "exec python -m igpo.single_turn --config {params.config:q} --metrics {input.metrics}"
+        " --iterations {params.iterations} --out results/tables > {log} 2>&1"
+
+
+COLLAPSE_FOLDERS = experiment.collapse_iterations(config)
+
+
+rule collapse:
+    input:
+        expand(
+            "{folder}/{file}.parquet",
+            folder=COLLAPSE_FOLDERS,
+            file=["rollouts", "scores"],
+        ),
+        questions=TRAIN_QUESTIONS,
+    output:
+        multiext("results/tables/collapse", ".csv", ".md", ".tex"),
+    log:
+        "logs/tables_collapse.log",
+    params:
+        code=code("igpo.collapse"),
+        config=lambda wildcards: json.dumps(config, sort_keys=True),
+        iterations=COLLAPSE_FOLDERS,
+    shell:
+        "exec python -m igpo.collapse --config {params.config:q} --questions {input.questions}"
+        " --iterations {params.iterations} --out results/tables > {log} 2>&1"
+
+
 rule time_by_phase:
     input:
         expand("{folder}/{file}", folder=RUN_FOLDERS, file=["policy.json", "metrics.json"]),
@@ -265,7 +310,7 @@ rule show_table:
     output:
         "tables/{table}",
     wildcard_constraints:
-        table="|".join(published.PRINTED),
+        table="|".join([*published.PRINTED, *published.UNPRINTED]),
     shell:
         "tee {output} < {input}"
 
