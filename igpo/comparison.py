@@ -31,7 +31,7 @@ from igpo.tables_text import (
 )
 from retrieval import stage
 
-TABLES = ("algorithms", "ablation", "basis")
+TABLES = ("algorithms", "ablation", "basis", "gamma")
 BEHAVIOUR = ("answer_rate", "format_failure")  # shares shown beside the metric
 
 

@@ -17,7 +17,9 @@ COMPARISONS = (  # sections of `tables` that name arms to compare
     "basis",
     "per_question",
     "single_turn",
+    "gamma",
 )
+ON_DEV = ("gamma",)  # those of dev questions, which may choose settings; the others are of test questions
 
 
 def check(params: Mapping[str, Any]) -> None:
@@ -191,7 +193,7 @@ def compared(params: Mapping[str, Any], table: str) -> dict[str, tuple[str | Non
     """What is evaluated for `tables.TABLE`: the warm start, its arms, untrained if in `run.baselines`.
 
     Trained arms that are all evaluated under settings of their own, such as fewer turns, are compared with
-    the warm start under these: `TABLE_warmup`.
+    the warm start under these: `TABLE_warmup`. What is asked dev questions is called `dev/NAME`.
     """
     run, arms = params["run"], compared_arms(params, table)
     baselines = [arm for arm in arms if arm in run["baselines"]]
@@ -201,7 +203,7 @@ def compared(params: Mapping[str, Any], table: str) -> dict[str, tuple[str | Non
     if settings[0] != settings[-1] and all(other == settings[0] for other in settings[:-1]):
         del found["warmup"]
         found = {f"{table}_warmup": (trained[0], folder("", 0, 0)), **found}
-    return found
+    return {f"dev/{name}": where for name, where in found.items()} if table in ON_DEV else found
 
 
 def compared_iterations(params: Mapping[str, Any], table: str) -> list[str]:

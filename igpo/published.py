@@ -19,6 +19,7 @@ PRINTED = {  # where the paper prints what stands in published_NAME.csv; `main` 
     "per_question": "Table 9",
 }
 UNPRINTED = {  # checks of what the paper says that have no number of it beside them, and why
+    "gamma": "igpo itself has gamma 1.0, as the paper, which did not tune it and prints no other.",
     "single_turn": "The paper prints no such numbers.",
     "collapse": "The paper's Figure 1 draws such shares for its own runs, without numbers.",
 }

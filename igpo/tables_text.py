@@ -10,6 +10,9 @@ NAMES = {
     "cot_rag": "CoT + RAG",
     "search_o1": "Search-o1",
     "warmup": "warm start",
+    "gamma_05": "igpo, gamma 0.5",
+    "gamma_08": "igpo, gamma 0.8",
+    "gamma_09": "igpo, gamma 0.9",
 }
 METRIC_NAMES = {
     "f1": "F1",

@@ -9,9 +9,10 @@ import pytest
 import results_tree
 from test_advantage import table_rows
 
-from igpo import collapse, experiment, schema, single_turn
+from igpo import collapse, comparison, experiment, schema, single_turn
 from retrieval import tables
 from retrieval.errors import UserError
+from retrieval.params import apply_arm
 
 # Four samples of a search and an answer; q2's rewards are what q1's are not.
 GROUPS = {
@@ -221,3 +222,36 @@ def test_the_warm_start_is_evaluated_under_the_settings_of_the_arms(params):
     params["tables"]["single_turn"]["rows"] = {"single_turn_igpo": None, "igpo": None}
     params["rollout"]["max_turns"] = 3  # the arms differ: no one warm start is theirs
     assert "warmup" in experiment.compared(params, "single_turn")
+
+
+def test_discounts_are_compared_on_dev_questions(params):
+    found = experiment.compared(params, "gamma")
+    assert list(found) == [
+        f"dev/{name}" for name in ("warmup", "gamma_05_s1", "gamma_08_s1", "gamma_09_s1", "igpo_s1")
+    ]
+    assert found["dev/gamma_05_s1"] == ("gamma_05", "results/runs/gamma_05/s1/002")
+    assert [apply_arm(params, arm)["advantage"]["gamma"] for arm in params["tables"]["gamma"]["rows"]] == [
+        0.5,
+        0.8,
+        0.9,
+        1.0,
+    ]
+
+
+def test_a_check_has_no_published_rows(params, tmp_path):
+    names = {"warmup": 0.1, "gamma_05_s1": 0.4, "gamma_08_s1": 0.5, "gamma_09_s1": 0.55, "igpo_s1": 0.6}
+    metrics = [
+        results_tree.write_evaluation(tmp_path, name, {"vitalqa": results_tree.block(f1)})
+        for name, f1 in names.items()
+    ]
+    words = ["--table", "gamma", "--metrics", *map(str, metrics), "--out", str(tmp_path)]
+    comparison.main([*words, "--config", json.dumps(params["tables"])])
+    text = re.sub(" +", " ", (tmp_path / "gamma.md").read_text())
+    assert (
+        "| igpo, gamma 0.5 | 40.0 [30.0, 50.0] | -20.0 [-20.0, -20.0] | 0.000 | 50.0 | 50.0 | 0.50 |" in text
+    )
+    assert "did not tune it" in text and "Published by the paper" not in text
+    assert {row["source"] for row in read_csv(tmp_path / "gamma.csv")} == {"ours"}
+    params["tables"]["gamma"]["rows"]["igpo"] = "IGPO"
+    with pytest.raises(UserError, match=r"tables\.gamma\.rows\.igpo: no published row 'IGPO'"):
+        experiment.check(params)

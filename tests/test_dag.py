@@ -248,7 +248,7 @@ def test_the_papers_tables_and_figures_plan_with_its_experiment(params, tmp_path
     compared = {arm for table in experiment.COMPARISONS for arm in experiment.compared_arms(params, table)}
     assert rules["train"] == len(compared) * 3 * 2  # seeds and iterations; none is a baseline
     assert rules["critic"] == 3 * 2
-    assert rules["comparison"] == 3
+    assert rules["comparison"] == 4
     assert (
         rules["single_turn"]
         == rules["per_question"]

@@ -17,6 +17,11 @@ def evaluation_settings(name):
     return experiment.evaluation_settings(config, EVALUATIONS[name][0])
 
 
+def evaluation_questions(wildcards):
+    """Dev questions for an evaluation `dev/NAME`, test questions for the others."""
+    return f"results/questions/{'dev' if wildcards.name.startswith('dev/') else 'test'}.parquet"
+
+
 def evaluation_section(name):
     """The same as JSON."""
     return json.dumps(evaluation_settings(name), sort_keys=True)
@@ -31,7 +36,7 @@ rule evaluation_rollout:
     input:
         lambda wildcards: INDEXES if searches(wildcards) else [],
         policy=lambda wildcards: f"{EVALUATIONS[wildcards.name][1]}/policy.json",
-        questions="results/questions/test.parquet",
+        questions=evaluation_questions,
     output:
         "results/evaluations/{name}/rollouts.parquet",
     log:
@@ -55,8 +60,9 @@ rule evaluation_rollout:
 
 
 def evaluated_questions(wildcards):
-    """Train questions for the rollouts of an iteration, test questions for an evaluation."""
-    split = "train" if wildcards.folder.startswith("runs/") else "test"
+    """Train questions for the rollouts of an iteration; dev or test questions for an evaluation."""
+    dev = wildcards.folder.startswith("evaluations/dev/")
+    split = "train" if wildcards.folder.startswith("runs/") else "dev" if dev else "test"
     return f"results/questions/{split}.parquet"
 
 
@@ -65,7 +71,7 @@ def acting_policy(folder):
     parts = folder.split("/")
     if parts[0] == "runs":
         return parts[1], int(parts[2][1:]), int(parts[3]) - 1
-    arm, policy = EVALUATIONS[parts[1]]
+    arm, policy = EVALUATIONS[folder.removeprefix("evaluations/")]
     trained = policy.split("/")[3:]
     if trained[1:]:
         return arm, int(trained[0][1:]), int(trained[1])
@@ -74,8 +80,13 @@ def acting_policy(folder):
 
 def asked(wildcards):
     """The settings of the rollouts that are evaluated: every question and sample of theirs must be there."""
-    folder, name = wildcards.folder.split("/")[:2]
-    return section("rollout", name) if folder == "runs" else evaluation_section(name)
+    folder, _, name = wildcards.folder.partition("/")
+    return section("rollout", name.split("/")[0]) if folder == "runs" else evaluation_section(name)
+
+
+def coverage(wildcards):
+    """What the index holds of the test questions, for their evaluations."""
+    return "results/coverage.json" if evaluated_questions(wildcards).endswith("/test.parquet") else []
 
 
 def provenance(wildcards):
@@ -110,7 +121,7 @@ rule judge:
     input:
         [f"{folder}/policy.json" for folder in JUDGE],
         rollouts="results/evaluations/{name}/rollouts.parquet",
-        questions="results/questions/test.parquet",
+        questions=evaluation_questions,
     output:
         "results/evaluations/{name}/judgements.parquet",
     log:
@@ -133,7 +144,7 @@ rule evaluate:
     input:
         rollouts="results/{folder}/rollouts.parquet",
         questions=evaluated_questions,
-        coverage=lambda wildcards: ([] if wildcards.folder.startswith("runs/") else "results/coverage.json"),
+        coverage=coverage,
         judgements=judgements,
     output:
         metrics="results/{folder}/metrics.json",
@@ -141,7 +152,7 @@ rule evaluate:
     log:
         "logs/{folder}/evaluate.log",
     wildcard_constraints:
-        folder=r"runs/\w+/s\d+/\d{3}|evaluations/\w+",
+        folder=r"runs/\w+/s\d+/\d{3}|evaluations/(dev/)?\w+",
     params:
         code=code("igpo.evaluate"),
         config=lambda wildcards: section("evaluate", acting_policy(wildcards.folder)[0]),
@@ -201,17 +212,22 @@ def compared(file):
     )
 
 
+def published_rows(wildcards):
+    """The file of the paper's rows that stand under ours; none for a check that it has no numbers for."""
+    return published.path(wildcards.table) if wildcards.table in published.PRINTED else []
+
+
 rule comparison:
     input:
         compared("questions.parquet"),
-        lambda wildcards: published.path(wildcards.table),
+        published_rows,
         metrics=compared("metrics.json"),
     output:
         multiext("results/tables/{table}", ".csv", ".md", ".tex"),
     log:
         "logs/tables_{table}.log",
     wildcard_constraints:
-        table="algorithms|ablation|basis",
+        table="algorithms|ablation|basis|gamma",
     params:
         code=code("igpo.comparison"),
         config=section("tables"),
@@ -223,7 +239,7 @@ rule comparison:
 rule per_question:
     input:
         compared("questions.parquet"),
-        lambda wildcards: published.path(wildcards.table),
+        published_rows,
         metrics=compared("metrics.json"),
     output:
         multiext("results/tables/{table}", ".csv", ".md", ".tex"),
@@ -239,26 +255,25 @@ rule per_question:
         " --out results/tables > {log} 2>&1"
 
 
-SINGLE_TURN_FOLDERS = experiment.compared_iterations(config, "single_turn")
-
-
 rule single_turn:
     input:
-        expand("results/evaluations/{name}/questions.parquet", name=COMPARED["single_turn"]),
-        expand(
+        compared("questions.parquet"),
+        lambda wildcards: expand(
             "{folder}/{file}.parquet",
-            folder=SINGLE_TURN_FOLDERS,
+            folder=experiment.compared_iterations(config, wildcards.table),
             file=["rollouts", "scores"],
         ),
-        metrics=expand("results/evaluations/{name}/metrics.json", name=COMPARED["single_turn"]),
+        metrics=compared("metrics.json"),
     output:
-        multiext("results/tables/single_turn", ".csv", ".md", ".tex"),
+        multiext("results/tables/{table}", ".csv", ".md", ".tex"),
     log:
-        "logs/tables_single_turn.log",
+        "logs/tables_{table}.log",
+    wildcard_constraints:
+        table="single_turn",
     params:
         code=code("igpo.single_turn"),
         config=lambda wildcards: json.dumps(config, sort_keys=True),
-        iterations=SINGLE_TURN_FOLDERS,
+        iterations=lambda wildcards: experiment.compared_iterations(config, wildcards.table),
     shell:
         "exec python -m igpo.single_turn --config {params.config:q} --metrics {input.metrics}"
         " --iterations {params.iterations} --out results/tables > {log} 2>&1"
