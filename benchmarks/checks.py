@@ -22,13 +22,13 @@ from retrieval.params import apply_arm, read_params
 ABOUT = {  # title, and what a reader should know ahead of the table
     "gamma": (
         "Discounts of igpo on dev questions",
-        "A discount below 1 lets a search count less of what later turns gained. These are dev questions: they"
-        " may choose settings, and no test question was asked.",
+        "A discount below 1 lets a search count less of what later turns gained. These are dev questions, which"
+        " may choose settings; no test question was asked.",
     ),
     "single_turn": (
         "One search at most",
-        "With one search the advantage of its turn is z of its information gain plus z of the outcome: whatever"
-        " sets igpo apart from grpo is the gain's z.",
+        "With one search the advantage of its turn is z of its information gain plus z of the outcome: what sets"
+        " igpo apart from grpo is the gain's z.",
     ),
     "collapse": (
         "Groups that teach nothing",
@@ -58,8 +58,8 @@ def chosen(params: Mapping[str, Any], name: str) -> str:
     group = f"{rollout['questions'] or 'all'} questions with {rollout['samples']} trajectories"
     rates = f"learning rate {laid['train']['lr']:g}, format penalty {laid['score']['format_penalty']:g}"
     return (
-        f"{seeds}; {run['iterations']} updates, each of {group} at temperature {rollout['temperature']}, at most"
-        f" {rollout['max_turns']} turns; {rates}. Warm start: {warmup['traces']} traces, learning rate"
+        f"{seeds}; {run['iterations']} updates, each of {group} at temperature {rollout['temperature']}, at"
+        f" most {rollout['max_turns']} turns; {rates}. Warm start: {warmup['traces']} traces, learning rate"
         f" {warmup['lr']:g}."
     )
 
