@@ -22,13 +22,13 @@ from retrieval.params import apply_arm, read_params
 ABOUT = {  # title, and what a reader should know ahead of the table
     "gamma": (
         "Discounts of igpo on dev questions",
-        "A discount below 1 lets a search count less of what later turns gained. These are dev questions, which"
-        " may choose settings; no test question was asked.",
+        "With a discount below 1 a search counts less of what later turns gained. These are dev questions,"
+        " which may choose settings; no test question was asked.",
     ),
     "single_turn": (
         "One search at most",
-        "With one search the advantage of its turn is z of its information gain plus z of the outcome: what sets"
-        " igpo apart from grpo is the gain's z.",
+        "With one search the advantage of its turn is z of its information gain plus z of the outcome: what"
+        " sets igpo apart from grpo is the gain's z.",
     ),
     "collapse": (
         "Groups that teach nothing",
