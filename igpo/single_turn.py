@@ -145,8 +145,7 @@ def run(args: argparse.Namespace) -> str:
         made_from,
         Part("Where the iterations come from", *provenance_cells(batches), FILES),
     ]
-    further = [*AGREEMENT_COLUMNS, *PROVENANCE[2:]]
-    heads = [*columns(chosen.metric), *further]
+    heads = [*columns(chosen.metric), "published_row", *AGREEMENT_COLUMNS, *PROVENANCE[2:]]
     write_forms([*compared, *rows], heads, parts, args.out / "single_turn")
     return f"{len(compared)} evaluations' rows, {len(batches)} batches"
 

@@ -13,6 +13,7 @@ import yaml
 from igpo import (
     comparison,
     evaluate,
+    experiment,
     figures,
     per_question,
     published,
@@ -29,7 +30,7 @@ from retrieval.params import SCHEMA
 PARAMS = SimpleNamespace(baseline="closed_book", metric="f1", bootstrap=200, seed=0)
 COMPARED = {"baseline": "warmup", "rows": {"igpo": "IGPO"}}
 CONFIG = results_tree.config(
-    **vars(PARAMS), algorithms=COMPARED, ablation=COMPARED, basis=COMPARED, per_question=COMPARED
+    **vars(PARAMS), **dict.fromkeys(experiment.COMPARISONS, COMPARED), collapse=["igpo"]
 )
 
 
