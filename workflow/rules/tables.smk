@@ -5,6 +5,8 @@ EVALUATIONS = functools.reduce(dict.__or__, COMPARED.values(), MAIN)  # all that
 RUN_FOLDERS = experiment.iterations(RUN)
 METRICS = expand("results/evaluations/{name}/metrics.json", name=MAIN)
 QUESTION_METRICS = expand("results/evaluations/{name}/questions.parquet", name=MAIN)
+VALIDATION_OPTION = f"--validations {' '.join(VALIDATIONS)}" if VALIDATIONS else ""
+DEV_FIGURE = ["dev"] if VALIDATIONS else []
 CURVES = expand(
     "{folder}/{file}",
     folder=RUN_FOLDERS,
@@ -32,6 +34,7 @@ def searches(wildcards):
 rule evaluation_rollout:
     input:
         lambda wildcards: INDEXES if searches(wildcards) else [],
+        lambda wildcards: weights(EVALUATIONS[wildcards.name][1]),
         policy=lambda wildcards: f"{EVALUATIONS[wildcards.name][1]}/policy.json",
         questions="results/questions/test.parquet",
     output:
@@ -56,43 +59,68 @@ rule evaluation_rollout:
         ROLLOUT
 
 
+def kind(folder):
+    """What the rollouts of a folder are of: `evaluation`, `iteration` or `validation`."""
+    if folder.endswith("/validation"):
+        return "validation"
+    return "iteration" if folder.startswith("runs/") else "evaluation"
+
+
 def evaluated_questions(wildcards):
-    """Train questions for the rollouts of an iteration, test questions for an evaluation."""
-    split = "train" if wildcards.folder.startswith("runs/") else "test"
+    """Train questions for the rollouts of an iteration, dev for a validation, test for an evaluation."""
+    split = {"iteration": "train", "validation": "dev", "evaluation": "test"}[kind(wildcards.folder)]
     return f"results/questions/{split}.parquet"
 
 
 def acting_policy(folder):
-    """(arm, seed, iteration) of the policy that acts in an evaluation or an iteration; None: has none."""
+    """(arm, seed, iteration) of the policy that acts in a folder's rollouts; None: has none.
+
+    The iteration is "best" for a run's best policy: which that is only its manifest knows.
+    """
     parts = folder.split("/")
-    if parts[0] == "runs":
+    if kind(folder) == "validation":
+        arm, k = validated(folder)
+        return arm, int(parts[2][1:]) if k else None, k
+    if kind(folder) == "iteration":
         return parts[1], int(parts[2][1:]), int(parts[3]) - 1
     arm, policy = EVALUATIONS[parts[1]]
     trained = policy.split("/")[3:]
-    return (
-        (arm, int(trained[0][1:]), int(trained[1]))
-        if trained[1:]
-        else (arm, None, 0 if arm is None else None)
-    )
+    if trained[1:]:
+        return arm, int(trained[0][1:]), int(trained[1]) if trained[1].isdecimal() else trained[1]
+    return arm, None, 0 if arm is None else None
+
+
+def best_manifest(wildcards):
+    """The manifest of the best policy, where that is evaluated: which iteration was taken, and by what."""
+    if kind(wildcards.folder) == "evaluation" and acting_policy(wildcards.folder)[2] == "best":
+        return f"{EVALUATIONS[wildcards.folder.split('/')[1]][1]}/policy.json"
+    return []
 
 
 def asked(wildcards):
     """The settings of the rollouts that are evaluated: every question and sample of theirs must be there."""
-    folder, name = wildcards.folder.split("/")[:2]
-    return section("rollout", name) if folder == "runs" else evaluation_section(name)
+    name = wildcards.folder.split("/")[1]
+    return {
+        "iteration": lambda: section("rollout", name),
+        "validation": lambda: validation_section(wildcards.folder),
+        "evaluation": lambda: evaluation_section(name),
+    }[kind(wildcards.folder)]()
 
 
 def provenance(wildcards):
-    """Where an evaluation's or an iteration's numbers come from, as JSON; code as digests of stages."""
+    """Where a folder's numbers come from, as JSON; code as digests of stages."""
     arm, seed, iteration = acting_policy(wildcards.folder)
     stages = ["rollout", "evaluate"]
     stages += [] if iteration is None else ["warmup"]
     stages += ["score", "advantage", "train"] if iteration else []
+    how = {"best": "best_dev", RUN["iterations"]: "last"} if iteration else {}
+    selected = {"selected": how[iteration]} if kind(wildcards.folder) == "evaluation" and how else {}
     return json.dumps(
         {
             "arm": arm or "warmup",
             "seed": seed,
             "iteration": iteration,
+            **selected,
             "corpus": config["corpus"]["source"],
             "model": config["model"]["source"],
             "code": {name: code(f"igpo.{name}") for name in stages},
@@ -101,8 +129,8 @@ def provenance(wildcards):
 
 
 def judgements(wildcards):
-    """The judge's verdicts on an evaluation; none without a judge or for an iteration."""
-    judged = config["judge"]["model"] and wildcards.folder.startswith("evaluations/")
+    """The judge's verdicts on an evaluation; none without a judge or for other rollouts."""
+    judged = config["judge"]["model"] and kind(wildcards.folder) == "evaluation"
     return f"results/{wildcards.folder}/judgements.parquet" if judged else []
 
 
@@ -133,29 +161,38 @@ rule judge:
         " --questions {input.questions} {params.policy} --out {output} > {log} 2>&1"
 
 
+def evaluate_priority(wildcards):
+    """That of a validation's step; the rest has time."""
+    folder = wildcards.folder
+    return STEPS * validated(folder)[1] + 5 if kind(folder) == "validation" else 0
+
+
 rule evaluate:
     input:
         rollouts="results/{folder}/rollouts.parquet",
         questions=evaluated_questions,
-        coverage=lambda wildcards: ([] if wildcards.folder.startswith("runs/") else "results/coverage.json"),
+        coverage=lambda wildcards: "results/coverage.json" if kind(wildcards.folder) == "evaluation" else [],
         judgements=judgements,
+        selected=best_manifest,
     output:
         metrics="results/{folder}/metrics.json",
         questions="results/{folder}/questions.parquet",
     log:
         "logs/{folder}/evaluate.log",
     wildcard_constraints:
-        folder=r"runs/\w+/s\d+/\d{3}|evaluations/\w+",
+        folder=r"runs/\w+/s\d+/\d{3}(/validation)?|warmup/validation|evaluations/\w+",
+    priority: evaluate_priority
     params:
         code=code("igpo.evaluate"),
         config=lambda wildcards: section("evaluate", acting_policy(wildcards.folder)[0]),
         coverage=lambda wildcards, input: (f"--coverage {input.coverage}" if input.coverage else ""),
         judgements=lambda wildcards, input: (f"--judgements {input.judgements}" if input.judgements else ""),
+        selected=lambda wildcards, input: f"--selected {input.selected}" if input.selected else "",
         asked=asked,
         provenance=provenance,
     shell:
         "exec python -m igpo.evaluate --config {params.config:q} --rollouts {input.rollouts}"
-        " --questions {input.questions} {params.coverage} {params.judgements} --asked {params.asked:q} --provenance {params.provenance:q}"
+        " --questions {input.questions} {params.coverage} {params.judgements} {params.selected} --asked {params.asked:q} --provenance {params.provenance:q}"
         " --out {output.metrics} > {log} 2>&1"
 
 
@@ -179,6 +216,7 @@ rule health:
 rule tables:
     input:
         CURVES,
+        VALIDATION_METRICS,
         QUESTION_METRICS,
         published.path("main"),
         metrics=METRICS,
@@ -193,9 +231,10 @@ rule tables:
         code=code("igpo.tables"),
         config=section("tables"),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
         "exec python -m igpo.tables --config {params.config:q} --metrics {input.metrics}"
-        " --iterations {params.iterations} --out results/tables > {log} 2>&1"
+        " --iterations {params.iterations} {params.validations} --out results/tables > {log} 2>&1"
 
 
 def compared(file):
@@ -205,9 +244,19 @@ def compared(file):
     )
 
 
+def validations_of_compared(wildcards):
+    """The validations of those of its arms that `run.arms` has.
+
+    They are made while the policies are there: else another target would train these arms again for them.
+    """
+    folders = experiment.validations(config, experiment.compared_arms(config, wildcards.table))
+    return expand("{folder}/metrics.json", folder=folders)
+
+
 rule comparison:
     input:
         compared("questions.parquet"),
+        validations_of_compared,
         lambda wildcards: published.path(wildcards.table),
         metrics=compared("metrics.json"),
     output:
@@ -227,6 +276,7 @@ rule comparison:
 rule per_question:
     input:
         compared("questions.parquet"),
+        validations_of_compared,
         lambda wildcards: published.path(wildcards.table),
         metrics=compared("metrics.json"),
     output:
@@ -245,6 +295,7 @@ rule per_question:
 
 rule time_by_phase:
     input:
+        VALIDATION_METRICS,
         expand("{folder}/{file}", folder=RUN_FOLDERS, file=["policy.json", "metrics.json"]),
         published.path("time"),
     output:
@@ -274,24 +325,27 @@ rule show_table:
 rule figures:
     input:
         CURVES,
+        VALIDATION_METRICS,
         published.path("curves"),
     output:
         expand(
             "results/figures/{name}.svg",
-            name=["training", "token_efficiency", "collapse", "gold_entropy"],
+            name=[*DEV_FIGURE, "training", "token_efficiency", "collapse", "gold_entropy"],
         ),
     log:
         "logs/figures.log",
     params:
         code=code("igpo.figures"),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
-        "exec python -m igpo.figures --iterations {params.iterations} --out results/figures > {log} 2>&1"
+        "exec python -m igpo.figures --iterations {params.iterations} {params.validations} --out results/figures > {log} 2>&1"
 
 
 rule report:
     input:
         CURVES,
+        VALIDATION_METRICS,
         QUESTION_METRICS,
         published.path("main"),
         published.path("curves"),
@@ -308,15 +362,17 @@ rule report:
         code=code("igpo.report"),
         config=lambda wildcards: json.dumps(config, sort_keys=True),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
         "exec python -m igpo.report --config {params.config:q} --metrics {input.metrics}"
-        " --iterations {params.iterations} --coverage {input.coverage} --questions {input.questions}"
+        " --iterations {params.iterations} {params.validations} --coverage {input.coverage} --questions {input.questions}"
         " --out {output} > {log} 2>&1"
 
 
 rule track:
     input:
         CURVES,
+        VALIDATION_METRICS,
         QUESTION_METRICS,
         metrics=METRICS,
         tables="results/tables/main.md",
@@ -328,6 +384,7 @@ rule track:
         code=code("igpo.track"),
         config=lambda wildcards: json.dumps(config, sort_keys=True),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
         "exec python -m igpo.track --config {params.config:q} --metrics {input.metrics}"
-        " --iterations {params.iterations} --tables results/tables --out {output} > {log} 2>&1"
+        " --iterations {params.iterations} {params.validations} --tables results/tables --out {output} > {log} 2>&1"
