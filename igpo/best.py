@@ -1,6 +1,6 @@
 """The best policy so far on dev questions: `policy, its validation, the best before -> policy folder`.
 
-The folder is that of the better of the two by hard links, and its `policy.json` says after which update it was
+The folder holds the better of the two by hard links, and its `policy.json` says after which update it was
 taken and what else was validated. The earlier one stays where both have the same F1. Test questions choose
 nothing.
 """
@@ -42,7 +42,9 @@ def link(source: Path, target: Path) -> None:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--policy", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--dev", type=Path, required=True, metavar="FILE", help="metrics.json of its validation")
+    parser.add_argument(
+        "--dev", type=Path, required=True, metavar="FILE", help="metrics.json of its validation"
+    )
     parser.add_argument("--before", type=Path, metavar="DIR", help="the best policy before it")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
@@ -62,7 +64,9 @@ def run(args: argparse.Namespace) -> str:
     for name in chosen["files"]:
         link(source / name, args.out / name)
     tables.write_json(chosen, args.out / "policy.json")
-    return f"update {taken}, {BY} {chosen['selected']['f1']:.3f}; after update {manifest['iteration']}: {f1:.3f}"
+    return (
+        f"update {taken}, {BY} {chosen['selected']['f1']:.3f}; after update {manifest['iteration']}: {f1:.3f}"
+    )
 
 
 main = stage.command(None, arguments, run, __doc__)

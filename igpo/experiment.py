@@ -47,7 +47,9 @@ def check_selected(params: Mapping[str, Any]) -> None:
     for arm in run["arms"]:
         for how in selected(run)[1:]:
             if (name := row_name(run, arm, how)) in params["arms"]:
-                raise UserError(f"params: arms.{name}: run.select gives {arm} a row of this name; rename the arm")
+                raise UserError(
+                    f"params: arms.{name}: run.select gives {arm} a row of this name; rename the arm"
+                )
 
 
 def check_comparison(params: Mapping[str, Any], table: str) -> None:
@@ -165,10 +167,14 @@ def validated(run: Mapping[str, Any]) -> list[int]:
 
 
 def validation_settings(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
-    """The `rollout` section of a validation: that of the arm's evaluations, on `run.validation_questions`."""
+    """The `rollout` section of a validation: that of the arm's evaluations, on `run.validation_questions`.
+
+    Benchmarks are those of training: some that are evaluated have test questions alone.
+    """
     laid = apply_arm(params, arm)
     evaluated = merge(laid["rollout"], laid["evaluate"]["rollout"])
-    return {**evaluated, "questions": params["run"]["validation_questions"]}
+    questions = params["run"]["validation_questions"]
+    return {**evaluated, "benchmarks": laid["rollout"]["benchmarks"], "questions": questions}
 
 
 def validation_folder(params: Mapping[str, Any], arm: str, seed: int | str, k: int) -> str:
@@ -215,7 +221,7 @@ def best_folder(arm: str, seed: int | str) -> str:
 
 
 def best_policies(run: Mapping[str, Any]) -> list[str]:
-    """Folders of the best policies of all runs; none where `run.keep_policies` and `run.select` ask for none."""
+    """Folders of the best policies of all runs, if `run.keep_policies` or `run.select` asks for them."""
     wanted = validated(run) and keeps(run) & {"best", "all"}
     return [best_folder(arm, seed) for arm in run["arms"] for seed in run["seeds"]] if wanted else []
 
