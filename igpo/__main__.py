@@ -15,6 +15,7 @@ STAGES = {
     "train": "one policy update",
     "judge": "a judge model's verdicts on the answers of a rollout file",
     "evaluate": "metrics of a rollout file",
+    "best": "the best policy so far on dev questions",
     "health": "signs of a policy's health from one iteration",
     "tables": "result tables from metrics",
     "comparison": "one of the paper's comparisons, filled with our arms",

@@ -106,7 +106,7 @@ def test_markdown_has_both_tables_and_says_what_vitalqa_is(made, tmp_path):
     text = make_tables(made, tmp_path / "out")["main.md"].decode()
     assert "| 60.0 (3) | 60.0 (1) |" in re.sub(" +", " ", text)  # covered, uncovered
     ours, published = text.split("## Published by the paper")
-    assert "| igpo | igpo | 1 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |" in re.sub(
+    assert "| igpo | igpo | 1 2 | 2 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |" in re.sub(
         " +", " ", ours
     )
     assert "60.0 ± 14.1 | [50.0, 70.0]" in re.sub(" +", " ", ours)

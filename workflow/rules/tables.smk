@@ -5,6 +5,8 @@ EVALUATIONS = functools.reduce(dict.__or__, COMPARED.values(), MAIN)  # all that
 RUN_FOLDERS = experiment.iterations(RUN)
 METRICS = expand("results/evaluations/{name}/metrics.json", name=MAIN)
 QUESTION_METRICS = expand("results/evaluations/{name}/questions.parquet", name=MAIN)
+VALIDATION_OPTION = f"--validations {' '.join(VALIDATIONS)}" if VALIDATIONS else ""
+DEV_FIGURE = ["dev"] if VALIDATIONS else []
 CURVES = expand(
     "{folder}/{file}",
     folder=RUN_FOLDERS,
@@ -14,7 +16,8 @@ CURVES = expand(
 
 def evaluation_settings(name):
     """The `rollout` section of an evaluation's arm with `evaluate.rollout` laid over it."""
-    return experiment.evaluation_settings(config, EVALUATIONS[name][0])
+    settings = experiment.dev_settings if name.startswith("dev/") else experiment.evaluation_settings
+    return settings(config, EVALUATIONS[name][0])
 
 
 def evaluation_questions(wildcards):
@@ -35,6 +38,7 @@ def searches(wildcards):
 rule evaluation_rollout:
     input:
         lambda wildcards: INDEXES if searches(wildcards) else [],
+        lambda wildcards: weights(EVALUATIONS[wildcards.name][1]),
         policy=lambda wildcards: f"{EVALUATIONS[wildcards.name][1]}/policy.json",
         questions=evaluation_questions,
     output:
@@ -59,29 +63,53 @@ rule evaluation_rollout:
         ROLLOUT
 
 
+def kind(folder):
+    """What the rollouts of a folder are of: `evaluation`, `iteration` or `validation`."""
+    if folder.endswith("/validation"):
+        return "validation"
+    return "iteration" if folder.startswith("runs/") else "evaluation"
+
+
 def evaluated_questions(wildcards):
-    """Train questions for the rollouts of an iteration; dev or test questions for an evaluation."""
-    dev = wildcards.folder.startswith("evaluations/dev/")
-    split = "train" if wildcards.folder.startswith("runs/") else "dev" if dev else "test"
+    """Train questions for the rollouts of an iteration, dev for a validation; an evaluation's own."""
+    dev = kind(wildcards.folder) == "validation" or wildcards.folder.startswith("evaluations/dev/")
+    split = "train" if kind(wildcards.folder) == "iteration" else "dev" if dev else "test"
     return f"results/questions/{split}.parquet"
 
 
 def acting_policy(folder):
-    """(arm, seed, iteration) of the policy that acts in an evaluation or an iteration; None: has none."""
+    """(arm, seed, iteration) of the policy that acts in a folder's rollouts; None: has none.
+
+    The iteration is "best" for a run's best policy: which that is only its manifest knows.
+    """
     parts = folder.split("/")
-    if parts[0] == "runs":
+    if kind(folder) == "validation":
+        arm, k = validated(folder)
+        return arm, int(parts[2][1:]) if k else None, k
+    if kind(folder) == "iteration":
         return parts[1], int(parts[2][1:]), int(parts[3]) - 1
     arm, policy = EVALUATIONS[folder.removeprefix("evaluations/")]
     trained = policy.split("/")[3:]
     if trained[1:]:
-        return arm, int(trained[0][1:]), int(trained[1])
+        return arm, int(trained[0][1:]), int(trained[1]) if trained[1].isdecimal() else trained[1]
     return arm, None, 0 if policy == experiment.folder("", 0, 0) else None
+
+
+def best_manifest(wildcards):
+    """The manifest of the best policy, where that is evaluated: which iteration was taken, and by what."""
+    if kind(wildcards.folder) == "evaluation" and acting_policy(wildcards.folder)[2] == "best":
+        return f"{EVALUATIONS[wildcards.folder.removeprefix('evaluations/')][1]}/policy.json"
+    return []
 
 
 def asked(wildcards):
     """The settings of the rollouts that are evaluated: every question and sample of theirs must be there."""
-    folder, _, name = wildcards.folder.partition("/")
-    return section("rollout", name.split("/")[0]) if folder == "runs" else evaluation_section(name)
+    folder = wildcards.folder
+    return {
+        "iteration": lambda: section("rollout", folder.split("/")[1]),
+        "validation": lambda: validation_section(folder),
+        "evaluation": lambda: evaluation_section(folder.removeprefix("evaluations/")),
+    }[kind(folder)]()
 
 
 def coverage(wildcards):
@@ -90,16 +118,19 @@ def coverage(wildcards):
 
 
 def provenance(wildcards):
-    """Where an evaluation's or an iteration's numbers come from, as JSON; code as digests of stages."""
+    """Where a folder's numbers come from, as JSON; code as digests of stages."""
     arm, seed, iteration = acting_policy(wildcards.folder)
     stages = ["rollout", "evaluate"]
     stages += [] if iteration is None else ["warmup"]
     stages += ["score", "advantage", "train"] if iteration else []
+    how = {"best": "best_dev", RUN["iterations"]: "last"} if iteration else {}
+    selected = {"selected": how[iteration]} if kind(wildcards.folder) == "evaluation" and how else {}
     return json.dumps(
         {
-            "arm": "warmup" if iteration == 0 else arm,
+            "arm": "warmup" if seed is None and iteration == 0 else arm,
             "seed": seed,
             "iteration": iteration,
+            **selected,
             "corpus": config["corpus"]["source"],
             "model": config["model"]["source"],
             "code": {name: code(f"igpo.{name}") for name in stages},
@@ -108,8 +139,8 @@ def provenance(wildcards):
 
 
 def judgements(wildcards):
-    """The judge's verdicts on an evaluation; none without a judge or for an iteration."""
-    judged = config["judge"]["model"] and wildcards.folder.startswith("evaluations/")
+    """The judge's verdicts on an evaluation; none without a judge or for other rollouts."""
+    judged = config["judge"]["model"] and kind(wildcards.folder) == "evaluation"
     return f"results/{wildcards.folder}/judgements.parquet" if judged else []
 
 
@@ -140,29 +171,38 @@ rule judge:
         " --questions {input.questions} {params.policy} --out {output} > {log} 2>&1"
 
 
+def evaluate_priority(wildcards):
+    """That of a validation's step; the rest has time."""
+    folder = wildcards.folder
+    return STEPS * validated(folder)[1] + 5 if kind(folder) == "validation" else 0
+
+
 rule evaluate:
     input:
         rollouts="results/{folder}/rollouts.parquet",
         questions=evaluated_questions,
         coverage=coverage,
         judgements=judgements,
+        selected=best_manifest,
     output:
         metrics="results/{folder}/metrics.json",
         questions="results/{folder}/questions.parquet",
     log:
         "logs/{folder}/evaluate.log",
     wildcard_constraints:
-        folder=r"runs/\w+/s\d+/\d{3}|evaluations/(dev/)?\w+",
+        folder=r"runs/\w+/s\d+/\d{3}(/validation)?|warmup/validation|evaluations/(dev/)?\w+",
+    priority: evaluate_priority
     params:
         code=code("igpo.evaluate"),
         config=lambda wildcards: section("evaluate", acting_policy(wildcards.folder)[0]),
         coverage=lambda wildcards, input: (f"--coverage {input.coverage}" if input.coverage else ""),
         judgements=lambda wildcards, input: (f"--judgements {input.judgements}" if input.judgements else ""),
+        selected=lambda wildcards, input: f"--selected {input.selected}" if input.selected else "",
         asked=asked,
         provenance=provenance,
     shell:
         "exec python -m igpo.evaluate --config {params.config:q} --rollouts {input.rollouts}"
-        " --questions {input.questions} {params.coverage} {params.judgements} --asked {params.asked:q} --provenance {params.provenance:q}"
+        " --questions {input.questions} {params.coverage} {params.judgements} {params.selected} --asked {params.asked:q} --provenance {params.provenance:q}"
         " --out {output.metrics} > {log} 2>&1"
 
 
@@ -186,6 +226,7 @@ rule health:
 rule tables:
     input:
         CURVES,
+        VALIDATION_METRICS,
         QUESTION_METRICS,
         published.path("main"),
         metrics=METRICS,
@@ -200,9 +241,10 @@ rule tables:
         code=code("igpo.tables"),
         config=section("tables"),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
         "exec python -m igpo.tables --config {params.config:q} --metrics {input.metrics}"
-        " --iterations {params.iterations} --out results/tables > {log} 2>&1"
+        " --iterations {params.iterations} {params.validations} --out results/tables > {log} 2>&1"
 
 
 def compared(file):
@@ -210,6 +252,15 @@ def compared(file):
     return lambda wildcards: expand(
         "results/evaluations/{name}/{file}", name=COMPARED[wildcards.table], file=file
     )
+
+
+def validations_of_compared(wildcards):
+    """The validations of those of its arms that `run.arms` has.
+
+    They are made while the policies are there: else another target would train these arms again for them.
+    """
+    folders = experiment.validations(config, experiment.compared_arms(config, wildcards.table))
+    return expand("{folder}/metrics.json", folder=folders)
 
 
 def published_rows(wildcards):
@@ -220,6 +271,7 @@ def published_rows(wildcards):
 rule comparison:
     input:
         compared("questions.parquet"),
+        validations_of_compared,
         published_rows,
         metrics=compared("metrics.json"),
     output:
@@ -239,6 +291,7 @@ rule comparison:
 rule per_question:
     input:
         compared("questions.parquet"),
+        validations_of_compared,
         published_rows,
         metrics=compared("metrics.json"),
     output:
@@ -263,6 +316,7 @@ rule single_turn:
             folder=experiment.compared_iterations(config, wildcards.table),
             file=["rollouts", "scores"],
         ),
+        validations_of_compared,
         metrics=compared("metrics.json"),
     output:
         multiext("results/tables/{table}", ".csv", ".md", ".tex"),
@@ -289,6 +343,7 @@ rule collapse:
             folder=COLLAPSE_FOLDERS,
             file=["rollouts", "scores"],
         ),
+        VALIDATION_METRICS,
         questions=TRAIN_QUESTIONS,
     output:
         multiext("results/tables/collapse", ".csv", ".md", ".tex"),
@@ -305,6 +360,7 @@ rule collapse:
 
 rule time_by_phase:
     input:
+        VALIDATION_METRICS,
         expand("{folder}/{file}", folder=RUN_FOLDERS, file=["policy.json", "metrics.json"]),
         published.path("time"),
     output:
@@ -334,24 +390,27 @@ rule show_table:
 rule figures:
     input:
         CURVES,
+        VALIDATION_METRICS,
         published.path("curves"),
     output:
         expand(
             "results/figures/{name}.svg",
-            name=["training", "token_efficiency", "collapse", "gold_entropy"],
+            name=[*DEV_FIGURE, "training", "token_efficiency", "collapse", "gold_entropy"],
         ),
     log:
         "logs/figures.log",
     params:
         code=code("igpo.figures"),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
-        "exec python -m igpo.figures --iterations {params.iterations} --out results/figures > {log} 2>&1"
+        "exec python -m igpo.figures --iterations {params.iterations} {params.validations} --out results/figures > {log} 2>&1"
 
 
 rule report:
     input:
         CURVES,
+        VALIDATION_METRICS,
         QUESTION_METRICS,
         published.path("main"),
         published.path("curves"),
@@ -368,15 +427,17 @@ rule report:
         code=code("igpo.report"),
         config=lambda wildcards: json.dumps(config, sort_keys=True),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
         "exec python -m igpo.report --config {params.config:q} --metrics {input.metrics}"
-        " --iterations {params.iterations} --coverage {input.coverage} --questions {input.questions}"
+        " --iterations {params.iterations} {params.validations} --coverage {input.coverage} --questions {input.questions}"
         " --out {output} > {log} 2>&1"
 
 
 rule track:
     input:
         CURVES,
+        VALIDATION_METRICS,
         QUESTION_METRICS,
         metrics=METRICS,
         tables="results/tables/main.md",
@@ -388,6 +449,7 @@ rule track:
         code=code("igpo.track"),
         config=lambda wildcards: json.dumps(config, sort_keys=True),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
         "exec python -m igpo.track --config {params.config:q} --metrics {input.metrics}"
-        " --iterations {params.iterations} --tables results/tables --out {output} > {log} 2>&1"
+        " --iterations {params.iterations} {params.validations} --tables results/tables --out {output} > {log} 2>&1"
