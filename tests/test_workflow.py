@@ -267,10 +267,10 @@ def test_shards_are_encoded_by_jobs_of_their_own(tree):
 
 
 def test_a_table_of_the_paper_is_made_and_printed_and_f1_is_grpo_to_the_bit(finished):
-    made = ("ablation", "per_question", "time", "collapse", "single_turn", "gamma")
-    done = snakemake(finished, *(f"tables/{table}" for table in made))
+    asked = ("ablation", "per_question", "time", "collapse", "single_turn", "gamma")
+    done = snakemake(finished, *(f"tables/{table}" for table in asked))
     assert done.returncode == 0, done.stderr[-3000:]
-    for table in made:
+    for table in asked:
         text = (finished / "results/tables" / f"{table}.md").read_text()
         assert text in done.stdout
         assert {path.suffix for path in (finished / "results/tables").glob(f"{table}.*")} == {
