@@ -15,6 +15,11 @@ def validated_policy(wildcards):
     return f"results/{wildcards.folder}" if validated(wildcards.folder)[1] else "results/warmup"
 
 
+def validation_depth(folder, step):
+    """Priority of a step of a validation, as `depth`; the warm start's goes with the first iteration."""
+    return STEPS * max(1, validated(folder)[1]) + step
+
+
 def validation_section(folder):
     """Its section `rollout` as JSON."""
     return json.dumps(experiment.validation_settings(config, validated(folder)[0]), sort_keys=True)
@@ -35,7 +40,7 @@ rule validation_rollout:
         "logs/benchmark/{folder}/validation/rollout.tsv"
     wildcard_constraints:
         folder=r"warmup|runs/\w+/s\d+/\d{3}",
-    priority: lambda wildcards: STEPS * validated(wildcards.folder)[1] + 4
+    priority: lambda wildcards: validation_depth(wildcards.folder, 4)
     threads: MODEL_THREADS
     resources:
         gpu=1,
