@@ -94,8 +94,8 @@ def question_metrics(
             values = [sample[name] for sample in samples if sample[name] is not None]
             means[name] = float(np.mean(values)) if values else None
         covered = None if uncovered is None else question_id not in uncovered
-        known = {name: question[name] for name in ("question_id", "benchmark", "type", "hops")}
-        result.append({**known, "covered": covered, **means})
+        known = {name: question[name] for name in ("benchmark", "type", "hops")}
+        result.append({"question_id": question_id, **known, "covered": covered, **means})
     return result
 
 

@@ -163,7 +163,7 @@ def _lines(
         for name in columns
     ]
     axis.plot(*means, color=colour, lw=2, marker="o", ms=4, label=arm)
-    if all(f"{columns[1]}_{bound}" in row for row in found for bound in ("low", "high")):
+    if found and all(f"{columns[1]}_{bound}" in row for row in found for bound in ("low", "high")):
         bounds = [
             [
                 statistics.fmean(row[f"{columns[1]}_{bound}"] for row in found if row["iteration"] == step)

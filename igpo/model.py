@@ -106,6 +106,10 @@ def device() -> str:
 
 def check_folder(folder: Path) -> None:
     """Raise UserError unless `folder` holds a model's configuration and weights."""
+    if (folder / "policy.json").is_file() and not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{folder}: its weights were not kept; run.keep_policies says whose are: make it again"
+        )
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: not a model folder (needs config.json, *.safetensors and a tokenizer)")
 

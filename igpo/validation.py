@@ -3,7 +3,7 @@
 import argparse
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,6 @@ def _end(row: Row, folder: Path) -> Row:
     return end | {"updates": row["iteration"], "policy_sha256": policy} | dev_values(folder)
 
 
-def of_iterations(rows: Sequence[Row]) -> list[Row]:
+def of_iterations(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows that an iteration stands behind."""
     return [row for row in rows if "n" in row]

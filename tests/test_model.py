@@ -96,6 +96,16 @@ def test_a_policy_s_weights_are_one_file_and_its_manifest_names_its_files(tmp_pa
     assert {*manifest["files"], "policy.json", "rollouts.parquet"} == {path.name for path in out.iterdir()}
 
 
+def test_a_policy_whose_weights_were_not_kept_says_so(tmp_path):
+    folder = write_model(tmp_path / "model")
+    tables.write_json({"weights_sha256": "ab"}, folder / "policy.json")
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(
+        UserError, match=r"model: its weights were not kept; run\.keep_policies says whose are"
+    ):
+        model.load(folder, torch.float32, "sdpa")
+
+
 def spoilt(folder: Path, value: float) -> None:
     weights = load_file(folder / WEIGHTS)
     weights["lm_head.weight"][0, 3] = value

@@ -5,9 +5,8 @@ FOLDER = "results/runs/{arm}/s{seed}/{k}"
 COPIES = experiment.copies(config)
 VALIDATIONS = experiment.validations(config)
 VALIDATION_METRICS = expand("{folder}/metrics.json", folder=VALIDATIONS)
-KEPT = (
-    "|".join(f"{k:03d}" for k in experiment.kept(RUN)) or "(?!)"
-)  # iterations whose policies keep their weights
+# Iterations whose policies keep their weights.
+KEPT = "|".join(f"{k:03d}" for k in experiment.kept(RUN)) or "(?!)"
 TRAIN_QUESTIONS = "results/questions/train.parquet"
 ROLLOUT = (
     "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.rollout --config {params.config:q} --policy {params.policy}"
@@ -59,16 +58,12 @@ def state_option(wildcards):
     return "--no-state" if last and not RUN["keep_training_state"] else ""
 
 
-STEPS = 7  # of an iteration: rollout, score, critic and advantage, train; validation, its metrics, the best policy
-
-
 def depth(step):
-    """Priority of a step of iteration k: a run that has begun goes on before another one begins.
+    """Priority of a step (0 to 3) of iteration k: a run that has begun goes on before another one begins.
 
-    So that on one GPU the training state of one run at a time lies on the disk. The new policy's validation
-    goes ahead of the next iteration, so that weights go early too.
+    So that on one GPU the training state of one run at a time lies on the disk.
     """
-    return lambda wildcards: STEPS * int(wildcards.get("k", RUN["iterations"])) + step
+    return lambda wildcards: 4 * int(wildcards.k) + step
 
 
 def time_of(path):

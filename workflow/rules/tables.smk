@@ -174,7 +174,7 @@ rule judge:
 def evaluate_priority(wildcards):
     """That of a validation's step; the rest has time."""
     folder = wildcards.folder
-    return STEPS * validated(folder)[1] + 5 if kind(folder) == "validation" else 0
+    return validation_depth(validated(folder)[1], 2) if kind(folder) == "validation" else 0
 
 
 rule evaluate:

@@ -15,6 +15,14 @@ def validated_policy(wildcards):
     return f"results/{wildcards.folder}" if validated(wildcards.folder)[1] else "results/warmup"
 
 
+def validation_depth(k, step):
+    """Priority of a step (1 to 3) of the validation after update k: ahead of the rollouts that follow it.
+
+    So that its weights may go early, and the log says early how the run goes.
+    """
+    return 4 * (k + 1) + step
+
+
 def validation_section(folder):
     """Its section `rollout` as JSON."""
     return json.dumps(experiment.validation_settings(config, validated(folder)[0]), sort_keys=True)
@@ -35,7 +43,7 @@ rule validation_rollout:
         "logs/benchmark/{folder}/validation/rollout.tsv"
     wildcard_constraints:
         folder=r"warmup|runs/\w+/s\d+/\d{3}",
-    priority: lambda wildcards: STEPS * validated(wildcards.folder)[1] + 4
+    priority: lambda wildcards: validation_depth(validated(wildcards.folder)[1], 1)
     threads: MODEL_THREADS
     resources:
         gpu=1,
@@ -50,9 +58,14 @@ rule validation_rollout:
         ROLLOUT
 
 
+def updates(wildcards):
+    """How many updates are behind the choice of a best policy: k, or all of a run."""
+    return int(wildcards.get("k", RUN["iterations"]))
+
+
 def contenders(wildcards):
     """The policy after update k, or a run's last, with its validation; the best of those before it."""
-    arm, seed, k = wildcards.arm, wildcards.seed, int(wildcards.get("k", RUN["iterations"]))
+    arm, seed, k = wildcards.arm, wildcards.seed, updates(wildcards)
     policy, before = experiment.folder(arm, seed, k), experiment.best_before(RUN, k)
     found = {"policy": f"{policy}/policy.json", "weights": weights(policy)}
     found["dev"] = f"{policy}/validation/metrics.json"
@@ -76,7 +89,7 @@ rule best_so_far:
         weights=kept(f"{FOLDER}/best/model.safetensors"),
     log:
         "logs/runs/{arm}/s{seed}/{k}/best.log",
-    priority: depth(6)
+    priority: lambda wildcards: validation_depth(updates(wildcards), 3)
     params:
         code=code("igpo.best"),
         policy=subpath(input.policy, parent=True),
