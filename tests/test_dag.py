@@ -274,6 +274,7 @@ def test_a_second_choice_of_policies_has_rows_of_its_own(params):
         "a_last_s5": ("a", "results/runs/a/s5/003"),
     }
     params["run"] |= run
+    params["arms"]["a"] = {}
     params["tables"]["ablation"] = {"baseline": "a", "rows": {"a": None}}
     assert list(experiment.compared(params, "ablation")) == ["warmup", "a_s1", "a_s5"], "of the first alone"
 
