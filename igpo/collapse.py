@@ -41,8 +41,9 @@ NOTE = (
     "Per cent of groups whose advantages are all 0, had the method been given these rollouts and scores; the"
     " CSV file has 95 % Wilson intervals. By data set and by group size all acting policies count together. A"
     " smaller group is the first samples of the whole one; the other tables are of whole groups. A question"
-    " that several iterations draw is a group in each. REINFORCE++ whitens over the batch and so hardly ever"
-    " gives exactly 0: a group of equal outcomes gets one value for all its trajectories, which prefers none."
+    " that several iterations draw is a group in each. Not every value is a signal: igpo, ig and gtpo compare"
+    " turns of different depth, so that even equal trajectories may get some (group_turn's don't), and"
+    " REINFORCE++ whitens over the batch, so that a group of equal outcomes gets one value for all."
 )
 
 
