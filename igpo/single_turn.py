@@ -105,7 +105,7 @@ def agreement_rows(batches: Sequence[Batch], params: Mapping[str, Any]) -> list[
 
 def agreement_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """(heads, cells) for a reader."""
-    heads = ["acting policy", "groups", "search turns", "r", "mean |A - z|", "opposite", "z = 0"]
+    heads = ["acting policy", "groups", "search turns", "r", "mean abs(A - z)", "opposite", "z = 0"]
     lines = []
     for row in rows:
         numbers = ("–" if row[name] is None else f"{row[name]:.2f}" for name in AGREEMENT[:2])
