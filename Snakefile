@@ -11,6 +11,7 @@ min_version("9.20")
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/loop.smk"
+include: "workflow/rules/validation.smk"
 include: "workflow/rules/tables.smk"
 
 
@@ -21,3 +22,4 @@ rule all:
         "results/tables/main.md",
         "results/report.html",
         "results/track.json",
+        [f"{folder}/policy.json" for folder in experiment.best_policies(RUN)],

@@ -6,8 +6,10 @@ was made from.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from igpo import published
 from igpo.tables import columns, read_evaluation, summary, table_rows, write_forms
@@ -21,6 +23,7 @@ from igpo.tables_text import (
     label,
     method_name,
     metric_name,
+    percent,
     provenance_cells,
     published_cells,
     with_metric,
@@ -28,19 +31,25 @@ from igpo.tables_text import (
 )
 from retrieval import stage
 
-TABLES = ("algorithms", "ablation", "basis")
+TABLES = ("algorithms", "ablation", "basis", "gamma")
+BEHAVIOUR = ("answer_rate", "format_failure")  # shares shown beside the metric
 
 
 def our_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
-    """(heads, cells): arms by benchmarks, a metric with its interval; last the difference on the last one."""
+    """(heads, cells): arms by benchmarks, a metric with its interval; then of the last one the difference,
+    answered and malformed trajectories, searches.
+    """
     blocks = by_benchmark(rows)
     cells = []
     for arm in dict.fromkeys(row["method"] for row in rows):
         found = [next(row for row in block if row["method"] == arm) for block in blocks.values()]
         mean, bounds, p = difference(found[-1])
         shown = [f"{with_spread(row)} {interval(row)}" for row in found]
-        cells.append([label(found[0]), *shown, f"{mean} {bounds}", p])
-    return ["method", *blocks, f"Δ {metric_name(rows[0]['metric'])}", "p"], cells
+        last = [percent(found[-1][name]) for name in BEHAVIOUR]
+        searches = "–" if found[-1]["searches"] is None else f"{found[-1]['searches']:.2f}"
+        cells.append([label(found[0]), *shown, f"{mean} {bounds}", p, *last, searches])
+    heads = [f"Δ {metric_name(rows[0]['metric'])}", "p", *map(metric_name, BEHAVIOUR), "searches"]
+    return ["method", *blocks, *heads], cells
 
 
 def published_note(table: str, what: str = "F1 in per cent") -> str:
@@ -48,6 +57,30 @@ def published_note(table: str, what: str = "F1 in per cent") -> str:
     models = " and ".join(sorted({row["model"] for row in published.read(table) if "model" in row}))
     note = NOTES["published"].replace("Table 1", published.PRINTED[table]).replace("F1 in per cent", what)
     return note.replace("IGPO: Qwen2.5-7B-Instruct", models) if models else note
+
+
+def our_rows(table: str, metrics: Sequence[Path], params: SimpleNamespace) -> list[dict[str, Any]]:
+    """Our rows of a comparison, each with the published row that its arm stands for."""
+    chosen = getattr(params, table)
+    settings = SimpleNamespace(**vars(params) | {"baseline": chosen["baseline"]})
+    ours = table_rows([read_evaluation(path) for path in metrics], settings)
+    return [row | {"published_row": chosen["rows"].get(row["method"])} for row in ours]
+
+
+def comparison_parts(table: str, ours: Rows, params: SimpleNamespace) -> list[Part]:
+    """Our rows for a reader, what they were made from, and the published ones where there are any."""
+    baseline = method_name({"method": getattr(params, table)["baseline"]})
+    note = f"{with_metric('comparison', params.metric)} Baseline: {baseline}."
+    if table in published.UNPRINTED:
+        note += f" {published.UNPRINTED[table]}"
+    parts = [
+        Part(f"Ours: {table}", *our_cells(ours), note),
+        Part("Where ours come from", *provenance_cells(ours), NOTES["provenance"]),
+    ]
+    if table in published.PRINTED:
+        theirs = published_cells(published.f1_rows(table))
+        parts.append(Part("Published by the paper", *theirs, published_note(table)))
+    return parts
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,20 +92,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Write the comparison in three forms."""
-    chosen = getattr(params, args.table)
-    settings = SimpleNamespace(**vars(params) | {"baseline": chosen["baseline"]})
-    ours = table_rows([read_evaluation(path) for path in args.metrics], settings)
-    for row in ours:
-        row["published_row"] = chosen["rows"].get(row["method"])
-    theirs = published.f1_rows(args.table)
-    note = (
-        f"{with_metric('comparison', params.metric)} Baseline: {method_name({'method': chosen['baseline']})}."
-    )
-    parts = [
-        Part(f"Ours: {args.table}", *our_cells(ours), note),
-        Part("Where ours come from", *provenance_cells(ours), NOTES["provenance"]),
-        Part("Published by the paper", *published_cells(theirs), published_note(args.table)),
-    ]
+    ours = our_rows(args.table, args.metrics, params)
+    theirs = published.f1_rows(args.table) if args.table in published.PRINTED else []
+    parts = comparison_parts(args.table, ours, params)
     write_forms([*ours, *theirs], (*columns(params.metric), "published_row"), parts, args.out / args.table)
     return summary(ours, params.metric)
 

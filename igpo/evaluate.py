@@ -42,7 +42,8 @@ METRICS = (
     "mbe",  # share that a judge model finds right; null without one, and without its verdict
 )
 PER_QUESTION = pa.schema(
-    [("question_id", pa.string()), ("benchmark", pa.string()), ("type", pa.string()), ("covered", pa.bool_())]
+    [("question_id", pa.string()), ("benchmark", pa.string()), ("type", pa.string()), ("hops", pa.int8())]
+    + [("covered", pa.bool_())]
     + [(name, pa.float32()) for name in METRICS]
 )
 
@@ -93,8 +94,8 @@ def question_metrics(
             values = [sample[name] for sample in samples if sample[name] is not None]
             means[name] = float(np.mean(values)) if values else None
         covered = None if uncovered is None else question_id not in uncovered
-        known = {"question_id": question_id, "benchmark": question["benchmark"], "type": question["type"]}
-        result.append({**known, "covered": covered, **means})
+        known = {name: question[name] for name in ("benchmark", "type", "hops")}
+        result.append({"question_id": question_id, **known, "covered": covered, **means})
     return result
 
 
@@ -179,6 +180,11 @@ def split_by(rows: list[dict[str, Any]], name: str, params: SimpleNamespace) -> 
     return {value: summary([row for row in rows if row[name] == value], params) for value in values}
 
 
+def by_hops(rows: list[dict[str, Any]], params: SimpleNamespace) -> dict[str, Any]:
+    """Summaries by the number of hops, `1`, `2`, …; questions of which it is unknown are left out."""
+    return split_by([{**row, "hops": str(row["hops"])} for row in rows if row["hops"]], "hops", params)
+
+
 def mapping(option: str, text: str, *names: str) -> dict[str, Any]:
     """The JSON object of an option; UserError where it is none or lacks one of the names."""
     value = parse_json(text, option)
@@ -187,12 +193,21 @@ def mapping(option: str, text: str, *names: str) -> dict[str, Any]:
     return value
 
 
+def selection(path: Path) -> dict[str, Any]:
+    """Which iteration's policy is evaluated and by what it was chosen, from a best policy's manifest."""
+    manifest = tables.read_json(path)
+    if "selected" not in manifest:
+        raise UserError(f"{path}: nobody chose this policy; give the policy.json that `igpo best` wrote")
+    return {"iteration": manifest["selected"]["iteration"], "selection": manifest["selected"]}
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE")
     parser.add_argument("--judgements", type=Path, metavar="FILE", help="of a judge model, for mbe")
     parser.add_argument("--coverage", type=Path, metavar="FILE", help="splits scores by what the index holds")
+    parser.add_argument("--selected", type=Path, metavar="FILE", help="policy.json of a run's best policy")
     parser.add_argument(
         "--asked", metavar="JSON", help="section rollout: no question or sample of it may be missing"
     )
@@ -217,9 +232,11 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     metrics = {
         "benchmarks": split_by(scored, "benchmark", params),
         "types": split_by(scored, "type", params),
+        "hops": by_hops(scored, params),
         "overall": summary(scored, params),
         "provenance": {
             **mapping("--provenance", args.provenance),
+            **(selection(args.selected) if args.selected else {}),
             **{name: meta.get(name) for name in ("policy", "retriever", "decoding", "protocol", "questions")},
             **({"judge": judge} if judge else {}),
         },

@@ -2,16 +2,24 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from igpo import published
 from igpo.methods import WITH_CRITIC
 from retrieval.errors import UserError
-from retrieval.params import apply_arm, check_schema, nearest, parse_json, read_params
+from retrieval.params import apply_arm, check_schema, merge, nearest, parse_json, read_params
 
-COMPARISONS = ("algorithms", "ablation", "basis", "per_question")  # sections of `tables` that name arms
+COMPARISONS = (  # sections of `tables` that name arms to compare
+    "algorithms",
+    "ablation",
+    "basis",
+    "per_question",
+    "single_turn",
+    "gamma",
+)
+ON_DEV = ("gamma",)  # those of dev questions, which may choose settings; the others are of test questions
 
 
 def check(params: Mapping[str, Any]) -> None:
@@ -27,7 +35,9 @@ def check(params: Mapping[str, Any]) -> None:
         arm = apply_arm(params, name)
         if arm["advantage"]["method"] in WITH_CRITIC and arm["critic"]["gamma"] != arm["advantage"]["gamma"]:
             raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
-    rows = [*run["baselines"], "warmup", *(run["arms"] if run["iterations"] else [])]
+    check_selected(params)
+    trained = [row_name(run, arm, how) for arm in run["arms"] for how in selected(run)]
+    rows = [*run["baselines"], "warmup", *(trained if run["iterations"] else [])]
     baseline = params["tables"]["baseline"]
     if baseline not in rows:
         raise UserError(
@@ -35,6 +45,30 @@ def check(params: Mapping[str, Any]) -> None:
         )
     for table in COMPARISONS:
         check_comparison(params, table)
+    for name in params["tables"]["collapse"]:
+        check_recomputed(params, name)
+
+
+def check_recomputed(params: Mapping[str, Any], name: str) -> None:
+    """Raise UserError unless the advantages of arm `name` follow from other arms' rollouts and scores."""
+    where = f"params: tables.collapse: {name!r}"
+    if apply_arm(params, name)["advantage"]["method"] in WITH_CRITIC:
+        raise UserError(f"{where} needs a critic's values, which other arms lack: leave it out")
+    if not scores_alike(params, name):
+        raise UserError(f"{where} has a `rollout` or `score` section of its own: leave it out")
+
+
+def check_selected(params: Mapping[str, Any]) -> None:
+    """Raise UserError where `run.select` asks for validations that aren't made, or names a row as an arm."""
+    run = params["run"]
+    if "best_dev" in selected(run) and not run["validate_every"]:
+        raise UserError("params: run.select: best_dev needs validations: set run.validate_every above 0")
+    for arm in run["arms"]:
+        for how in selected(run)[1:]:
+            if (name := row_name(run, arm, how)) in params["arms"]:
+                raise UserError(
+                    f"params: arms.{name}: run.select gives {arm} a row of this name; rename the arm"
+                )
 
 
 def check_comparison(params: Mapping[str, Any], table: str) -> None:
@@ -42,7 +76,7 @@ def check_comparison(params: Mapping[str, Any], table: str) -> None:
     chosen = params["tables"][table]
     for arm in compared_arms(params, table):
         apply_arm(params, arm)
-    printed = ["IGPO"] if table == "per_question" else [row["method"] for row in published.read(table)]
+    printed = published.methods(table)
     for arm, row in chosen["rows"].items():
         if row is not None and row not in printed:
             where, near = f"tables.{table}.rows.{arm}", nearest(row, printed)
@@ -135,12 +169,118 @@ def copies(params: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def final_policies(run: Mapping[str, Any]) -> dict[str, str]:
-    """`ARM_sSEED` -> folder of the last policy of every trained arm and seed."""
+def scores_alike(params: Mapping[str, Any], arm: str) -> bool:
+    """Whether an arm samples and scores as the sections say: its files then serve every such arm's method."""
+    settings = apply_arm(params, arm)
+    return all(settings[name] == params[name] for name in ("rollout", "score"))
+
+
+def collapse_iterations(params: Mapping[str, Any]) -> list[str]:
+    """Folders of the iterations whose rollouts and scores `tables/collapse` is recomputed from."""
+    run = params["run"]
+    return iterations({**run, "arms": [arm for arm in run["arms"] if scores_alike(params, arm)]})
+
+
+def selected(run: Mapping[str, Any]) -> list[str]:
+    """What `run.select` names, `last` and `best_dev`, the main row's first."""
+    return [run["select"]] if isinstance(run["select"], str) else list(run["select"])
+
+
+def row_name(run: Mapping[str, Any], arm: str, how: str) -> str:
+    """The name in tables of an arm's policies that `how` of `run.select` takes."""
+    return arm if how == selected(run)[0] else f"{arm}_{how}"
+
+
+def validated(run: Mapping[str, Any]) -> list[int]:
+    """Numbers of updates after which a run is validated: none, every N-th, the last."""
+    every, last = run["validate_every"], run["iterations"]
+    return sorted({*range(0, last + 1, every), last}) if every and last else []
+
+
+def evaluation_settings(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
+    """The `rollout` section of an arm (None: of no arm) with its `evaluate.rollout` laid over it."""
+    laid = apply_arm(params, arm)
+    return merge(laid["rollout"], laid["evaluate"]["rollout"])
+
+
+def dev_settings(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
+    """The same for dev questions, whose benchmarks are those of training: some have test questions alone."""
+    return evaluation_settings(params, arm) | {"benchmarks": apply_arm(params, arm)["rollout"]["benchmarks"]}
+
+
+def validation_settings(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
+    """The same for a validation, on `run.validation_questions`."""
+    return dev_settings(params, arm) | {"questions": params["run"]["validation_questions"]}
+
+
+def validation_folder(params: Mapping[str, Any], arm: str, seed: int | str, k: int) -> str:
+    """Where the policy after update `k` is validated; arms evaluated alike share the warm start's."""
+    laid = apply_arm(params, arm)["evaluate"], validation_settings(params, arm)
+    alike = laid == (params["evaluate"], validation_settings(params, None))
+    return f"{folder(arm, seed, k) if k or alike else f'results/runs/{arm}/s{seed}/000'}/validation"
+
+
+def validations(params: Mapping[str, Any], arms: Iterable[str] | None = None) -> list[str]:
+    """Folders of the validations of `run.arms`, or of those of them that are among `arms`; each once."""
+    run = params["run"]
+    runs = [(arm, seed) for arm in run["arms"] if arms is None or arm in arms for seed in run["seeds"]]
+    found = [validation_folder(params, *each, k) for each in runs for k in validated(run)]
+    return list(dict.fromkeys(found))
+
+
+def keeps(run: Mapping[str, Any]) -> set[str | int]:
+    """What `run.keep_policies` names, and what `run.select` takes."""
+    given = run["keep_policies"] if isinstance(run["keep_policies"], list) else [run["keep_policies"]]
+    taken = {"last": "last", "best_dev": "best"}
+    return {*given, *(taken[how] for how in selected(run))}
+
+
+def kept(run: Mapping[str, Any]) -> list[int]:
+    """The iterations whose policies keep their weights."""
+    ks, wanted = range(1, run["iterations"] + 1), keeps(run)
+    every = [word for word in wanted if isinstance(word, int)]
+    return [
+        k
+        for k in ks
+        if "all" in wanted or ("last" in wanted and k == ks[-1]) or any(k % number == 0 for number in every)
+    ]
+
+
+def best_before(run: Mapping[str, Any], k: int) -> int:
+    """The last validated update before `k`, at which the best policy so far was chosen; 0: there was none."""
+    return max((number for number in validated(run) if number < k), default=0)
+
+
+def best_folder(arm: str, seed: int | str) -> str:
+    """Folder of a run's best policy on dev questions."""
+    return f"results/runs/{arm}/s{seed}/best"
+
+
+def best_policies(run: Mapping[str, Any]) -> list[str]:
+    """Folders of the best policies of all runs, if `run.keep_policies` or `run.select` asks for them."""
+    wanted = validated(run) and keeps(run) & {"best", "all"}
+    return [best_folder(arm, seed) for arm in run["arms"] for seed in run["seeds"]] if wanted else []
+
+
+def selected_policies(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """`ROW_sSEED` -> (arm, folder of the policy) for all that `run.select` takes of every arm and seed."""
     if not run["iterations"]:
         return {}
-    names = [(arm, seed) for arm in run["arms"] for seed in run["seeds"]]
-    return {f"{arm}_s{seed}": folder(arm, seed, run["iterations"]) for arm, seed in names}
+    return {
+        f"{row_name(run, arm, how)}_s{seed}": (
+            arm,
+            best_folder(arm, seed) if how == "best_dev" else folder(arm, seed, run["iterations"]),
+        )
+        for arm in run["arms"]
+        for how in selected(run)
+        for seed in run["seeds"]
+    }
+
+
+def policies(run: Mapping[str, Any]) -> list[str]:
+    """Folders of what training ends with: every run's last and best policies, or the warm start."""
+    found = [folder(arm, seed, run["iterations"]) for arm in run["arms"] for seed in run["seeds"]]
+    return list(dict.fromkeys([*found, *best_policies(run)])) or [folder("", 0, 0)]
 
 
 def evaluations(run: Mapping[str, Any]) -> dict[str, tuple[str | None, str]]:
@@ -149,14 +289,30 @@ def evaluations(run: Mapping[str, Any]) -> dict[str, tuple[str | None, str]]:
         name: (name, "results/models/base") for name in run["baselines"]
     }
     found["warmup"] = (None, folder("", 0, 0))
-    return found | {name: (name.rpartition("_s")[0], where) for name, where in final_policies(run).items()}
+    return found | selected_policies(run)
 
 
 def compared(params: Mapping[str, Any], table: str) -> dict[str, tuple[str | None, str]]:
-    """What is evaluated for `tables.TABLE`: the warm start, its arms, untrained if in `run.baselines`."""
+    """What is evaluated for `tables.TABLE`: the warm start, its arms, untrained if in `run.baselines`.
+
+    Trained arms that are all evaluated under settings of their own, such as fewer turns, are compared with
+    the warm start under these: `TABLE_warmup`. What is asked dev questions is called `dev/NAME`.
+    """
     run, arms = params["run"], compared_arms(params, table)
     baselines = [arm for arm in arms if arm in run["baselines"]]
-    return evaluations({**run, "baselines": baselines, "arms": [a for a in arms if a not in baselines]})
+    trained = [arm for arm in arms if arm not in baselines]
+    found = evaluations({**run, "baselines": baselines, "arms": trained, "select": selected(run)[0]})
+    settings = [evaluation_settings(params, arm) for arm in (*trained, None)]
+    if settings[0] != settings[-1] and all(other == settings[0] for other in settings[:-1]):
+        del found["warmup"]
+        found = {f"{table}_warmup": (trained[0], folder("", 0, 0)), **found}
+    return {f"dev/{name}": where for name, where in found.items()} if table in ON_DEV else found
+
+
+def compared_iterations(params: Mapping[str, Any], table: str) -> list[str]:
+    """Folders of every iteration of the arms that `tables.TABLE` trains."""
+    run = params["run"]
+    return iterations({**run, "arms": [a for a in compared_arms(params, table) if a not in run["baselines"]]})
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

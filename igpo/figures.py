@@ -14,8 +14,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from igpo import published
-from igpo.tables import curve_row, write_text
+from igpo import published, validation
+from igpo.tables import curve_rows, write_text
 from igpo.tables_text import hashes, metric_name
 from retrieval import stage
 
@@ -27,8 +27,24 @@ COLOURS = (
     "#56b4e9",
     "#e69f00",
 )  # told apart by colour-blind readers
-X_LABELS = {"iteration": "iteration", "tokens_used": "tokens that updates used so far"}
+X_LABELS = {
+    "iteration": "iteration",
+    "updates": "updates so far",
+    "tokens_used": "tokens that updates used so far",
+}
 FIGURES = {  # name -> (title, what is on the x axis, panels: column -> title)
+    "dev": (
+        "Dev questions, greedy",
+        "updates",
+        {
+            "dev_f1": "F1, with its 95 % interval over questions",
+            "dev_f1_1hop": "F1 on questions of one hop",
+            "dev_f1_2hop": "F1 on questions of two hops",
+            "dev_searches": "searches per question",
+            "dev_format_failure": "malformed trajectories",
+            "dev_answer_rate": "answered",
+        },
+    ),
     "training": (
         "Training curves",
         "iteration",
@@ -97,10 +113,19 @@ def with_derived(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
+def drawn(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The figures of rows of curves by name; `dev` only where a policy was validated."""
+    there = [name for name in FIGURES if name != "dev" or any(row.get("dev_f1") is not None for row in rows)]
+    return {name: draw(name, rows) for name in there}
+
+
 def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """One of `FIGURES` of rows of iterations: thin lines are seeds, a thick line is their mean."""
+    """One of `FIGURES` of rows of curves: thin lines are seeds, a thick line is their mean.
+
+    A band is the 95 % interval over questions, its bounds' mean over seeds.
+    """
     _, x, panels = FIGURES[name]
-    rows = with_derived(rows)
+    rows = rows if name == "dev" else with_derived(validation.of_iterations(rows))
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     height = len(panels) // 3
     figure = Figure(figsize=(10, 2.6 * height), layout="constrained")
@@ -138,6 +163,15 @@ def _lines(
         for name in columns
     ]
     axis.plot(*means, color=colour, lw=2, marker="o", ms=4, label=arm)
+    if found and all(f"{columns[1]}_{bound}" in row for row in found for bound in ("low", "high")):
+        bounds = [
+            [
+                statistics.fmean(row[f"{columns[1]}_{bound}"] for row in found if row["iteration"] == step)
+                for step in steps
+            ]
+            for bound in ("low", "high")
+        ]
+        axis.fill_between(means[0], *bounds, color=colour, alpha=0.15, lw=0)
 
 
 def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
@@ -160,18 +194,16 @@ def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
-    parser.add_argument(
-        "--iterations", type=Path, nargs="+", required=True, metavar="DIR", help="runs/ARM/sS/K"
-    )
+    validation.arguments(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
 def run(args: argparse.Namespace) -> str:
     """Write every figure of iterations."""
-    rows = [curve_row(folder) for folder in args.iterations]
-    for name in FIGURES:
-        write_text(draw(name, rows), args.out / f"{name}.svg")
-    return f"{len(FIGURES)} figures of {len(rows)} iterations"
+    figures = drawn(curve_rows(args.iterations, args.validations))
+    for name, text in figures.items():
+        write_text(text, args.out / f"{name}.svg")
+    return f"{len(figures)} figures of {len(args.iterations)} iterations"
 
 
 main = stage.command(None, arguments, run, __doc__)

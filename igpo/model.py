@@ -8,6 +8,7 @@ import functools
 import hashlib
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -105,6 +106,10 @@ def device() -> str:
 
 def check_folder(folder: Path) -> None:
     """Raise UserError unless `folder` holds a model's configuration and weights."""
+    if (folder / "policy.json").is_file() and not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{folder}: its weights were not kept; run.keep_policies says whose are: make it again"
+        )
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: not a model folder (needs config.json, *.safetensors and a tokenizer)")
 
@@ -142,20 +147,24 @@ def begin(folder: Path) -> None:
 
 
 def save(model: Any, tokenizer: Any, folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write a policy folder: weights in the model's dtype first, `policy.json` last.
+    """Write a policy folder: weights in the model's dtype first, in one file, `policy.json` last.
 
-    Files that other stages put into the folder stay.
+    The manifest names the model's files. Those that other stages put into the folder stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     begin(folder)
     os.umask(umask := os.umask(0))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, max_shard_size=sys.maxsize)
         tokenizer.save_pretrained(temporary)
+        files = sorted(path.name for path in Path(temporary).iterdir())
+        for stale in folder.glob("*.safetensors"):  # of weights in several files, as they once were
+            stale.unlink()
         for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
             path.chmod(0o666 & ~umask)  # weights come readable by their owner alone
             path.replace(folder / path.name)
-    tables.write_json({**manifest, "weights_sha256": combined_sha256(folder)}, folder / "policy.json")
+    named = {"files": files, "weights_sha256": combined_sha256(folder)}
+    tables.write_json({**manifest, **named}, folder / "policy.json")
 
 
 def _source(name: str) -> tuple[Path | str, dict[str, Any]]:

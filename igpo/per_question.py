@@ -40,6 +40,8 @@ COLUMNS = (
     "seed_names",
     "questions_sha256",
     "policy_sha256",
+    "iteration",
+    "selected",
     "baseline_policy_sha256",
     *SETTINGS,
     "metric",

@@ -17,12 +17,14 @@ from retrieval import stage, tables
 from retrieval.errors import UserError
 from retrieval.params import apply_arm, merge
 
+IN_USE = 4  # models on the disk besides: base model and warm start, the policy that acts and the next
 STATE_BYTES = 8  # per weight: what bfloat16 drops of it (2), AdamW's moments (2 and 4)
 WEIGHT_BYTES = 2  # per weight: bfloat16
 SCORED_BYTES = 4  # per weight: fp32
 TRAINED_BYTES = 16  # per weight in training, in fp32: itself, its gradient, AdamW's two moments
 VECTOR_BYTES = 4  # per dimension: fp32, also of a compressed index while it is built
 TOKEN_BYTES = 16  # per token of a trajectory: its id, three log-probabilities; text is less once compressed
+SPLITS = ("train", "dev", "test")
 Line = tuple[str, str, str]  # name, value, note
 
 
@@ -39,8 +41,8 @@ def volume(
 ) -> dict[str, int]:
     """Numbers of runs, updates, trajectories and tokens that the parameters ask for.
 
-    `available` questions (`train`, `test`) count where a section asks for all of them. A trajectory has
-    `length` tokens; without it `max_tokens`, which bounds it.
+    `available` questions (of `SPLITS`) count where a section asks for all of them. A trajectory has `length`
+    tokens; without it `max_tokens`, which bounds it.
     """
     run = params["run"]
     seeds, steps = len(run["seeds"]), len(run["seeds"]) * run["iterations"]
@@ -51,13 +53,21 @@ def volume(
     evaluated = merge(params["rollout"], params["evaluate"]["rollout"])
     evaluations = len(experiment.evaluations(run))
     answers = evaluations * _trajectories(evaluated, available, "test")
+    validations = len(experiment.validations(params))
+    dev = experiment.validation_settings(params, None)
+    validated = validations * _trajectories(dev, available, "dev") if validations else 0
     return {
         "runs": len(arms) * seeds,
         "of them with a critic": len(critics) * seeds,
         "updates": (len(arms) + len(critics)) * steps,
+        "critic updates": len(critics) * steps,
         "training trajectories": sum(made.values()),
         "training tokens": sum(tokens.values()),
         "of them for critics": sum(tokens[name] for name in critics),
+        "policies kept": len(arms) * seeds * len(experiment.kept(run)) + len(experiment.best_policies(run)),
+        "validations": validations,
+        "validation trajectories": validated,
+        "validation tokens": validated * (length or evaluated["max_tokens"]),
         "evaluations": evaluations,
         "evaluation trajectories": answers,
         "evaluation tokens": answers * (length or evaluated["max_tokens"]),
@@ -73,7 +83,7 @@ def _trajectories(rollout: Mapping[str, Any], available: Mapping[str, int], spli
 
 def counted(root: Path) -> dict[str, int]:
     """Questions by split, from the question files that are there."""
-    files = {split: root / f"results/questions/{split}.parquet" for split in ("train", "test")}
+    files = {split: root / f"results/questions/{split}.parquet" for split in SPLITS}
     return {split: len(tables.read(path, schema.QUESTIONS)) for split, path in files.items() if path.exists()}
 
 
@@ -84,18 +94,23 @@ def counted_passages(root: Path) -> int:
 
 
 def disk_bytes(numbers: Mapping[str, int], weights: int, keep_states: bool) -> int:
-    """Bytes of all policies and critics and of the training states that are kept, of `weights` weights each.
+    """Bytes of the policies, critics and training states that are kept, of `weights` weights each.
 
-    Base model and warm start come on top of what the updates write.
+    Base model and warm start come on top of what the updates write, and while a run goes
+    on the policy that acts and the next.
     """
-    states = numbers["updates"] if keep_states else numbers["runs"] + numbers["of them with a critic"]
-    return weights * (WEIGHT_BYTES * (numbers["updates"] + 2) + STATE_BYTES * states)
+    critics = numbers["of them with a critic"]
+    if keep_states:
+        states, critics = numbers["updates"], numbers["critic updates"]
+    else:
+        states = numbers["runs"] + critics
+    return weights * (WEIGHT_BYTES * (numbers["policies kept"] + critics + IN_USE) + STATE_BYTES * states)
 
 
 def hours(numbers: Mapping[str, int], throughput: Mapping[str, float]) -> dict[str, float | None]:
     """Hours of every stage at a throughput in tokens per second; None where that is unknown."""
     tokens = dict.fromkeys(PHASES, numbers["training tokens"]) | {"critic": numbers["of them for critics"]}
-    tokens["rollout"] += numbers["evaluation tokens"]
+    tokens["rollout"] += numbers["evaluation tokens"] + numbers["validation tokens"]
     return {name: n / throughput[name] / 3600 if name in throughput else None for name, n in tokens.items()}
 
 
@@ -156,7 +171,7 @@ def disk_lines(
     params: Mapping[str, Any], root: Path, numbers: Mapping[str, int], passages: int, weights: int
 ) -> list[Line]:
     """Disk of all that a run leaves, and its sum."""
-    tokens = numbers["training tokens"] + numbers["evaluation tokens"]
+    tokens = sum(numbers[f"{name} tokens"] for name in ("training", "validation", "evaluation"))
     each = measured.token_bytes(root)
     note = f"{each or TOKEN_BYTES:.1f} bytes a token" + (", as in results/" if each else "")
     policies = disk_bytes(numbers, weights, params["run"]["keep_training_state"])
@@ -281,7 +296,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Print the plan."""
     params = with_comparisons(experiment.read(args), args.table)
-    sizes = {name: int(n) for name, n in given("--questions", args.questions, ("train", "test")).items()}
+    sizes = {name: int(n) for name, n in given("--questions", args.questions, SPLITS).items()}
     numbers = volume(params, counted(args.root) | sizes, args.tokens)
     weights = int(args.weights or planned_weights(params, args.root))
     passages = int(args.passages or counted_passages(args.root))

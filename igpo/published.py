@@ -18,6 +18,11 @@ PRINTED = {  # where the paper prints what stands in published_NAME.csv; `main` 
     "time": "Table 7",
     "per_question": "Table 9",
 }
+UNPRINTED = {  # checks of what the paper says that have no number of it beside them, and why
+    "gamma": "igpo itself has gamma 1.0, as the paper, which did not tune it and prints no other.",
+    "single_turn": "The paper prints no such numbers.",
+    "collapse": "The paper's Figure 1 draws such shares for its own runs, without numbers.",
+}
 CURVES = (  # what a reader must know about published_curves.csv
     "F1 in per cent, read by eye to about ±1 from the training curves that arXiv:2510.14967v1 draws (7B): the"
     " untrained model, then by reward the best point of a curve and its end, step 60. Not reproduced here."
@@ -35,6 +40,13 @@ def read(table: str) -> list[dict[str, str]]:
     """The rows of a published table as text; shares in per cent, empty where the paper has a dash."""
     with path(table).open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def methods(table: str) -> list[str]:
+    """The methods that a published table has rows for; none for a check that the paper has no numbers for."""
+    if table in UNPRINTED:
+        return []
+    return ["IGPO"] if table == "per_question" else [row["method"] for row in read(table)]
 
 
 def printed_in(table: str) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from igpo import experiment, figures, published, schema, show, tables_text
-from igpo.tables import Evaluation, curve_row, in_words, read_evaluation, table_rows, write_text
+from igpo import experiment, figures, published, schema, show, tables_text, validation
+from igpo.tables import Evaluation, curve_rows, in_words, read_evaluation, table_rows, write_text
 from retrieval import stage, tables
 from retrieval.coverage import read_coverage
 
@@ -47,6 +47,8 @@ def results_part(rows: Sequence[Mapping[str, Any]]) -> str:
         parts.append(table(*tables_text.our_cells(block)))
         parts.append(figures.intervals(block, [tables_text.method_name(row) for row in block]))
         parts.append(table(*tables_text.detail_cells(block)))
+        heads, cells = tables_text.hop_cells(block)
+        parts += [table(heads, cells)] if cells else []
     parts.append(f"<p class=note>{html.escape(tables_text.notes(rows))}</p>")
     parts.append(f"<p class=note>{html.escape(tables_text.detail_notes(rows))}</p>")
     theirs = table(*tables_text.published_cells(published.f1_rows("main")))
@@ -62,11 +64,14 @@ def published_box(theirs: str, note: str) -> str:
 def training_part(rows: Sequence[Mapping[str, Any]]) -> str:
     """The figures of all iterations, and what can be read from the paper's training curves."""
     parts = [
-        f"<h3>{html.escape(title)}</h3>{figures.draw(name, rows)}"
-        for name, (title, _, _) in figures.FIGURES.items()
+        f"<h3>{html.escape(figures.FIGURES[name][0])}</h3>{figure}"
+        for name, figure in figures.drawn(rows).items()
     ]
     heads, *cells = published.curves()
-    note = "Of the trajectories that each iteration trains on; tables/curves.csv has the numbers."
+    note = (
+        "Dev questions choose a policy where run.select says so, and train none. The other figures are of the"
+    )
+    note += " trajectories that each iteration trains on; tables/curves.csv has the numbers."
     return "\n".join(
         [*parts, f"<p class=note>{note}</p>", published_box(table(heads, cells), published.CURVES)]
     )
@@ -147,7 +152,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     experiment.arguments(parser)
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")
-    parser.add_argument("--iterations", type=Path, nargs="*", default=[], metavar="DIR", help="runs/ARM/sS/K")
+    validation.arguments(parser)
     parser.add_argument("--coverage", type=Path, required=True, metavar="FILE")
     parser.add_argument(
         "--questions", type=Path, required=True, metavar="FILE", help="of the training rollouts"
@@ -161,7 +166,7 @@ def run(args: argparse.Namespace) -> str:
     evaluations = [read_evaluation(path) for path in args.metrics]
     parts = {"Results": results_part(table_rows(evaluations, SimpleNamespace(**params["tables"])))}
     if args.iterations:
-        parts["Training"] = training_part([curve_row(folder) for folder in args.iterations])
+        parts["Training"] = training_part(curve_rows(args.iterations, args.validations))
     parts["By type of question"] = types_part(evaluations)
     parts["What the indexes can answer"] = coverage_part(read_coverage(args.coverage))
     if args.iterations:

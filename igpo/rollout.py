@@ -28,8 +28,6 @@ def choose_questions(
 ) -> list[dict[str, Any]]:
     """The questions of one iteration, in the order of their ids."""
     pool = schema.of_benchmarks(questions, params.benchmarks, "rollout.benchmarks")
-    if not pool:
-        raise UserError("the questions file holds no question")
     pool.sort(key=lambda question: question["question_id"])
     random.Random(seed).shuffle(pool)
     number = min(params.questions or len(pool), len(pool))
@@ -61,6 +59,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Roll out and write the table."""
     questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
+    if not questions:
+        raise UserError(
+            f"{args.questions}: no question; validations need dev questions: or run.validate_every: 0"
+        )
     chosen = choose_questions(questions, params, args.seed, args.iteration)
     protocol = protocols.prepare(params.protocol, params.tools, params.instructions, params.date)
     renderer = Renderer(load_tokenizer(args.policy), protocol)

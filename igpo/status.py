@@ -28,6 +28,8 @@ def steps(params: Mapping[str, Any], root: Path) -> Iterator[tuple[str, int, int
             ks = range(1, run["iterations"] + 1)
             folders = [root / experiment.folder(arm, seed, k) for k in ks]
             yield _count(f"{arm} s{seed}", [folder / step for folder in folders for step in STEPS])
+    if validations := experiment.validations(params):
+        yield _count("validations", [root / folder / "metrics.json" for folder in validations])
     evaluated = [root / f"results/evaluations/{name}/metrics.json" for name in experiment.evaluations(run)]
     yield _count("evaluations", evaluated)
     yield _count("tables, page", [root / "results/tables/main.md", root / "results/report.html"])

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
-from igpo import published, schema, tables_text
+from igpo import published, schema, tables_text, validation
 from igpo.evaluate import FAILURES, PER_QUESTION, interval, paired_difference
+from igpo.validation import DEV, run_of, with_dev
 from retrieval import stage, tables
 from retrieval.errors import UserError
 
@@ -41,6 +42,15 @@ FURTHER = (
 SETTINGS = ("protocol", "retriever", "decoding", "judge", "corpus", "model", "code")  # of provenance
 
 
+HOPS = (1, 2)  # that questions may have, which are told apart in tables
+
+
+def hop_columns(metric: str, hops: int) -> list[str]:
+    """Number of questions of so many hops, the metric on them, its paired difference with an interval."""
+    name = f"{metric}_{hops}hop"
+    return [f"n_{hops}hop", name, *(f"{name}_difference{end}" for end in ("", "_low", "_high"))]
+
+
 def columns(metric: str) -> tuple[str, ...]:
     """The columns of a table whose intervals and differences are of `metric`."""
     return (
@@ -49,7 +59,9 @@ def columns(metric: str) -> tuple[str, ...]:
         *FURTHER,
         *(f"{metric}_difference_{name}" for name in ("low", "high", "p")),
         *("n_covered", f"{metric}_covered", "n_uncovered", f"{metric}_uncovered"),
-        *("seed_names", "questions_sha256", "policy_sha256", *SETTINGS, "metric", "printed_in"),
+        *(name for hops in HOPS for name in hop_columns(metric, hops)),
+        *("seed_names", "questions_sha256", "policy_sha256", "iteration", "selected", *SETTINGS),
+        *("metric", "printed_in"),
     )
 
 
@@ -129,6 +141,8 @@ def table_rows(evaluations: Sequence[Evaluation], params: SimpleNamespace) -> li
             paired = paired_difference(values, compared, params.bootstrap, params.seed)
             row[f"{metric}_difference"] = row[metric] - zero
             row |= {f"{metric}_difference_{name}": paired[name] for name in ("low", "high", "p")}
+            for hops in HOPS:
+                row |= _by_hops(seeds[arm], seeds[params.baseline], benchmark, hops, params)
         rows += block.values()
     return rows
 
@@ -140,9 +154,13 @@ def by_arm(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
 
 
 def question_values(
-    seeds: Sequence[Evaluation], benchmark: str, metric: str, covered: bool | None = None
+    seeds: Sequence[Evaluation],
+    benchmark: str,
+    metric: str,
+    covered: bool | None = None,
+    hops: int | None = None,
 ) -> np.ndarray:
-    """(seeds, questions): a metric on a benchmark (or `overall`); `covered`: on these questions only.
+    """(seeds, questions): a metric on a benchmark (or `overall`); `covered`, `hops`: on these questions only.
 
     Raises UserError where a question lacks it.
     """
@@ -151,7 +169,9 @@ def question_values(
             [
                 row[metric]
                 for row in evaluation.questions
-                if benchmark in (row["benchmark"], "overall") and covered in (row["covered"], None)
+                if benchmark in (row["benchmark"], "overall")
+                and covered in (row["covered"], None)
+                and hops in (row["hops"], None)
             ]
             for evaluation in seeds
         ],
@@ -160,6 +180,23 @@ def question_values(
     if np.isnan(values).any():
         raise UserError(f"tables.metric: {metric!r} is unknown for questions of {benchmark!r}; name another")
     return values
+
+
+def _by_hops(
+    seeds: Sequence[Evaluation],
+    baseline: Sequence[Evaluation],
+    benchmark: str,
+    hops: int,
+    params: SimpleNamespace,
+) -> dict[str, Any]:
+    """`hop_columns` of one arm's seeds; without questions of so many hops all but their number is empty."""
+    metric = params.metric
+    values, zero = (question_values(each, benchmark, metric, hops=hops) for each in (seeds, baseline))
+    if not values.size:
+        return dict(zip(hop_columns(metric, hops), [0, *[None] * 4], strict=True))
+    paired = paired_difference(values, zero, params.bootstrap, params.seed)
+    found = [values.shape[1], float(values.mean()), *(paired[name] for name in ("mean", "low", "high"))]
+    return dict(zip(hop_columns(metric, hops), found, strict=True))
 
 
 def _row(seeds: Sequence[Evaluation], benchmark: str, params: SimpleNamespace) -> dict[str, Any]:
@@ -190,11 +227,13 @@ def _headline(
 
 
 def provenance(seeds: Sequence[Evaluation]) -> dict[str, str]:
-    """What a row was made from: its seeds, each seed's policy's SHA-256, and their `settings`."""
+    """What a row was made from: its seeds, each one's policy and iteration, and their `settings`."""
     known = [evaluation.metrics["provenance"] for evaluation in seeds]
     return {
         "seed_names": " ".join(str(e.seed) for e in seeds if e.seed is not None),
         "policy_sha256": " ".join(values.get("policy") or "" for values in known),
+        "iteration": " ".join(in_words(values.get("iteration")) for values in known),
+        "selected": in_words(known[0].get("selected")),
         **settings(known),
     }
 
@@ -210,15 +249,6 @@ def in_words(value: Any) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{key}:{item}" for key, item in value.items())
     return "" if value is None else str(value)
-
-
-def run_of(folder: Path) -> tuple[str, str, str]:
-    """Arm, seed and number of an iteration; UserError where its folder isn't called `ARM/sSEED/K`."""
-    found = re.fullmatch(r".*?([^/]+)/s(\d+)/(\d+)", folder.absolute().as_posix())
-    if not found:
-        raise UserError(f"{folder}: not an iteration's folder, ARM/sSEED/K")
-    arm, seed, k = found.groups()
-    return arm, seed, k
 
 
 def curve_row(folder: Path) -> dict[str, Any]:
@@ -237,6 +267,11 @@ def curve_row(folder: Path) -> dict[str, Any]:
     for manifest in (folder / "policy.json", folder / "critic/policy.json"):
         row |= tables.read_json(manifest)["metrics"] if manifest.exists() else {}
     return row | tables.read_json(folder / "health.json")
+
+
+def curve_rows(iterations: Sequence[Path], validations: Iterable[Path] = ()) -> list[dict[str, Any]]:
+    """The rows of all iterations, and what `validations` say of their policies (`validation.with_dev`)."""
+    return with_dev([curve_row(folder) for folder in iterations], validations)
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -282,7 +317,7 @@ def summary(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")
-    parser.add_argument("--iterations", type=Path, nargs="*", default=[], metavar="DIR", help="runs/ARM/sS/K")
+    validation.arguments(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
@@ -290,8 +325,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Write the five files."""
     ours = table_rows([read_evaluation(path) for path in args.metrics], params)
     theirs = published.f1_rows("main")
-    curves = [curve_row(folder) for folder in args.iterations]
-    first = ["arm", "seed", "iteration", "n", *METRICS, "reward", "step_reward", "info_gain"]
+    curves = curve_rows(args.iterations, args.validations)
+    first = ["arm", "seed", "iteration", "n", *METRICS, "reward", "step_reward", "info_gain", "updates", *DEV]
     last = ["policy_sha256", "questions_sha256", *SETTINGS]
     further = sorted({key for row in curves for key in row} - {*first, *last})
     write_text(csv_text([*ours, *theirs], columns(params.metric)), args.out / "main.csv")

@@ -10,6 +10,9 @@ NAMES = {
     "cot_rag": "CoT + RAG",
     "search_o1": "Search-o1",
     "warmup": "warm start",
+    "gamma_05": "igpo, gamma 0.5",
+    "gamma_08": "igpo, gamma 0.8",
+    "gamma_09": "igpo, gamma 0.9",
 }
 METRIC_NAMES = {
     "f1": "F1",
@@ -26,6 +29,7 @@ NOTES = {  # F1: `with_metric` puts another metric in its place
     "detail": "Per cent. Δ F1 and its 95 % bootstrap interval are paired by question and seed; p is twice the"
     " share of resamples on the other side of zero. Covered: F1 where the corpus holds an answer and every"
     " supporting passage, in brackets the number of questions.",
+    "hops": "In brackets the number of questions; Δ F1 is to the baseline's on the same questions, paired.",
     "columns": "SQuAD: F1 on multisets of words and EM, both without articles. MBE: share that a judge"
     " model finds right, where one is set. At the end the share of trajectories by what ended them without an"
     " answer.",
@@ -34,8 +38,10 @@ NOTES = {  # F1: `with_metric` puts another metric in its place
     "comparison": "F1 in per cent with its 95 % bootstrap interval over questions, and over seeds where there"
     " are several (± is their standard deviation), every arm from one warm start; in brackets the published"
     " row that the arm stands for. Δ F1 is paired by question and seed, on the last benchmark; p is twice the"
-    " share of resamples on the other side of zero.",
-    "provenance": "Questions and policies by the beginning of their SHA-256. The CSV file has the whole of"
+    " share of resamples on the other side of zero. Answered and malformed (per cent) and searches are of the"
+    " last benchmark too.",
+    "provenance": "Questions and policies by the beginning of their SHA-256; updates: how many each seed's"
+    " policy has had, and by what it was chosen (run.select). The CSV file has the whole of"
     " it, and each row's protocol, retriever, decoding, corpus, model and code.",
     "per_question": "Per cent of questions whose F1, the mean over seeds, is above, equal to or below the"
     " other arm's.",
@@ -58,8 +64,9 @@ def percent(value: float | None) -> str:
 
 
 def method_name(row: Mapping[str, Any]) -> str:
-    """What the reader calls a method."""
-    return NAMES.get(row["method"], row["method"])
+    """What the reader calls a method; `TABLE_warmup` is the warm start under a table's settings."""
+    name = "warmup" if row["method"].endswith("_warmup") else row["method"]
+    return NAMES.get(name, name)
 
 
 def metric_name(metric: str) -> str:
@@ -134,6 +141,23 @@ def detail_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
     return [*heads, *shares.values()], cells
 
 
+def hop_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
+    """(heads, cells): a benchmark's questions of one hop and of two apart; no cells if it lacks either."""
+    metric = rows[0]["metric"]
+    heads, cells = ["method"], [[method_name(row)] for row in rows]
+    for hops, words in {1: "one hop", 2: "two hops"}.items():
+        name, number = f"{metric}_{hops}hop", rows[0][f"n_{hops}hop"]
+        heads += [f"{words} ({number})", f"Δ {metric_name(metric)}", "95 % interval"]
+        for line, row in zip(cells, rows, strict=True):
+            if not number:
+                return heads, []
+            mean, low, high = (
+                f"{100 * row[f'{name}_difference{end}']:+.1f}" for end in ("", "_low", "_high")
+            )
+            line += [percent(row[name]), mean, f"[{low}, {high}]"]
+    return heads, cells
+
+
 def label(row: Mapping[str, Any]) -> str:
     """The name of a row of ours, with the published one that it stands for."""
     stands_for = row.get("published_row")
@@ -147,8 +171,10 @@ def provenance_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
         mine = [row for row in rows if row["method"] == arm]
         numbers = " ".join(f"{row['benchmark']}:{row['n']}" for row in mine)
         seeds, questions = mine[0]["seed_names"] or "–", mine[0]["questions_sha256"][:HASH]
-        cells.append([label(mine[0]), arm, seeds, numbers, questions, hashes(mine[0]["policy_sha256"])])
-    return ["method", "arm", "seeds", "n", "questions", "policies"], cells
+        updates = " ".join(part for part in (mine[0]["iteration"], mine[0]["selected"]) if part) or "–"
+        policies = hashes(mine[0]["policy_sha256"])
+        cells.append([label(mine[0]), arm, seeds, updates, numbers, questions, policies])
+    return ["method", "arm", "seeds", "updates", "n", "questions", "policies"], cells
 
 
 def hashes(listed: str) -> str:
@@ -213,7 +239,15 @@ def markdown(ours: Rows, published: Rows) -> str:
     parts.append(notes(ours))
     for name, rows in by_benchmark(ours).items():
         parts += [f"## In detail: {name}", markdown_table(*detail_cells(rows))]
-    parts += [detail_notes(ours), "## Where ours come from", markdown_table(*provenance_cells(ours))]
+    parts.append(detail_notes(ours))
+    for name, rows in by_benchmark(ours).items():
+        heads, cells = hop_cells(rows)
+        parts += (
+            [f"## By hops: {name}", markdown_table(heads, cells), with_metric("hops", rows[0]["metric"])]
+            if cells
+            else []
+        )
+    parts += ["## Where ours come from", markdown_table(*provenance_cells(ours))]
     parts += [NOTES["provenance"], "## Published by the paper", markdown_table(*published_cells(published))]
     return "\n\n".join([*parts, NOTES["published"]]) + "\n"
 

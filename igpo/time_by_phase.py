@@ -13,8 +13,9 @@ from typing import Any
 from igpo import published
 from igpo.comparison import published_note
 from igpo.measured import MEASURED, PHASES, benchmark_seconds, device_in, joined
-from igpo.tables import SETTINGS, run_of, settings, write_forms
+from igpo.tables import SETTINGS, settings, write_forms
 from igpo.tables_text import NOTES, Part, hashes, percent
+from igpo.validation import run_of
 from retrieval import stage, tables
 from retrieval.errors import UserError
 

@@ -10,15 +10,15 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from igpo import experiment
-from igpo.tables import METRICS, curve_row, mean, read_evaluation
+from igpo import experiment, validation
+from igpo.tables import METRICS, curve_rows, mean, read_evaluation
 from retrieval import stage, tables
 from retrieval.errors import UserError
 from retrieval.params import apply_arm
@@ -43,8 +43,11 @@ SECTIONS = (
 )
 
 
-def collect(metrics: list[Path], iterations: list[Path]) -> Runs:
-    """The points of every run: `train/…` by iteration, `test/BENCHMARK/…` at that of the evaluated policy."""
+def collect(metrics: list[Path], iterations: list[Path], validations: Sequence[Path] = ()) -> Runs:
+    """The points of every run: `train/…` by iteration, `test/BENCHMARK/…` at that of the evaluated policy.
+
+    `dev/…` is by the updates that a policy has had.
+    """
     runs: Runs = {}
     for path in metrics:
         found = read_evaluation(path)
@@ -55,15 +58,14 @@ def collect(metrics: list[Path], iterations: list[Path]) -> Runs:
                     points[f"test/{benchmark}/{name}", found.metrics["provenance"].get("iteration") or 0] = (
                         value
                     )
-    for folder in iterations:
-        row = curve_row(folder)
-        arm, seed, step = (row.pop(key) for key in ("arm", "seed", "iteration"))
+    for row in curve_rows(iterations, validations):
+        arm, seed, step, updates = (row.pop(key) for key in ("arm", "seed", "iteration", "updates"))
         points = runs.setdefault(f"{arm}_s{seed}", {})
-        points |= {
-            (f"train/{name}", step): float(value)
-            for name, value in row.items()
-            if isinstance(value, int | float)
-        }
+        for name, value in row.items():
+            if isinstance(value, int | float):
+                dev = name in validation.DEV
+                point = (f"dev/{name.removeprefix('dev_')}", updates) if dev else (f"train/{name}", step)
+                points[point] = float(value)
     return runs
 
 
@@ -143,7 +145,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     experiment.arguments(parser)
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")
-    parser.add_argument("--iterations", type=Path, nargs="*", default=[], metavar="DIR", help="runs/ARM/sS/K")
+    validation.arguments(parser)
     parser.add_argument("--tables", type=Path, required=True, metavar="DIR")
     parser.add_argument("--uri", default="sqlite:///mlflow.db")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="list of what is logged")
@@ -154,7 +156,7 @@ def run(args: argparse.Namespace) -> str:
     params = experiment.read(args)
     if not args.tables.is_dir():
         raise UserError(f"{args.tables}: no such folder; give the one that `igpo tables` wrote")
-    runs = collect(args.metrics, args.iterations)
+    runs = collect(args.metrics, args.iterations, args.validations)
     client, where = open_store(args.uri)
     written = {}
     for name, points in runs.items():

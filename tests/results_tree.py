@@ -23,6 +23,7 @@ def write_evaluation(
     metrics = {
         "benchmarks": benchmarks,
         "types": {"capital": block(0.25)},
+        "hops": {"1": block(0.25)},
         "overall": next(iter(benchmarks.values())),
         "provenance": {
             "arm": name,
@@ -37,12 +38,30 @@ def write_evaluation(
     questions = [
         dict.fromkeys(METRICS, 0.5)
         | {"question_id": f"{benchmark}{i}", "benchmark": benchmark, "type": "capital", "covered": i > 0}
+        | {"hops": 1 + i % 2}
         | {"f1": values["f1"]["mean"]}
         for benchmark, values in benchmarks.items()
         for i in range(values["n"])
     ]
     tables.write(questions, PER_QUESTION, path.with_name("questions.parquet"), ("question_id",))
     return path
+
+
+def write_validation(root: Path, place: str, f1: float, hops: dict[str, float], policy: str = "") -> Path:
+    """`<place>/validation/metrics.json` below `root`, of 8 dev questions with F1 by `hops`."""
+    folder = root / place / "validation"
+    metrics = {"overall": block(f1, 8), "hops": {name: block(value) for name, value in hops.items()}}
+    tables.write_json({**metrics, "provenance": {"policy": policy}}, folder / "metrics.json")
+    return folder
+
+
+def write_validations(root: Path) -> list[Path]:
+    """The warm start's validation and that of both seeds' last policies."""
+    warm = write_validation(root, "warmup", 0.2, {"1": 0.3, "2": 0.1})
+    ends = [
+        write_validation(root, f"runs/igpo/s{seed}/002", 0.6, {"1": 0.6}, f"end-{seed}") for seed in (1, 2)
+    ]
+    return [warm, *ends]
 
 
 def turn(number: int, **known: object) -> dict:
@@ -106,10 +125,12 @@ def write_results(root: Path) -> tuple[list[Path], list[Path]]:
     return evaluations, folders
 
 
-def command(evaluations: list[Path], folders: list[Path], **options: object) -> list[str]:
-    """The arguments that tables, report and track share."""
+def command(evaluations: list[Path], folders: list[Path], *dev: Path, **options: object) -> list[str]:
+    """The arguments that tables, report and track share; `dev` are validations."""
     named = [item for key, value in options.items() for item in (f"--{key}", str(value))]
-    return [*named, "--metrics", *map(str, evaluations), "--iterations", *map(str, folders)]
+    return [*named, "--metrics", *map(str, evaluations), "--iterations", *map(str, folders)] + (
+        ["--validations", *map(str, dev)] if dev else []
+    )
 
 
 def config(**sections: object) -> str:

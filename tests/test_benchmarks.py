@@ -2,10 +2,13 @@
 
 import os
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
+from benchmarks import checks
 from benchmarks.finished_run import covered, rows
+from retrieval.errors import UserError
 
 END = datetime(2026, 1, 1, 0, 1, 0).timestamp()  # a minute after midnight
 
@@ -49,3 +52,27 @@ def test_work_and_start_of_the_engine_come_from_the_logs(tmp_path):
 
 def test_time_side_by_side_counts_once():
     assert covered([(0, 10), (2, 5), (8, 12), (20, 21)]) == 13
+
+
+def test_a_page_has_the_table_its_settings_its_time_and_its_commands(params, tmp_path):
+    table = "## Ours\n\n| a |\n"
+    (tmp_path / "results/tables").mkdir(parents=True)
+    (tmp_path / "results/tables/gamma.md").write_text(table)
+    write(tmp_path / "logs/runs/gamma_05/s1/001/score.log", SCORE, END + 40)  # 35 s
+    write(tmp_path / "logs/evaluations/dev/igpo_s1/rollout.log", ROLLOUT, END + 125)  # 75 s
+    write(tmp_path / "logs/runs/igpo/s1/001/score.log", SCORE, END - 1000)  # of the default run
+    params["run"] |= {"seeds": [1, 2], "iterations": 3}
+    text = checks.page(params, "gamma", tmp_path, [])
+    assert text.endswith(f"\n\n{table}")
+    assert "Seeds 1, 2; 3 updates" in text
+    assert "that took 2.0 minutes" in text  # from 5 s after END to 125 s after it
+    assert "`snakemake --cores all tables/gamma` after the default run" in text
+    assert "`python -m benchmarks.checks gamma`" in text
+    text = checks.page(params, "gamma", tmp_path, [Path("my.yaml")])
+    assert "tables/gamma --configfile my.yaml`" in text
+    assert "checks gamma --params params.yaml --params my.yaml`" in text
+
+
+def test_a_page_of_no_table_says_how_to_make_it(params, tmp_path):
+    with pytest.raises(UserError, match=r"collapse\.md: no such file; make it first: .*tables/collapse"):
+        checks.page(params, "collapse", tmp_path, [])

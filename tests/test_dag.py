@@ -105,13 +105,13 @@ def test_make_says_that_another_run_is_going_on(tmp_path):
 
 
 def plans(folder: Path, targets: str, *options: str) -> Counter:
-    """How often each rule would run for `targets` in an empty folder."""
+    """How often each rule would run for `targets` in an empty folder; of kept policies or not is all one."""
     done = snakemake(folder, *targets.split(), *options)
     assert done.returncode == 0, done.stderr
-    return Counter(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
+    return Counter(re.findall(r"^(?:local)?rule (\w+?)(?:_kept)?:", done.stdout + done.stderr, re.MULTILINE))
 
 
-@pytest.mark.parametrize("table", ["algorithms", "ablation", "basis", "per_question"])
+@pytest.mark.parametrize("table", experiment.COMPARISONS)
 @pytest.mark.slow
 def test_a_table_of_the_paper_trains_its_arms_from_one_warm_start(table, params, tmp_path):
     rules = plans(tmp_path, f"tables/{table}")
@@ -120,7 +120,8 @@ def test_a_table_of_the_paper_trains_its_arms_from_one_warm_start(table, params,
     assert rules["train"] == arms * params["run"]["iterations"]
     assert rules["rollout"] == rules["train"] - (arms - 1)  # all sample alike in the first iteration
     assert rules["evaluation_rollout"] == arms + 1  # and the warm start
-    assert rules["per_question" if table == "per_question" else "comparison"] == rules["show_table"] == 1
+    own = table if table in ("per_question", "single_turn") else "comparison"
+    assert rules[own] == rules["show_table"] == 1
     assert "tables" not in rules
 
 
@@ -137,6 +138,16 @@ def test_the_main_table_and_the_time_are_targets_too(params, tmp_path):
     rules = plans(tmp_path, "tables/time")
     assert rules["time_by_phase"] == 1
     assert rules["train"] == len(params["run"]["arms"]) * params["run"]["iterations"]
+    assert "evaluation_rollout" not in rules
+
+
+@pytest.mark.slow
+def test_zero_advantages_are_recomputed_from_the_runs_own_iterations(params, tmp_path):
+    rules = plans(tmp_path, "tables/collapse")
+    arms, iterations = len(params["run"]["arms"]), params["run"]["iterations"]
+    assert rules["collapse"] == rules["show_table"] == 1
+    assert rules["score"] == arms * iterations - (arms - 1)
+    assert rules["train"] + rules["train_kept"] == arms * iterations
     assert "evaluation_rollout" not in rules
 
 
@@ -223,7 +234,9 @@ def test_the_papers_experiment_plans_as_a_whole(tmp_path):
     assert rules["rollout"] == rules["score"] == runs * 60 - 3  # the first iteration of each seed once
     evaluated = runs + 6  # the baselines and the warm start
     assert rules["evaluation_rollout"] == evaluated
-    assert rules["evaluate"] == runs * 60 + evaluated
+    validated = 1 + runs * 6  # the warm start, and every run after each ten updates
+    assert rules["validation_rollout"] == validated
+    assert rules["evaluate"] == runs * 60 + evaluated + validated
     assert rules["warmup"] == rules["tables"] == rules["report"] == rules["track"] == 1
 
 
@@ -237,14 +250,103 @@ def test_the_papers_tables_and_figures_plan_with_its_experiment(params, tmp_path
     compared = {arm for table in experiment.COMPARISONS for arm in experiment.compared_arms(params, table)}
     assert rules["train"] == len(compared) * 3 * 2  # seeds and iterations; none is a baseline
     assert rules["critic"] == 3 * 2
-    assert rules["comparison"] == 3
-    assert rules["per_question"] == rules["time_by_phase"] == rules["figures"] == rules["warmup"] == 1
+    assert rules["comparison"] == 4
+    for rule in ("single_turn", "per_question", "time_by_phase", "figures", "warmup"):
+        assert rules[rule] == 1, rule
 
 
 def test_runs_and_evaluations_follow_the_parameters(params):
-    run = {"arms": ["a", "b"], "baselines": ["rag"], "seeds": [1, 5], "iterations": 3}
+    run = {"arms": ["a", "b"], "baselines": ["rag"], "seeds": [1, 5], "iterations": 3, "select": "last"}
     assert experiment.iterations(run)[3:5] == ["results/runs/a/s5/001", "results/runs/a/s5/002"]
     found = experiment.evaluations(run)
     assert list(found) == ["rag", "warmup", "a_s1", "a_s5", "b_s1", "b_s5"]
     assert found["b_s5"] == ("b", "results/runs/b/s5/003")
     assert list(experiment.evaluations({**run, "iterations": 0})) == ["rag", "warmup"]
+
+
+def test_a_second_choice_of_policies_has_rows_of_its_own(params):
+    run = {"arms": ["a"], "baselines": [], "seeds": [1, 5], "iterations": 3, "select": ["best_dev", "last"]}
+    assert experiment.evaluations(run) == {
+        "warmup": (None, "results/warmup"),
+        "a_s1": ("a", "results/runs/a/s1/best"),
+        "a_s5": ("a", "results/runs/a/s5/best"),
+        "a_last_s1": ("a", "results/runs/a/s1/003"),
+        "a_last_s5": ("a", "results/runs/a/s5/003"),
+    }
+    params["run"] |= run
+    params["arms"]["a"] = {}
+    params["tables"]["ablation"] = {"baseline": "a", "rows": {"a": None}}
+    assert list(experiment.compared(params, "ablation")) == ["warmup", "a_s1", "a_s5"], "of the first alone"
+
+
+@pytest.mark.parametrize(
+    ("every", "iterations", "wanted"),
+    [(2, 6, [0, 2, 4, 6]), (2, 5, [0, 2, 4, 5]), (9, 2, [0, 2]), (0, 4, []), (1, 0, [])],
+)
+def test_a_run_is_validated_before_it_on_its_way_and_at_its_end(every, iterations, wanted):
+    assert experiment.validated({"validate_every": every, "iterations": iterations}) == wanted
+
+
+def test_arms_that_are_evaluated_alike_share_the_warm_start_s_validation(params):
+    params["run"] |= {"arms": ["igpo", "wide"], "seeds": [1, 2], "iterations": 2, "validate_every": 2}
+    params["arms"]["wide"] = {"rollout": {"k": 3}}
+    ends = [f"results/runs/{arm}/s{seed}/002/validation" for arm in ("igpo", "wide") for seed in (1, 2)]
+    own = [f"results/runs/wide/s{seed}/000/validation" for seed in (1, 2)]
+    assert set(experiment.validations(params)) == {"results/warmup/validation", *ends, *own}
+    assert experiment.validations(params, ["igpo"]) == ["results/warmup/validation", *ends[:2]]
+    settings = experiment.validation_settings(params, "wide")
+    assert (settings["k"], settings["temperature"], settings["samples"]) == (3, 0.0, 1)
+    assert settings["questions"] == params["run"]["validation_questions"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "select", "ks", "best"),
+    [
+        (["last", "best"], "last", [5], True),
+        ("best", "last", [5], True),  # what is evaluated is kept
+        ("last", "best_dev", [5], True),
+        ("last", "last", [5], False),
+        ([2, "last"], "last", [2, 4, 5], False),
+        (2, "best_dev", [2, 4], True),
+        ("all", "last", [1, 2, 3, 4, 5], True),
+        ([], "last", [5], False),
+    ],
+)
+def test_policies_are_kept_as_the_parameters_say(keep, select, ks, best):
+    run = {"arms": ["a"], "seeds": [1], "iterations": 5, "validate_every": 2}
+    run |= {"keep_policies": keep, "select": select}
+    assert experiment.kept(run) == ks
+    assert experiment.best_policies(run) == (["results/runs/a/s1/best"] if best else [])
+    assert experiment.best_policies({**run, "validate_every": 0, "select": "last"}) == []
+
+
+def test_the_chain_of_best_policies_goes_on_where_iterations_are_raised():
+    run = {"validate_every": 2, "iterations": 5}
+    assert [experiment.best_before(run, k) for k in (2, 4, 5)] == [0, 2, 4]
+    more = {**run, "iterations": 8}
+    assert [experiment.best_before(more, k) for k in (4, 6, 8)] == [2, 4, 6]
+
+
+@pytest.mark.slow
+def test_every_other_update_is_validated_and_the_best_is_evaluated_beside_the_last(tmp_path):
+    run = "{arms: [igpo, grpo], baselines: [], iterations: 5, validate_every: 2, select: [last, best_dev]}"
+    (tmp_path / "mine.yaml").write_text(f"run: {run}\n")
+    options = ["--configfile", str(tmp_path / "mine.yaml")]
+    rules = plans(tmp_path, "all", *options)
+    assert rules["train"] == 2 * 5
+    assert rules["validation_rollout"] == 1 + 2 * 3  # the start that both share; after 2, 4 and 5 updates
+    assert rules["best_so_far"] == 2 * 2  # after 2 and 4 updates
+    assert rules["best"] == 2
+    assert rules["evaluation_rollout"] == 1 + 2 * 2
+    assert rules["evaluate"] == 2 * 5 + rules["validation_rollout"] + rules["evaluation_rollout"]
+    for target in ("results/policies.sha256", "tables/time", "tables/per_question"):
+        assert plans(tmp_path, target, *options)["validation_rollout"] == 7, (
+            "else it would train again for them"
+        )
+
+
+@pytest.mark.slow
+def test_without_validations_there_is_neither_a_curve_nor_a_best_policy(tmp_path):
+    (tmp_path / "mine.yaml").write_text("run: {validate_every: 0}\n")
+    rules = plans(tmp_path, "all figures", "--configfile", str(tmp_path / "mine.yaml"))
+    assert not {"validation_rollout", "best", "best_so_far"} & set(rules)

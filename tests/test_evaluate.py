@@ -18,7 +18,7 @@ from retrieval.params import read_params
 
 PARAMS_FILE = Path(__file__).parents[1] / "params.yaml"
 PARAMS = SimpleNamespace(bootstrap=500, seed=0)
-QUESTION = {"answers": ["New York"], "supporting_ids": ["1", "2"], "benchmark": "b", "type": "t"}
+QUESTION = {"answers": ["New York"], "supporting_ids": ["1", "2"], "benchmark": "b", "type": "t", "hops": 1}
 
 
 def trajectory(turns, answer, stop, question_id="q", sample=0):
@@ -87,6 +87,28 @@ def test_a_question_counts_once_whatever_its_samples():
     found = evaluate.question_metrics(rows, {"q1": QUESTION, "q2": QUESTION}, -2.0, {"q2"})
     assert [(row["f1"], row["covered"]) for row in found] == [(0.5, True), (0.0, False)]
     assert evaluate.summary(found, PARAMS)["f1"]["mean"] == 0.25
+
+
+def test_questions_of_one_hop_and_of_two_are_told_apart():
+    rows = [
+        *trajectory([([], [])], "New York", "answered", "q1"),
+        *trajectory([([], [])], "x", "answered", "q2"),
+        *trajectory([([], [])], "York", "answered", "q3"),
+        *trajectory([([], [])], "New York", "answered", "q4"),
+    ]
+    asked = {f"q{number}": QUESTION | {"hops": hops} for number, hops in enumerate((1, 1, 2, 0), start=1)}
+    found = evaluate.by_hops(evaluate.question_metrics(rows, asked, -2.0, None), PARAMS)
+    means = {hops: (block["n"], block["f1"]["mean"]) for hops, block in found.items()}
+    assert means == {"1": (2, 0.5), "2": (1, pytest.approx(2 / 3))}  # of q4 it is unknown
+
+
+def test_what_is_known_of_a_choice_comes_from_the_best_policy_s_manifest(tmp_path):
+    chosen = {"by": "dev F1", "iteration": 4, "f1": 0.5, "validated": {"4": 0.5}}
+    tables.write_json({"iteration": 4, "selected": chosen}, tmp_path / "policy.json")
+    assert evaluate.selection(tmp_path / "policy.json") == {"iteration": 4, "selection": chosen}
+    tables.write_json({"iteration": 4}, tmp_path / "policy.json")
+    with pytest.raises(UserError, match="nobody chose this policy"):
+        evaluate.selection(tmp_path / "policy.json")
 
 
 def test_the_interval_holds_the_mean_and_is_reproducible():
@@ -200,7 +222,7 @@ def test_metrics_say_how_answers_were_decoded(tmp_path, monkeypatch, temperature
     words.save_pretrained(tmp_path / "policy")
     monkeypatch.setattr(rollout, "open_engine", lambda *_: Says(words(" New York\n")["input_ids"]))
     asked = dict.fromkeys(schema.QUESTIONS.names) | QUESTION | {"question_id": "q", "question": "Where?"}
-    tables.write([asked | {"hops": 0}], schema.QUESTIONS, tmp_path / "questions", schema.QUESTIONS_KEY)
+    tables.write([asked], schema.QUESTIONS, tmp_path / "questions", schema.QUESTIONS_KEY)
     files = ["--questions", str(tmp_path / "questions")]
     section = read_params([PARAMS_FILE])["rollout"]
     section |= {"protocol": "closed_book", "benchmarks": [], "temperature": temperature}

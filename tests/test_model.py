@@ -83,6 +83,29 @@ def test_a_head_that_is_the_embeddings_is_not_missing(tmp_path):
     assert torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)
 
 
+def test_a_policy_s_weights_are_one_file_and_its_manifest_names_its_files(tmp_path):
+    source, out = write_model(tmp_path / "model"), tmp_path / "out"
+    out.mkdir()
+    shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    for name in (*shards, "rollouts.parquet"):
+        (out / name).touch()
+    call(model.main, "--config", json.dumps({"source": str(source)}), "--out", out)
+    manifest = tables.read_json(out / "policy.json")
+    assert [path.name for path in out.glob("*.safetensors")] == [WEIGHTS]
+    assert manifest["weights_sha256"] == tables.sha256(out / WEIGHTS)
+    assert {*manifest["files"], "policy.json", "rollouts.parquet"} == {path.name for path in out.iterdir()}
+
+
+def test_a_policy_whose_weights_were_not_kept_says_so(tmp_path):
+    folder = write_model(tmp_path / "model")
+    tables.write_json({"weights_sha256": "ab"}, folder / "policy.json")
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(
+        UserError, match=r"model: its weights were not kept; run\.keep_policies says whose are"
+    ):
+        model.load(folder, torch.float32, "sdpa")
+
+
 def spoilt(folder: Path, value: float) -> None:
     weights = load_file(folder / WEIGHTS)
     weights["lm_head.weight"][0, 3] = value

@@ -119,12 +119,31 @@ def wrong(params: dict, path: str, value: object) -> dict:
             "judge.url is set but not judge.model: name the model there",
         ),
         ("tables.baseline", "nothing", "tables.baseline: 'nothing' is not a row; nearest: '"),
+        ("run.select", "best", "run.select: 'best' is not one of ['last', 'best_dev'"),
+        ("run.keep_policies", "lst", "run.keep_policies: 'lst' does not match"),
+        ("run.keep_policies", ["last", 0], "run.keep_policies.1: 0 is less than the minimum of 1"),
+        ("run.validation_questions", 0, "run.validation_questions: 0 is less than the minimum of 1"),
     ],
 )
 def test_what_is_wrong_is_named(params, path, value, said):
     """Disagreement 2: in the released code any other name of a basis means differences of probabilities."""
     with pytest.raises(UserError, match=re.escape(said)):
         experiment.check(wrong(params, path, value))
+
+
+def test_the_best_on_dev_needs_validations(params):
+    params["run"] |= {"select": ["last", "best_dev"], "validate_every": 0}
+    said = "run.select: best_dev needs validations: set run.validate_every above 0"
+    with pytest.raises(UserError, match=re.escape(said)):
+        experiment.check(params)
+
+
+def test_no_arm_has_the_name_of_another_arm_s_second_row(params):
+    params["run"] |= {"select": ["last", "best_dev"], "validate_every": 1}
+    experiment.check(wrong(params, "tables.baseline", "igpo_best_dev"))
+    params["arms"]["igpo_best_dev"] = {}
+    with pytest.raises(UserError, match=r"arms\.igpo_best_dev: run\.select gives igpo a row of this name"):
+        experiment.check(params)
 
 
 def test_a_critic_discounts_as_its_arm_does(params):

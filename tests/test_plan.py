@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_papers_experiment_is_the_papers(params):
     paper = read_params([ROOT / "params.yaml", ROOT / "experiments" / "paper.yaml"])
     numbers = plan.volume({**paper, "run": {**paper["run"], "seeds": [1], "arms": ["igpo"]}}, {"test": 3197})
+    assert numbers["validation trajectories"] == 7 * 512  # before the run, and after each ten updates
     assert numbers["training trajectories"] == 30_720  # 60 steps of 32 questions and 16 trajectories
     assert numbers["evaluation trajectories"] == 7 * 3197
     assert paper["rollout"]["max_turns"] == 10
@@ -34,9 +35,11 @@ def test_a_plan_has_the_arms_of_comparisons_and_their_critics(params):
     assert (numbers["runs"], numbers["of them with a critic"]) == (2 * arms, 2)
     assert numbers["updates"] == 2 * 3 * (arms + 1)
     assert numbers["of them for critics"] * arms == numbers["training tokens"]
-    assert plan.disk_bytes(numbers, 1000, keep_states=True) == 1000 * (10 * numbers["updates"] + 2 * 2)
+    assert numbers["policies kept"] == 2 * numbers["runs"]  # the last and the best
+    models = numbers["policies kept"] + 2 * 3 + 4  # critics go with their states; base, start, two in use
+    assert plan.disk_bytes(numbers, 1000, keep_states=True) == 1000 * (8 * numbers["updates"] + 2 * models)
     found = plan.hours(numbers, {"rollout": 10.0, "critic": 5.0})
-    played = numbers["training tokens"] + numbers["evaluation tokens"]
+    played = sum(numbers[f"{name} tokens"] for name in ("training", "validation", "evaluation"))
     assert found["rollout"] == pytest.approx(played / 36_000)
     assert found["critic"] == pytest.approx(numbers["of them for critics"] / 18_000)
     assert found["score"] is found["train"] is None
@@ -80,7 +83,7 @@ def test_a_plan_says_gpu_hours_and_where_they_come_from(tmp_path, capsys):
     options = ["--root", str(tmp_path), "--weights", "2e6", "--questions", "test=3197", "--tokens", "4000"]
     plan.main([*files, *options, "--throughput", "train=1000"])
     lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    trained, evaluated = 6 * 30_720 * 4000, 12 * 3197 * 4000
+    trained, evaluated = 6 * 30_720 * 4000, (12 * 3197 + (1 + 6 * 6) * 512) * 4000  # validations with them
     assert lines["training tokens"] == f"{trained:,}"
     assert lines["memory of training, without activations"] == "0.0 GB  0.0 GB on each of 8"
     rollout, train = (trained + evaluated) / 1.25 / 3600, trained / 1000 / 3600
@@ -110,7 +113,7 @@ def test_a_plan_counts_the_disk_of_corpus_indexes_and_trajectories(params, tmp_p
     assert list(plan.data_bytes(params, tmp_path, 2000))[-1][1] is None
     assert {size for _, size, _ in plan.data_bytes(params, tmp_path, 0)} == {None}
     numbers = plan.volume(params, {"test": 7}, length=1000)
-    tokens = numbers["training tokens"] + numbers["evaluation tokens"]
+    tokens = sum(numbers[f"{name} tokens"] for name in ("training", "validation", "evaluation"))
     *_, trajectories, _, total = plan.disk_lines(params, tmp_path, numbers, 10**9, 10**9)
     assert trajectories[1:] == (f"{16 * tokens / 1e9:,.1f} GB", "16.0 bytes a token")
     data = 10**9 * (corpus.stat().st_size + 150) + 16 * tokens + plan.disk_bytes(numbers, 10**9, False)
@@ -123,19 +126,29 @@ def test_plan_multiplies_and_status_counts(params, tmp_path, capsys):
         "baselines": ["rag"],
         "seeds": [1, 2],
         "iterations": 3,
+        "validate_every": 2,
+        "validation_questions": None,
+        "select": "last",
+        "keep_policies": "all",
         "keep_training_state": False,
     }
     params["run"] = run
     params["rollout"] |= {"questions": 5, "samples": 4, "max_tokens": 100}
     params["evaluate"]["rollout"] = {"questions": None, "samples": 1}
-    numbers = plan.volume(params, {"test": 7})
+    numbers = plan.volume(params, {"test": 7, "dev": 9})
     assert numbers["training trajectories"] == 2 * 3 * 5 * 4
     assert numbers["training tokens"] == 12_000
-    assert plan.volume(params, {"test": 7}, length=30)["training tokens"] == 3600
+    assert plan.volume(params, {"test": 7, "dev": 9}, length=30)["training tokens"] == 3600
     assert numbers["evaluation trajectories"] == 4 * 7
-    assert plan.disk_bytes(numbers, 1000, keep_states=False) == 1000 * (2 * 10 + 6 * 2)
+    assert (
+        numbers["validation trajectories"] == (1 + 2 * 2) * 9
+    )  # the start; after 2 and 3 updates of each run
+    assert numbers["policies kept"] == 2 * (3 + 1)
+    assert plan.disk_bytes(numbers, 1000, keep_states=False) == 1000 * (2 * (8 + 4) + 8 * 2)
     with pytest.raises(UserError, match="give --questions test=N"):
         plan.volume(params, {})
+    with pytest.raises(UserError, match="give --questions dev=N"):
+        plan.volume(params, {"test": 7})
     (tmp_path / "results/runs/igpo/s1/001").mkdir(parents=True)
     (tmp_path / "results/runs/igpo/s1/001/rollouts.parquet").touch()
     found = {
@@ -143,3 +156,4 @@ def test_plan_multiplies_and_status_counts(params, tmp_path, capsys):
     }
     assert found["igpo s1"] == (1, 12, "001/scores.parquet")
     assert found["igpo s2"] == (0, 12, "001/rollouts.parquet")
+    assert found["validations"] == (0, 5, "validation/metrics.json")

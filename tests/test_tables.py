@@ -13,6 +13,7 @@ import yaml
 from igpo import (
     comparison,
     evaluate,
+    experiment,
     figures,
     per_question,
     published,
@@ -29,7 +30,7 @@ from retrieval.params import SCHEMA
 PARAMS = SimpleNamespace(baseline="closed_book", metric="f1", bootstrap=200, seed=0)
 COMPARED = {"baseline": "warmup", "rows": {"igpo": "IGPO"}}
 CONFIG = results_tree.config(
-    **vars(PARAMS), algorithms=COMPARED, ablation=COMPARED, basis=COMPARED, per_question=COMPARED
+    **vars(PARAMS), **dict.fromkeys(experiment.COMPARISONS, COMPARED), collapse=["igpo"]
 )
 
 
@@ -79,6 +80,46 @@ def test_rows_say_what_they_were_made_from_and_split_by_coverage(made, tmp_path)
     assert float(row["f1_covered"]) == pytest.approx(0.6)
 
 
+def test_rows_say_which_iteration_was_taken_and_by_what(made, tmp_path):
+    for path, iteration in zip(made[0][2:], (2, 1), strict=True):
+        metrics = stage_tables.read_json(path)
+        metrics["provenance"] |= {"iteration": iteration, "selected": "best_dev"}
+        stage_tables.write_json(metrics, path)
+    text = make_tables(made, tmp_path / "out")["main.md"].decode()
+    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    assert (row["seed_names"], row["iteration"], row["selected"]) == ("1 2", "2 1", "best_dev")
+    assert "| igpo | igpo | 1 2 | 2 1 best_dev |" in re.sub(" +", " ", text)
+
+
+def test_questions_of_one_hop_and_of_two_stand_apart(made, tmp_path):
+    for path, shift in zip(made[0], (0, 0, 0.2, 0.2), strict=True):
+        by_question = path.with_name("questions.parquet")
+        rows = stage_tables.read(by_question, evaluate.PER_QUESTION).to_pylist()
+        for row in rows:
+            row["f1"] += shift * (row["hops"] - 1)  # 0.7 and 0.9 on the two of two hops
+        stage_tables.write(rows, evaluate.PER_QUESTION, by_question, ("question_id",))
+    text = re.sub(" +", " ", make_tables(made, tmp_path / "out")["main.md"].decode())
+    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    assert (row["n_1hop"], row["n_2hop"]) == ("2", "2")
+    assert [float(row[f"f1_{hops}hop"]) for hops in (1, 2)] == pytest.approx([0.6, 0.8])
+    differences = [float(row[f"f1_2hop_difference{end}"]) for end in ("", "_low", "_high")]
+    assert differences == pytest.approx([0.7, 0.6, 0.8])  # to closed book's 0.1, over both draws of a seed
+    assert "## By hops: vitalqa" in text
+    assert "| igpo | 60.0 | +50.0 | [+40.0, +60.0] | 80.0 | +70.0 | [+60.0, +80.0] |" in text
+
+
+def test_a_benchmark_of_one_number_of_hops_has_no_table_by_hops(made, tmp_path):
+    for path in made[0]:
+        by_question = path.with_name("questions.parquet")
+        rows = stage_tables.read(by_question, evaluate.PER_QUESTION).to_pylist()
+        stage_tables.write(
+            [row | {"hops": 1} for row in rows], evaluate.PER_QUESTION, by_question, ("question_id",)
+        )
+    assert b"By hops" not in make_tables(made, tmp_path / "out")["main.md"]
+    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    assert (row["n_1hop"], row["n_2hop"], row["f1_2hop"]) == ("4", "0", "")
+
+
 def test_main_csv_keeps_its_first_columns(made, tmp_path):
     make_tables(made, tmp_path / "out")
     heads = (tmp_path / "out/main.csv").read_text().splitlines()[0]
@@ -105,7 +146,7 @@ def test_markdown_has_both_tables_and_says_what_vitalqa_is(made, tmp_path):
     text = make_tables(made, tmp_path / "out")["main.md"].decode()
     assert "| 60.0 (3) | 60.0 (1) |" in re.sub(" +", " ", text)  # covered, uncovered
     ours, published = text.split("## Published by the paper")
-    assert "| igpo | igpo | 1 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |" in re.sub(
+    assert "| igpo | igpo | 1 2 | 2 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |" in re.sub(
         " +", " ", ours
     )
     assert "60.0 ± 14.1 | [50.0, 70.0]" in re.sub(" +", " ", ours)
@@ -272,13 +313,16 @@ def test_report_is_one_page_without_anything_from_elsewhere(made, params, tmp_pa
     report.tables.write([question], report.schema.QUESTIONS, tmp_path / "train.parquet", ("question_id",))
     options = {"config": json.dumps(params), "coverage": tmp_path / "coverage.json"}
     options |= {"questions": tmp_path / "train.parquet", "out": tmp_path / "report.html"}
-    report.main(results_tree.command(*made, **options))
+    validations = results_tree.write_validations(tmp_path / "results")
+    report.main(results_tree.command(*made, *validations, **options))
     text = (tmp_path / "report.html").read_text()
     assert text.count("<svg") == 1 + len(figures.FIGURES)
     assert "Which &lt;city&gt;?" in text
     assert "F1+IG step 60" in text and "read by eye" in text
     assert not re.search(r"(?:src|href)=[\"'](?!#)|@import|<script|<link", text.replace("xlink:href", "href"))
-    report.main(results_tree.command(*made, **options | {"out": tmp_path / "again.html"}))
+    assert text.index(">Dev questions, greedy<") < text.index(">Training curves<")
+    assert re.search(r"<th>one hop \(2\)</th>.*<th>two hops \(2\)</th>", text)
+    report.main(results_tree.command(*made, *validations, **options | {"out": tmp_path / "again.html"}))
     assert (tmp_path / "again.html").read_text() == text
 
 
@@ -288,7 +332,8 @@ def test_figures_are_drawn_against_the_tokens_that_made_a_policy(made, tmp_path)
     assert [row["gold_entropy_reduction"] for row in rows] == [0.5] * 4
     written = []
     for out in (tmp_path / "one", tmp_path / "two"):
-        figures.main(["--iterations", *map(str, made[1]), "--out", str(out)])
+        dev = ["--validations", *map(str, results_tree.write_validations(tmp_path / "results"))]
+        figures.main(["--iterations", *map(str, made[1]), *dev, "--out", str(out)])
         written.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert written[0] == written[1]
     assert set(written[0]) == {f"{name}.svg" for name in figures.FIGURES}
@@ -325,7 +370,10 @@ def test_a_comparison_stands_above_the_published_rows_and_says_where_it_comes_fr
     text = re.sub(" +", " ", (tmp_path / "algorithms.md").read_text())
     ours, theirs = text.split("## Published by the paper")
     assert "| igpo (IGPO) | 60.0 ± 14.1 [50.0, 70.0] | +20.0 [+10.0, +30.0] | 0.000 |" in ours
-    assert "| igpo (IGPO) | igpo | 1 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |" in ours
+    assert (
+        "| igpo (IGPO) | igpo | 1 2 | 2 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |"
+        in ours
+    )
     assert "| GRPO | 40.3 |" in theirs
     assert "Table 2" in theirs and "60.0" not in theirs
     rows = read_csv(tmp_path / "algorithms.csv")

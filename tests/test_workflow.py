@@ -3,6 +3,7 @@
 The experiment runs in a copy of the repository, so that tests may edit parameters and sources.
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -37,7 +38,15 @@ COPIED = (
 )
 PASSAGES = 120
 SETTINGS = {
-    "run": {"arms": ["igpo"], "baselines": [], "iterations": 2},
+    "run": {
+        "arms": ["igpo"],
+        "baselines": [],
+        "iterations": 2,
+        "validate_every": 1,
+        "validation_questions": 4,
+        "select": ["last", "best_dev"],
+        "keep_policies": ["last", "best"],
+    },
     "corpus": {"source": "corpus.jsonl"},
     "index": {"kinds": ["bm25"]},
     "model": {"source": "tiny"},
@@ -84,11 +93,11 @@ def write_inputs(folder: Path, base_model: Path) -> None:
             "question": f"Which article is described as {passage['text'].partition('. ')[0]}?",
             "answers": [passage["text"].split()[0]],
             "supporting_ids": [passage["id"]],
-            "split": ("train", "test")[number % 2],
+            "split": ("train", "test")[number % 2] if number < 40 else "dev",
         }
-        for number, passage in enumerate(passages[:40])
+        for number, passage in enumerate(passages[:48])
     ]
-    for split in ("train", "test"):
+    for split in ("train", "dev", "test"):
         lines = [json.dumps(row) + "\n" for row in rows if row["split"] == split]
         (folder / f"questions_{split}.jsonl").write_text("".join(lines))
     tokenizer = model.load_tokenizer(base_model)
@@ -131,11 +140,11 @@ def change(tree: Path, section: str, **values: object) -> None:
     (tree / "params.yaml").write_text(yaml.safe_dump(params))
 
 
-def planned(tree: Path) -> Counter:
-    """How often each rule would run now."""
-    done = snakemake(tree, "-n")
+def planned(tree: Path, *options: str) -> Counter:
+    """How often each rule would run now; of kept policies or not is all one."""
+    done = snakemake(tree, "-n", *options)
     assert done.returncode == 0, done.stderr
-    rules = Counter(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
+    rules = Counter(re.findall(r"^(?:local)?rule (\w+?)(?:_kept)?:", done.stdout + done.stderr, re.MULTILINE))
     del rules["all"]
     return rules
 
@@ -163,11 +172,44 @@ def test_every_output_is_there(finished):
             "scores.parquet",
             "advantages.parquet",
             "policy.json",
-            "model.safetensors",
+            "validation/metrics.json",
         ):
             assert (results / "runs/igpo/s1" / k / file).stat().st_size > 0
     assert not list(results.rglob("training_state*")), "the training state is temporary"
     assert "| igpo" in (results / "tables/main.md").read_text()
+
+
+def test_the_last_policy_and_the_best_stay_and_the_table_says_which_was_taken(finished):
+    results = finished / "results"
+    run = results / "runs/igpo/s1"
+    there = {path.parent.relative_to(run).as_posix() for path in run.rglob("model.safetensors")}
+    assert there == {"002", "best"}
+    dev = {
+        k: json.loads((run / f"00{k}/validation/metrics.json").read_text())["overall"]["f1"]["mean"]
+        for k in (1, 2)
+    }
+    taken = json.loads((run / "best/policy.json").read_text())["selected"]
+    assert taken["validated"] == {"1": dev[1], "2": dev[2]}
+    assert taken["iteration"] == max(dev, key=lambda k: (dev[k], -k))
+    evaluated = json.loads((results / "evaluations/igpo_best_dev_s1/metrics.json").read_text())["provenance"]
+    assert (evaluated["iteration"], evaluated["selected"]) == (taken["iteration"], "best_dev")
+    assert evaluated["selection"] == taken
+    assert evaluated["policy"] == hashlib.sha256((run / "best/model.safetensors").read_bytes()).hexdigest()
+    with (results / "tables/main.csv").open(newline="") as file:
+        rows = {row["method"]: (row["iteration"], row["selected"]) for row in csv.DictReader(file)}
+    assert rows["igpo"] == ("2", "last")
+    assert rows["igpo_best_dev"] == (str(taken["iteration"]), "best_dev")
+    with (results / "tables/curves.csv").open(newline="") as file:
+        curve = [(row["updates"], float(row["dev_f1"])) for row in csv.DictReader(file)]
+    start = json.loads((results / "warmup/validation/metrics.json").read_text())["overall"]["f1"]["mean"]
+    assert curve == [("0", start), ("1", dev[1]), ("2", dev[2])]
+
+
+def test_the_age_of_weights_that_best_policies_share_reruns_nothing(finished):
+    """Beyond `max-checksum-file-size`, where Snakemake has times alone to go by."""
+    for path in (finished / "results/runs").rglob("model.safetensors"):
+        os.utime(path)
+    assert planned(finished, "--max-checksum-file-size", "0") == Counter()
 
 
 def test_a_second_time_nothing_runs_and_that_is_quick(finished):
@@ -189,7 +231,7 @@ def test_k_reruns_from_the_first_rollout_on(tree):
     change(tree, "rollout", k=3)
     rules = planned(tree)
     assert rules["rollout"] == 2
-    assert rules["evaluation_rollout"] == 2
+    assert rules["evaluation_rollout"] == rules["validation_rollout"] == 3
     assert not {"corpus", "index", "questions", "model", "warmup", "coverage"} & set(rules)
 
 
@@ -197,7 +239,7 @@ def test_one_more_seed_runs_that_seed_only(tree):
     change(tree, "run", seeds=[1, 2])
     rules = planned(tree)
     assert rules["rollout"] == rules["train"] == 2
-    assert rules["evaluation_rollout"] == 1
+    assert rules["evaluation_rollout"] == rules["validation_rollout"] == 2
     assert "warmup" not in rules
 
 
@@ -244,7 +286,7 @@ def test_dvc_publishes_reports_and_then_finds_nothing_to_do(finished):
     assert "up to date" in dvc("repro")
     shown = json.loads(dvc("metrics", "show", "--json"))
     metrics = shown[""]["data"][str(Path("reports") / "metrics.json")]["data"]
-    assert set(metrics) == {"warmup", "igpo"}
+    assert set(metrics) == {"warmup", "igpo", "igpo_best_dev"}
 
 
 def test_a_failed_stage_leaves_no_output_and_its_log(tree):
@@ -267,9 +309,12 @@ def test_shards_are_encoded_by_jobs_of_their_own(tree):
 
 
 def test_a_table_of_the_paper_is_made_and_printed_and_f1_is_grpo_to_the_bit(finished):
-    done = snakemake(finished, "tables/ablation", "tables/per_question", "tables/time")
+    collapse = planned(finished, "tables/collapse")
+    assert collapse == {"collapse": 1, "show_table": 1}, "it trains nothing"
+    asked = ("ablation", "per_question", "time", "collapse", "single_turn", "gamma")
+    done = snakemake(finished, *(f"tables/{table}" for table in asked))
     assert done.returncode == 0, done.stderr[-3000:]
-    for table in ("ablation", "per_question", "time"):
+    for table in asked:
         text = (finished / "results/tables" / f"{table}.md").read_text()
         assert text in done.stdout
         assert {path.suffix for path in (finished / "results/tables").glob(f"{table}.*")} == {
@@ -282,7 +327,7 @@ def test_a_table_of_the_paper_is_made_and_printed_and_f1_is_grpo_to_the_bit(fini
         for arm in ("f1", "grpo")
     }
     assert made["f1"] == made["grpo"]
-    assert len(made["f1"]) == 2 * 4  # iterations; rollouts, scores, advantages, weights
+    assert len(made["f1"]) == 2 * 3 + 1  # iterations; rollouts, scores, advantages; the last weights
     first = finished / "results/runs/grpo/s1/001/rollouts.parquet"  # a copy of igpo's
     words = "--arm grpo --policy results/warmup --questions results/questions/train.parquet"
     words += " --index results/index/bm25 --seed 1 --iteration 1 --out made_again.parquet"
@@ -291,3 +336,29 @@ def test_a_table_of_the_paper_is_made_and_printed_and_f1_is_grpo_to_the_bit(fini
     health = json.loads((finished / "results/runs/igpo/s1/002/health.json").read_text())
     assert 0 <= health["flat_advantage"] <= 1
     assert health["entropy"] > 0
+
+
+def test_a_run_that_is_killed_between_updates_goes_on_to_the_same_and_may_have_more(finished, tmp_path):
+    tree, runs = tmp_path / "killed", "results/runs/igpo/s1"
+    shutil.copytree(
+        finished, tree, ignore=shutil.ignore_patterns("runs", "evaluations", ".git", "*.sock", "ml*")
+    )
+    change(tree, "run", keep_training_state=True)
+    command = [sys.executable, "-m", "snakemake"]
+    with subprocess.Popen(command, cwd=tree, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while running.poll() is None and not (tree / runs / "001/validation/rollouts.parquet").exists():
+            time.sleep(0.1)
+        running.kill()
+    assert not (tree / runs / "002/policy.json").exists()
+    for words in (["--unlock"], []):
+        done = snakemake(tree, *words)
+        assert done.returncode == 0, done.stderr[-3000:]
+    patterns = ("runs/igpo/**/*.parquet", "runs/igpo/**/model.safetensors", "evaluations/igpo*/*.parquet")
+    patterns += ("tables/main.csv", "tables/curves.csv")
+    found = digests(tree, *patterns)
+    assert found.pop(f"{runs}/001/best/model.safetensors"), "from which a longer run goes on"
+    assert found == digests(finished, *patterns)
+    change(tree, "run", iterations=3)
+    rules = planned(tree)
+    assert rules["train"] == rules["rollout"] == rules["score"] == rules["validation_rollout"] == 1
+    assert (rules["best_so_far"], rules["best"], rules["evaluation_rollout"]) == (1, 1, 2)

@@ -3,6 +3,10 @@ import re
 
 FOLDER = "results/runs/{arm}/s{seed}/{k}"
 COPIES = experiment.copies(config)
+VALIDATIONS = experiment.validations(config)
+VALIDATION_METRICS = expand("{folder}/metrics.json", folder=VALIDATIONS)
+# Iterations whose policies keep their weights.
+KEPT = "|".join(f"{k:03d}" for k in experiment.kept(RUN)) or "(?!)"
 TRAIN_QUESTIONS = "results/questions/train.parquet"
 ROLLOUT = (
     "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.rollout --config {params.config:q} --policy {params.policy}"
@@ -23,6 +27,19 @@ def previous_folder(wildcards):
 def previous_policy(wildcards):
     """The manifest of that policy."""
     return f"{previous_folder(wildcards)}/policy.json"
+
+
+def weights(folder):
+    """The weights of a run's policy, for a stage that it acts in: they go after the last such stage.
+
+    `policy.json` says whether they have changed, so their age says nothing: best policies are hard links.
+    """
+    return ancient(f"{folder}/model.safetensors") if folder.startswith("results/runs/") else []
+
+
+def previous_weights(wildcards):
+    """The weights of the policy that acts in iteration k."""
+    return weights(previous_folder(wildcards))
 
 
 def previous_state(wildcards):
@@ -79,6 +96,7 @@ rule copy:
 rule rollout:
     input:
         INDEXES,
+        previous_weights,
         policy=previous_policy,
         questions=TRAIN_QUESTIONS,
     output:
@@ -104,6 +122,7 @@ rule rollout:
 
 rule score:
     input:
+        previous_weights,
         policy=previous_policy,
         reference="results/warmup/policy.json",
         rollouts=f"{FOLDER}/rollouts.parquet",
@@ -138,8 +157,8 @@ def previous_critic(wildcards):
 def previous_critic_files(wildcards):
     """What the critic of iteration k starts from."""
     where = previous_critic(wildcards)
-    state = [f"{where}/training_state.st"] if where.endswith("/critic") else []
-    return [f"{where}/policy.json", *state]
+    state = ["training_state.st", "model.safetensors"] if where.endswith("/critic") else []
+    return [f"{where}/{file}" for file in ("policy.json", *state)]
 
 
 def values(wildcards):
@@ -155,6 +174,7 @@ rule critic:
     output:
         values=f"{FOLDER}/values.parquet",
         critic=f"{FOLDER}/critic/policy.json",
+        weights=kept(f"{FOLDER}/critic/model.safetensors"),
         state=kept(f"{FOLDER}/critic/training_state.st"),
     log:
         "logs/runs/{arm}/s{seed}/{k}/critic.log",
@@ -205,17 +225,21 @@ rule advantage:
 rule train:
     input:
         previous_state,
+        previous_weights,
         policy=previous_policy,
         rollouts=f"{FOLDER}/rollouts.parquet",
         scores=f"{FOLDER}/scores.parquet",
         advantages=f"{FOLDER}/advantages.parquet",
     output:
         policy=f"{FOLDER}/policy.json",
+        weights=temp(f"{FOLDER}/model.safetensors"),
         state=kept(f"{FOLDER}/training_state.st"),
     log:
         "logs/runs/{arm}/s{seed}/{k}/train.log",
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/train.tsv"
+    wildcard_constraints:
+        k=rf"(?!(?:000|{KEPT}))\d{{3}}",
     priority: depth(3)
     threads: lambda wildcards: update_slots("train")(wildcards) * MODEL_THREADS
     resources:
@@ -232,13 +256,21 @@ rule train:
         " {params.state} --out {params.out} > {log} 2>&1"
 
 
+# Of the iterations whose policies are kept.
+use rule train as train_kept with:
+    output:
+        policy=f"{FOLDER}/policy.json",
+        weights=f"{FOLDER}/model.safetensors",
+        state=kept(f"{FOLDER}/training_state.st"),
+    wildcard_constraints:
+        k=KEPT,
+
+
 rule policies:
     input:
-        [
-            f"{folder}/policy.json"
-            for folder in (experiment.final_policies(RUN) or {"": "results/warmup"}).values()
-        ],
+        VALIDATION_METRICS,
+        policies=[f"{folder}/policy.json" for folder in experiment.policies(RUN)],
     output:
         "results/policies.sha256",
     shell:
-        "sha256sum {input} > {output}"
+        "sha256sum {input.policies} > {output}"

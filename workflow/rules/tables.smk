@@ -5,6 +5,8 @@ EVALUATIONS = functools.reduce(dict.__or__, COMPARED.values(), MAIN)  # all that
 RUN_FOLDERS = experiment.iterations(RUN)
 METRICS = expand("results/evaluations/{name}/metrics.json", name=MAIN)
 QUESTION_METRICS = expand("results/evaluations/{name}/questions.parquet", name=MAIN)
+VALIDATION_OPTION = f"--validations {' '.join(VALIDATIONS)}" if VALIDATIONS else ""
+DEV_FIGURE = ["dev"] if VALIDATIONS else []
 CURVES = expand(
     "{folder}/{file}",
     folder=RUN_FOLDERS,
@@ -14,9 +16,13 @@ CURVES = expand(
 
 def evaluation_settings(name):
     """The `rollout` section of an evaluation's arm with `evaluate.rollout` laid over it."""
-    arm = EVALUATIONS[name][0]
-    params = ARMS[arm] if arm else config
-    return merge(params["rollout"], params["evaluate"]["rollout"])
+    settings = experiment.dev_settings if name.startswith("dev/") else experiment.evaluation_settings
+    return settings(config, EVALUATIONS[name][0])
+
+
+def evaluation_questions(wildcards):
+    """Dev questions for an evaluation `dev/NAME`, test questions for the others."""
+    return f"results/questions/{'dev' if wildcards.name.startswith('dev/') else 'test'}.parquet"
 
 
 def evaluation_section(name):
@@ -32,8 +38,9 @@ def searches(wildcards):
 rule evaluation_rollout:
     input:
         lambda wildcards: INDEXES if searches(wildcards) else [],
+        lambda wildcards: weights(EVALUATIONS[wildcards.name][1]),
         policy=lambda wildcards: f"{EVALUATIONS[wildcards.name][1]}/policy.json",
-        questions="results/questions/test.parquet",
+        questions=evaluation_questions,
     output:
         "results/evaluations/{name}/rollouts.parquet",
     log:
@@ -56,43 +63,74 @@ rule evaluation_rollout:
         ROLLOUT
 
 
+def kind(folder):
+    """What the rollouts of a folder are of: `evaluation`, `iteration` or `validation`."""
+    if folder.endswith("/validation"):
+        return "validation"
+    return "iteration" if folder.startswith("runs/") else "evaluation"
+
+
 def evaluated_questions(wildcards):
-    """Train questions for the rollouts of an iteration, test questions for an evaluation."""
-    split = "train" if wildcards.folder.startswith("runs/") else "test"
+    """Train questions for the rollouts of an iteration, dev for a validation; an evaluation's own."""
+    dev = kind(wildcards.folder) == "validation" or wildcards.folder.startswith("evaluations/dev/")
+    split = "train" if kind(wildcards.folder) == "iteration" else "dev" if dev else "test"
     return f"results/questions/{split}.parquet"
 
 
 def acting_policy(folder):
-    """(arm, seed, iteration) of the policy that acts in an evaluation or an iteration; None: has none."""
+    """(arm, seed, iteration) of the policy that acts in a folder's rollouts; None: has none.
+
+    The iteration is "best" for a run's best policy: which that is only its manifest knows.
+    """
     parts = folder.split("/")
-    if parts[0] == "runs":
+    if kind(folder) == "validation":
+        arm, k = validated(folder)
+        return arm, int(parts[2][1:]) if k else None, k
+    if kind(folder) == "iteration":
         return parts[1], int(parts[2][1:]), int(parts[3]) - 1
-    arm, policy = EVALUATIONS[parts[1]]
+    arm, policy = EVALUATIONS[folder.removeprefix("evaluations/")]
     trained = policy.split("/")[3:]
-    return (
-        (arm, int(trained[0][1:]), int(trained[1]))
-        if trained[1:]
-        else (arm, None, 0 if arm is None else None)
-    )
+    if trained[1:]:
+        return arm, int(trained[0][1:]), int(trained[1]) if trained[1].isdecimal() else trained[1]
+    return arm, None, 0 if policy == experiment.folder("", 0, 0) else None
+
+
+def best_manifest(wildcards):
+    """The manifest of the best policy, where that is evaluated: which iteration was taken, and by what."""
+    if kind(wildcards.folder) == "evaluation" and acting_policy(wildcards.folder)[2] == "best":
+        return f"{EVALUATIONS[wildcards.folder.removeprefix('evaluations/')][1]}/policy.json"
+    return []
 
 
 def asked(wildcards):
     """The settings of the rollouts that are evaluated: every question and sample of theirs must be there."""
-    folder, name = wildcards.folder.split("/")[:2]
-    return section("rollout", name) if folder == "runs" else evaluation_section(name)
+    folder = wildcards.folder
+    return {
+        "iteration": lambda: section("rollout", folder.split("/")[1]),
+        "validation": lambda: validation_section(folder),
+        "evaluation": lambda: evaluation_section(folder.removeprefix("evaluations/")),
+    }[kind(folder)]()
+
+
+def coverage(wildcards):
+    """What the index holds of the test questions, for their evaluations."""
+    return "results/coverage.json" if evaluated_questions(wildcards).endswith("/test.parquet") else []
 
 
 def provenance(wildcards):
-    """Where an evaluation's or an iteration's numbers come from, as JSON; code as digests of stages."""
+    """Where a folder's numbers come from, as JSON; code as digests of stages."""
     arm, seed, iteration = acting_policy(wildcards.folder)
     stages = ["rollout", "evaluate"]
     stages += [] if iteration is None else ["warmup"]
     stages += ["score", "advantage", "train"] if iteration else []
+    how = {"best": "best_dev", RUN["iterations"]: "last"} if iteration else {}
+    selected = {"selected": how[iteration]} if kind(wildcards.folder) == "evaluation" and how else {}
     return json.dumps(
         {
-            "arm": arm or "warmup",
+            "arm": "warmup" if seed is None and iteration == 0 else arm,
             "seed": seed,
             "iteration": iteration,
+            **selected,
             "corpus": config["corpus"]["source"],
             "model": config["model"]["source"],
             "code": {name: code(f"igpo.{name}") for name in stages},
@@ -101,8 +139,8 @@ def provenance(wildcards):
 
 
 def judgements(wildcards):
-    """The judge's verdicts on an evaluation; none without a judge or for an iteration."""
-    judged = config["judge"]["model"] and wildcards.folder.startswith("evaluations/")
+    """The judge's verdicts on an evaluation; none without a judge or for other rollouts."""
+    judged = config["judge"]["model"] and kind(wildcards.folder) == "evaluation"
     return f"results/{wildcards.folder}/judgements.parquet" if judged else []
 
 
@@ -114,7 +152,7 @@ rule judge:
     input:
         [f"{folder}/policy.json" for folder in JUDGE],
         rollouts="results/evaluations/{name}/rollouts.parquet",
-        questions="results/questions/test.parquet",
+        questions=evaluation_questions,
     output:
         "results/evaluations/{name}/judgements.parquet",
     log:
@@ -133,29 +171,38 @@ rule judge:
         " --questions {input.questions} {params.policy} --out {output} > {log} 2>&1"
 
 
+def evaluate_priority(wildcards):
+    """That of a validation's step; the rest has time."""
+    folder = wildcards.folder
+    return validation_depth(validated(folder)[1], 2) if kind(folder) == "validation" else 0
+
+
 rule evaluate:
     input:
         rollouts="results/{folder}/rollouts.parquet",
         questions=evaluated_questions,
-        coverage=lambda wildcards: ([] if wildcards.folder.startswith("runs/") else "results/coverage.json"),
+        coverage=coverage,
         judgements=judgements,
+        selected=best_manifest,
     output:
         metrics="results/{folder}/metrics.json",
         questions="results/{folder}/questions.parquet",
     log:
         "logs/{folder}/evaluate.log",
     wildcard_constraints:
-        folder=r"runs/\w+/s\d+/\d{3}|evaluations/\w+",
+        folder=r"runs/\w+/s\d+/\d{3}(/validation)?|warmup/validation|evaluations/(dev/)?\w+",
+    priority: evaluate_priority
     params:
         code=code("igpo.evaluate"),
         config=lambda wildcards: section("evaluate", acting_policy(wildcards.folder)[0]),
         coverage=lambda wildcards, input: (f"--coverage {input.coverage}" if input.coverage else ""),
         judgements=lambda wildcards, input: (f"--judgements {input.judgements}" if input.judgements else ""),
+        selected=lambda wildcards, input: f"--selected {input.selected}" if input.selected else "",
         asked=asked,
         provenance=provenance,
     shell:
         "exec python -m igpo.evaluate --config {params.config:q} --rollouts {input.rollouts}"
-        " --questions {input.questions} {params.coverage} {params.judgements} --asked {params.asked:q} --provenance {params.provenance:q}"
+        " --questions {input.questions} {params.coverage} {params.judgements} {params.selected} --asked {params.asked:q} --provenance {params.provenance:q}"
         " --out {output.metrics} > {log} 2>&1"
 
 
@@ -179,6 +226,7 @@ rule health:
 rule tables:
     input:
         CURVES,
+        VALIDATION_METRICS,
         QUESTION_METRICS,
         published.path("main"),
         metrics=METRICS,
@@ -193,9 +241,10 @@ rule tables:
         code=code("igpo.tables"),
         config=section("tables"),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
         "exec python -m igpo.tables --config {params.config:q} --metrics {input.metrics}"
-        " --iterations {params.iterations} --out results/tables > {log} 2>&1"
+        " --iterations {params.iterations} {params.validations} --out results/tables > {log} 2>&1"
 
 
 def compared(file):
@@ -205,17 +254,32 @@ def compared(file):
     )
 
 
+def validations_of_compared(wildcards):
+    """The validations of those of its arms that `run.arms` has.
+
+    They are made while the policies are there: else another target would train these arms again for them.
+    """
+    folders = experiment.validations(config, experiment.compared_arms(config, wildcards.table))
+    return expand("{folder}/metrics.json", folder=folders)
+
+
+def published_rows(wildcards):
+    """The file of the paper's rows that stand under ours; none for a check that it has no numbers for."""
+    return published.path(wildcards.table) if wildcards.table in published.PRINTED else []
+
+
 rule comparison:
     input:
         compared("questions.parquet"),
-        lambda wildcards: published.path(wildcards.table),
+        validations_of_compared,
+        published_rows,
         metrics=compared("metrics.json"),
     output:
         multiext("results/tables/{table}", ".csv", ".md", ".tex"),
     log:
         "logs/tables_{table}.log",
     wildcard_constraints:
-        table="algorithms|ablation|basis",
+        table="algorithms|ablation|basis|gamma",
     params:
         code=code("igpo.comparison"),
         config=section("tables"),
@@ -227,7 +291,8 @@ rule comparison:
 rule per_question:
     input:
         compared("questions.parquet"),
-        lambda wildcards: published.path(wildcards.table),
+        validations_of_compared,
+        published_rows,
         metrics=compared("metrics.json"),
     output:
         multiext("results/tables/{table}", ".csv", ".md", ".tex"),
@@ -243,8 +308,59 @@ rule per_question:
         " --out results/tables > {log} 2>&1"
 
 
+rule single_turn:
+    input:
+        compared("questions.parquet"),
+        lambda wildcards: expand(
+            "{folder}/{file}.parquet",
+            folder=experiment.compared_iterations(config, wildcards.table),
+            file=["rollouts", "scores"],
+        ),
+        validations_of_compared,
+        metrics=compared("metrics.json"),
+    output:
+        multiext("results/tables/{table}", ".csv", ".md", ".tex"),
+    log:
+        "logs/tables_{table}.log",
+    wildcard_constraints:
+        table="single_turn",
+    params:
+        code=code("igpo.single_turn"),
+        config=lambda wildcards: json.dumps(config, sort_keys=True),
+        iterations=lambda wildcards: experiment.compared_iterations(config, wildcards.table),
+    shell:
+        "exec python -m igpo.single_turn --config {params.config:q} --metrics {input.metrics}"
+        " --iterations {params.iterations} --out results/tables > {log} 2>&1"
+
+
+COLLAPSE_FOLDERS = experiment.collapse_iterations(config)
+
+
+rule collapse:
+    input:
+        expand(
+            "{folder}/{file}.parquet",
+            folder=COLLAPSE_FOLDERS,
+            file=["rollouts", "scores"],
+        ),
+        VALIDATION_METRICS,
+        questions=TRAIN_QUESTIONS,
+    output:
+        multiext("results/tables/collapse", ".csv", ".md", ".tex"),
+    log:
+        "logs/tables_collapse.log",
+    params:
+        code=code("igpo.collapse"),
+        config=lambda wildcards: json.dumps(config, sort_keys=True),
+        iterations=COLLAPSE_FOLDERS,
+    shell:
+        "exec python -m igpo.collapse --config {params.config:q} --questions {input.questions}"
+        " --iterations {params.iterations} --out results/tables > {log} 2>&1"
+
+
 rule time_by_phase:
     input:
+        VALIDATION_METRICS,
         expand("{folder}/{file}", folder=RUN_FOLDERS, file=["policy.json", "metrics.json"]),
         published.path("time"),
     output:
@@ -265,7 +381,7 @@ rule show_table:
     output:
         "tables/{table}",
     wildcard_constraints:
-        table="|".join(published.PRINTED),
+        table="|".join([*published.PRINTED, *published.UNPRINTED]),
     shell:
         "tee {output} < {input}"
 
@@ -274,24 +390,27 @@ rule show_table:
 rule figures:
     input:
         CURVES,
+        VALIDATION_METRICS,
         published.path("curves"),
     output:
         expand(
             "results/figures/{name}.svg",
-            name=["training", "token_efficiency", "collapse", "gold_entropy"],
+            name=[*DEV_FIGURE, "training", "token_efficiency", "collapse", "gold_entropy"],
         ),
     log:
         "logs/figures.log",
     params:
         code=code("igpo.figures"),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
-        "exec python -m igpo.figures --iterations {params.iterations} --out results/figures > {log} 2>&1"
+        "exec python -m igpo.figures --iterations {params.iterations} {params.validations} --out results/figures > {log} 2>&1"
 
 
 rule report:
     input:
         CURVES,
+        VALIDATION_METRICS,
         QUESTION_METRICS,
         published.path("main"),
         published.path("curves"),
@@ -308,15 +427,17 @@ rule report:
         code=code("igpo.report"),
         config=lambda wildcards: json.dumps(config, sort_keys=True),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
         "exec python -m igpo.report --config {params.config:q} --metrics {input.metrics}"
-        " --iterations {params.iterations} --coverage {input.coverage} --questions {input.questions}"
+        " --iterations {params.iterations} {params.validations} --coverage {input.coverage} --questions {input.questions}"
         " --out {output} > {log} 2>&1"
 
 
 rule track:
     input:
         CURVES,
+        VALIDATION_METRICS,
         QUESTION_METRICS,
         metrics=METRICS,
         tables="results/tables/main.md",
@@ -328,6 +449,7 @@ rule track:
         code=code("igpo.track"),
         config=lambda wildcards: json.dumps(config, sort_keys=True),
         iterations=RUN_FOLDERS,
+        validations=VALIDATION_OPTION,
     shell:
         "exec python -m igpo.track --config {params.config:q} --metrics {input.metrics}"
-        " --iterations {params.iterations} --tables results/tables --out {output} > {log} 2>&1"
+        " --iterations {params.iterations} {params.validations} --tables results/tables --out {output} > {log} 2>&1"

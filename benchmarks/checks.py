@@ -1,0 +1,131 @@
+"""Finished tables of the paper's checks -> docs/results/NAME.md, one page each, with what made them.
+
+    snakemake --cores all tables/gamma         # after the default run; single_turn and collapse alike
+    python -m benchmarks.checks gamma single_turn collapse
+
+On the machine that made them: a page names its processor, and takes the time from the logs.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.finished_run import Job
+from igpo import experiment
+from retrieval import tables
+from retrieval.encoder import compute_dtype
+from retrieval.errors import UserError
+from retrieval.params import apply_arm, read_params
+
+ABOUT = {  # title, and what a reader should know ahead of the table
+    "gamma": (
+        "Discounts of igpo on dev questions",
+        "With a discount below 1 a search counts less of what later turns gained. These are dev questions,"
+        " which may choose settings; no test question was asked.",
+    ),
+    "single_turn": (
+        "One search at most",
+        "With one search the advantage of its turn is z of its information gain plus z of the outcome: what"
+        " sets igpo apart from grpo is the gain's z.",
+    ),
+    "collapse": (
+        "Groups that teach nothing",
+        "Recomputed from the run's rollouts and scores; nothing was sampled or trained for it.",
+    ),
+    "ablation": (
+        "Reward ablation",
+        "`f1` is `grpo` to the bit: rollouts, scores, advantages and weights.",
+    ),
+}
+PAGE = """\
+# {title}
+
+{about}
+
+Made by {target} after the default run, then {command}. {settings} Made on: {machine}. {time}
+
+{table}"""
+
+
+def chosen(params: Mapping[str, Any], name: str) -> str:
+    """The settings that the numbers hang on, in words; for a comparison those of its baseline's arm."""
+    arm = params["tables"][name]["baseline"] if name in experiment.COMPARISONS else None
+    run, laid = params["run"], apply_arm(params, arm)
+    rollout, warmup = laid["rollout"], laid["warmup"]
+    seeds = f"Seed{'s' * (len(run['seeds']) > 1)} {', '.join(map(str, run['seeds']))}"
+    group = f"{rollout['questions'] or 'all'} questions with {rollout['samples']} trajectories"
+    rates = f"learning rate {laid['train']['lr']:g}, format penalty {laid['score']['format_penalty']:g}"
+    return (
+        f"{seeds}; {run['iterations']} updates, each of {group} at temperature {rollout['temperature']}, at"
+        f" most {rollout['max_turns']} turns; {rates}. Warm start: {warmup['traces']} traces, learning rate"
+        f" {warmup['lr']:g}."
+    )
+
+
+def own_logs(params: Mapping[str, Any], name: str, logs: Path) -> list[Path]:
+    """Logs of what the target makes beyond the default run: its arms, its evaluations, its table."""
+    found = [logs / f"tables_{name}.log"]
+    if name in experiment.COMPARISONS:
+        arms = set(experiment.compared_arms(params, name)) - set(params["run"]["arms"])
+        evaluated = experiment.compared(params, name).keys() - experiment.evaluations(params["run"]).keys()
+        folders = [*(logs / "runs" / arm for arm in arms), *(logs / "evaluations" / one for one in evaluated)]
+        found += [path for folder in folders for path in folder.rglob("*.log")]
+    return [path for path in found if path.exists()]
+
+
+def time_taken(paths: list[Path]) -> str:
+    """From the first of these stages' start to the last one's end, in words."""
+    jobs = [Job(path) for path in paths]
+    if not jobs:
+        return "The time that it took is not known: its logs are gone."
+    wall = max(job.end for job in jobs) - min(job.end - job.seconds() for job in jobs)
+    return f"From the files of the default run that took {wall / 60:.1f} minutes."
+
+
+def page(params: Mapping[str, Any], name: str, root: Path, overlays: list[Path]) -> str:
+    """The page of a finished table below `root`. Raises UserError where it is not made."""
+    made = root / "results/tables" / f"{name}.md"
+    if not made.exists():
+        raise UserError(f"{made}: no such file; make it first: snakemake --cores all tables/{name}")
+    title, about = ABOUT[name]
+    given = "".join(f" {path}" for path in overlays)
+    layers = "".join(f" --params {path}" for path in (["params.yaml", *overlays] if overlays else []))
+    return PAGE.format(
+        title=title,
+        about=about,
+        target=f"`snakemake --cores all tables/{name}{' --configfile' + given if overlays else ''}`",
+        command=f"`python -m benchmarks.checks {name}{layers}`",
+        settings=chosen(params, name),
+        machine=measure.machine(compute_dtype()),
+        time=time_taken(own_logs(params, name, root / "logs")),
+        table=made.read_text(),
+    )
+
+
+def main() -> None:
+    """Write the pages that are asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="+", choices=ABOUT, metavar="NAME", help=" | ".join(ABOUT))
+    parser.add_argument(
+        "--params", type=Path, action="append", metavar="FILE", help="repeatable; default: params.yaml"
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
+    args = parser.parse_args()
+    files = args.params or [Path("params.yaml")]
+    try:
+        params = read_params(files)
+        experiment.check(params)
+        for name in args.names:
+            text = page(params, name, Path(), files[1:])
+            with tables.replacing(args.out / f"{name}.md") as path:
+                path.write_text(text)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
