@@ -330,7 +330,7 @@ def test_the_chain_of_best_policies_goes_on_where_iterations_are_raised():
 @pytest.mark.slow
 def test_every_other_update_is_validated_and_the_best_is_evaluated_beside_the_last(tmp_path):
     run = "{arms: [igpo, grpo], baselines: [], iterations: 5, validate_every: 2, select: [last, best_dev]}"
-    (tmp_path / "mine.yaml").write_text(f"run: {run}\n")
+    (tmp_path / "mine.yaml").write_text(f"run: {run}\ntables: {{baseline: warmup}}\n")
     options = ["--configfile", str(tmp_path / "mine.yaml")]
     rules = plans(tmp_path, "all", *options)
     assert rules["train"] == 2 * 5
