@@ -63,6 +63,15 @@ FIGURES = {  # name -> (title, what is on the x axis, panels: column -> title)
             "invalid_turns": "invalid turns",
         },
     ),
+    "evidence": (
+        "Information gain by what a search showed",
+        "iteration",
+        {
+            "info_gain_evidence": "a new supporting passage",
+            "info_gain_answer": "one that holds the answer",
+            "info_gain_no_evidence": "no new supporting passage",
+        },
+    ),
     "token_efficiency": (
         "Token efficiency",
         "tokens_used",

@@ -1,21 +1,27 @@
-"""Health of a policy: `rollouts, scores, advantages, questions -> health.json`, one number per name.
+"""Health of an iteration: `rollouts, scores, advantages, policy, questions, start -> health.json`.
 
 What falls before F1 does (algorithms.md 5): searches that ignore the question's depth or repeat themselves,
-groups without spread and so without gradient, an entropy that collapses, text that degenerates. A number
-that can't be had is null: no question with known supporting passages, no turn of that depth.
+groups without spread and so without gradient, an entropy that collapses, text that degenerates. One number
+per name; one that can't be had is null: no question with known supporting passages, no turn of that depth.
+`warnings` says in sentences what has collapsed since the run's first iteration (`igpo.warning_signs`).
 """
 
 import argparse
 import itertools
+import math
 import re
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from igpo import schema
 from igpo.methods import NO_SPREAD
+from igpo.reward import normalise
 from igpo.schema import Rows, trajectories
+from igpo.warning_signs import UPDATE, warnings
 from retrieval import stage, tables
 from retrieval.errors import UserError
 
@@ -32,17 +38,19 @@ def mean(values: Iterable[float]) -> float | None:
 def searching(listed: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]) -> Health:
     """How the policy searches, means over trajectories; opening a page is no search, as in `evaluate`.
 
+    `searches`: queries.
     `adaptivity`: searches on questions of several hops less those on questions of one hop.
     `duplicate_queries`: share of a trajectory's queries that it had asked before.
     `hit_overlap`: share of the hits of its later turns that an earlier turn had shown.
     `gold_recall_t`: share of the supporting passages shown up to turn t, or to an earlier end.
     """
     searches: dict[bool, list[int]] = {True: [], False: []}
-    duplicates, overlaps, recalls = [], [], []
+    asked, duplicates, overlaps, recalls = [], [], [], []
     for rows in listed:
         question = questions[rows[0]["question_id"]]
         searched = [row for row in rows if row["tool"] == "web_search"]
         queries = [" ".join(query.lower().split()) for row in searched for query in row["queries"]]
+        asked.append(len(queries))
         if question["hops"] > 0:
             searches[question["hops"] > 1].append(len(queries))
         if queries:
@@ -53,6 +61,7 @@ def searching(listed: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]
     several, one = mean(searches[True]), mean(searches[False])
     depth = max((len(recall) for recall in recalls), default=0)
     return {
+        "searches": mean(asked),
         "adaptivity": None if several is None or one is None else several - one,
         "duplicate_queries": mean(duplicates),
         "hit_overlap": mean(overlaps),
@@ -103,6 +112,41 @@ def information(scores: Sequence[Rows]) -> Health:
     return result
 
 
+def evidence(
+    listed: Sequence[Rows], scores: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]
+) -> Health:
+    """Information gain by what a search turn showed: its mean, the number of such turns, the share above 0.
+
+    `info_gain_evidence`: of turns that showed a supporting passage which no earlier turn had shown;
+    `info_gain_answer`: of those among them in whose text an answer stands; `info_gain_no_evidence`: of the
+    other search turns. All are null where no question's supporting passages are known.
+    """
+    found: dict[str, list[float]] = {"evidence": [], "answer": [], "no_evidence": []}
+    known = False
+    for rows, scored in zip(listed, scores, strict=True):
+        question = questions[rows[0]["question_id"]]
+        supporting, shown = set(question["supporting_ids"]), set(rows[0]["hit_ids"])
+        known = known or bool(supporting)
+        for row, gain in zip(rows[1:-1], gains(scored), strict=True):
+            new = (supporting & set(row["hit_ids"])) - shown
+            shown |= new
+            if supporting and row["tool"] == "web_search":
+                found["evidence" if new else "no_evidence"].append(gain)
+                if new and _holds(row["observation"], question["answers"]):
+                    found["answer"].append(gain)
+    result: Health = {}
+    for name, values in found.items():
+        result[f"info_gain_{name}"] = mean(values)
+        result[f"info_gain_{name}_n"] = len(values) if known else None
+        result[f"info_gain_{name}_positive"] = mean(value > 0 for value in values)
+    return result
+
+
+def _holds(text: str, answers: Sequence[str]) -> bool:
+    """Whether the words of an answer stand in a text, next to one another."""
+    return any(f" {normalise(answer)} " in f" {normalise(text)} " for answer in answers)
+
+
 def spread(scores: Sequence[Rows], advantages: Rows) -> Health:
     """Shares of groups without spread.
 
@@ -125,14 +169,15 @@ def _flat(values: Sequence[float]) -> bool:
     return len(values) < 2 or statistics.pvariance(values) <= NO_SPREAD
 
 
-def writing(listed: Sequence[Rows], advantages: Rows) -> Health:
+def writing(listed: Sequence[Rows], scores: Sequence[Rows], advantages: Rows) -> Health:
     """What the policy writes.
 
-    `entropy`: -log-probability per sampled token, which estimates the policy's entropy at temperature 1.
-    `repeated_characters`: share of characters in runs of four or more. `invalid_turns`: share of turns that
-    are malformed, cut off or failed, or call a tool without an argument. `update_tokens`: number of the
-    sampled tokens whose turn has an advantage other than 0, from which an update learns (where
-    `train.drop_equal_groups` leaves no group out); `credited_tokens`: their share.
+    `well_formed`: share of trajectories without a format penalty. `entropy`: -log-probability per sampled
+    token, which estimates the policy's entropy at temperature 1. `repeated_characters`: share of characters
+    in runs of four or more. `invalid_turns`: share of turns that are malformed, cut off or failed, or call a
+    tool without an argument. `update_tokens`: number of the sampled tokens whose turn has an advantage other
+    than 0, from which an update learns (where `train.drop_equal_groups` leaves no group out);
+    `credited_tokens`: their share.
     """
     turns = [row for rows in listed for row in rows[1:]]
     logprobs = [value for row in turns for value in row["policy_logprobs"]]
@@ -142,6 +187,7 @@ def writing(listed: Sequence[Rows], advantages: Rows) -> Health:
     credited = sum(len(row["policy_ids"]) for row in turns if credit[schema.turn_key(row)] != 0)
     sampled = sum(len(row["policy_ids"]) for row in turns)
     return {
+        "well_formed": mean(rows[-1]["format_ok"] for rows in scores),
         "entropy": None if not logprobs else -statistics.fmean(logprobs),
         "repeated_characters": repeated / characters if characters else None,
         "invalid_turns": mean(_invalid(row) for row in turns),
@@ -171,20 +217,40 @@ def health(rollouts: Rows, scores: Rows, advantages: Rows, questions: Rows) -> H
     return {
         **searching(listed, known),
         **information(by_trajectory),
+        **evidence(listed, by_trajectory, known),
         **spread(by_trajectory, advantages),
-        **writing(listed, advantages),
+        **writing(listed, by_trajectory, advantages),
     }
+
+
+def since_start(found: Health, start: Mapping[str, float | None]) -> Health:
+    """`searches_of_start`: searches per trajectory over those of the run's first iteration."""
+    now, first = found["searches"], start["searches"]
+    return {"searches_of_start": None if now is None or not first else now / first}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     for name in ("rollouts", "scores", "advantages", "questions"):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="policy.json that the iteration's update wrote",
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="FILE",
+        help="health.json of the run's first iteration; default: this is it",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
-def run(args: argparse.Namespace) -> str:
-    """Compute and write the numbers."""
+def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+    """Compute and write the numbers and warnings; UserError for a collapse where `on_collapse` is "stop"."""
     expected = {
         "rollouts": schema.ROLLOUTS,
         "scores": schema.SCORES,
@@ -195,13 +261,23 @@ def run(args: argparse.Namespace) -> str:
     if not read["rollouts"]:
         raise UserError(f"{args.rollouts}: no rows")
     found = health(**read)
-    tables.write_json(found, args.out)
-    return (
-        f"{found['flat_advantage']:.0%} of the groups without advantage, entropy {found['entropy'] or 0:.3f}"
-    )
+    start = tables.read_json(args.start) if args.start else found
+    metrics = tables.read_json(args.policy)["metrics"]
+    # JSON knows no infinity
+    update = {name: metrics[name] if math.isfinite(metrics.get(name, math.nan)) else None for name in UPDATE}
+    listed = warnings(found, start, metrics, params)
+    tables.write_json({**found, **since_start(found, start), **update, "warnings": listed}, args.out)
+    if listed and params.on_collapse == "stop":
+        raise UserError(f"{args.out.parent}: {'; '.join(listed)} (health.on_collapse is stop)")
+    for sentence in listed:
+        print(f"warning: {args.out.parent}: {sentence}", file=sys.stderr)
+    told = f"{found['searches']:.2f} searches per trajectory, {found['well_formed']:.0%} well-formed, "
+    told += f"{found['flat_advantage']:.0%} of the groups without advantage"
+    told += f", entropy {found['entropy'] or 0:.3f}"
+    return f"{told}, {len(listed)} warnings" if listed else told
 
 
-main = stage.command(None, arguments, run, __doc__)
+main = stage.command("health", arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -31,10 +31,11 @@ class Trajectory:
     values: Sequence[float | None] = ()  # a critic's; None for a turn without policy tokens
 
 
-def z_scores(values: Sequence[float], std: str) -> list[float]:
+def z_scores(values: Sequence[float], std: str, centred: bool = True) -> list[float]:
     """(value - mean) / (deviation + 1e-6), deviation population or sample; std "none": value - mean.
 
-    All 0 where the variance is at most 1e-12 or, as sample variance, undefined.
+    Without `centred` no mean is subtracted. All 0 where the variance is at most 1e-12 or, as sample variance,
+    undefined.
     """
     degrees = len(values) - (std == "sample")
     if degrees < 1:
@@ -44,16 +45,16 @@ def z_scores(values: Sequence[float], std: str) -> list[float]:
     if variance <= NO_SPREAD:
         return [0.0] * len(values)
     scale = 1.0 if std == "none" else math.sqrt(variance) + EPSILON
-    return [(value - mean) / scale for value in values]
+    return [(value - mean * centred) / scale for value in values]
 
 
-def normalise(values: Values, pools: Sequence[Sequence[Hashable]], std: str) -> Values:
+def normalise(values: Values, pools: Sequence[Sequence[Hashable]], std: str, centred: bool = True) -> Values:
     """z-scores of values among those with the same label in `pools`, which is shaped as they are."""
     members: dict[Hashable, list[float]] = defaultdict(list)
     for row, labels in zip(values, pools, strict=True):
         for value, label in zip(row, labels, strict=True):
             members[label].append(value)
-    scored = {label: iter(z_scores(pooled, std)) for label, pooled in members.items()}
+    scored = {label: iter(z_scores(pooled, std, centred)) for label, pooled in members.items()}
     return [[next(scored[label]) for label in labels] for labels in pools]
 
 
@@ -75,17 +76,22 @@ def outcome_returns(batch: Sequence[Trajectory], gamma: float) -> Values:
 
 
 def reward_z(batch: Sequence[Trajectory], normalisation: str, scope: str, std: str) -> Values:
-    """Rewards, normalised within their group: step rewards and outcomes apart (separate) or together (joint).
+    """Rewards, normalised within their group: step rewards and outcomes together (joint) or apart.
 
-    Scope "group_turn" compares rewards at the same turn index only; separate outcomes stay one pool.
+    Apart, "separate" gives z-scores of both; "raw_ig" only divides step rewards by their deviation. Scope
+    "group_turn" compares rewards at the same turn index only; outcomes apart stay one pool.
     """
 
     def label(trajectory: Trajectory, turn: int) -> Hashable:
-        outcome = turn == len(trajectory.rewards) - 1 and normalisation == "separate"
+        outcome = turn == len(trajectory.rewards) - 1 and normalisation != "joint"
         return trajectory.group, outcome, None if outcome or scope == "group" else turn
 
     pools = [[label(t, turn) for turn in range(len(t.rewards))] for t in batch]
-    return normalise([list(t.rewards) for t in batch], pools, std)
+    z = normalise([list(t.rewards) for t in batch], pools, std)
+    if normalisation == "raw_ig":
+        raw = normalise([list(t.rewards) for t in batch], pools, std, centred=False)
+        z = [[*gains[:-1], outcome[-1]] for gains, outcome in zip(raw, z, strict=True)]
+    return z
 
 
 def every_turn(batch: Sequence[Trajectory], values: Sequence[float]) -> tuple[Values, Values]:
@@ -111,12 +117,15 @@ def igpo(batch: Sequence[Trajectory], params: SimpleNamespace) -> tuple[Values, 
     """IGPO (arXiv:2510.14967v2, Eq. 5 and 6): R_t = sum_{k=t..T} gamma^(k-t) w_k z_k.
 
     Unlike in the released code the weights w (`gain_weight`, `outcome_weight`) act on z: put on the rewards,
-    separate normalisation would cancel them.
+    separate normalisation would cancel them. With "raw_ig" (DR-Venus, arXiv:2604.19859) nothing is
+    accumulated: R_t = w_t z_t + w_T z_T for t < T, R_T = w_T z_T.
     """
     z = reward_z(batch, params.normalisation, params.scope, params.std)
     weights = (params.gain_weight, params.outcome_weight)
     # + 0.0 makes a zero of either sign the positive one
     weighted = [[weights[turn == len(row) - 1] * v + 0.0 for turn, v in enumerate(row)] for row in z]
+    if params.normalisation == "raw_ig":
+        return weighted, [[*(gain + row[-1] for gain in row[:-1]), row[-1]] for row in weighted]
     return weighted, [discounted(row, params.gamma) for row in weighted]
 
 

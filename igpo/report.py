@@ -61,9 +61,39 @@ def published_box(theirs: str, note: str) -> str:
     return f"<div class=published><h3>Published by the paper</h3>{text}</div>"
 
 
+def warnings_part(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What went wrong in which iteration; empty if nothing did."""
+    lines = [
+        f"{row['arm']} s{row['seed']} iteration {row['iteration']}: {row['warnings']}"
+        for row in rows
+        if row["warnings"]
+    ]
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<h3>Warnings</h3><ul>{items}</ul>" if lines else ""
+
+
+def evidence_part(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Information gain by what a search showed, over all iterations and seeds of an arm."""
+    cells = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        for name, label in figures.FIGURES["evidence"][2].items():
+            found = [row for row in rows if row["arm"] == arm and row.get(f"{name}_n")]
+            turns = sum(row[f"{name}_n"] for row in found)
+            if turns:
+                gain, positive = (
+                    sum(row[column] * row[f"{name}_n"] for row in found) / turns
+                    for column in (name, f"{name}_positive")
+                )
+                cells.append([arm, label, str(turns), f"{gain:+.2f}", tables_text.percent(positive)])
+    heads = ["method", "the search showed", "turns", "mean information gain", "above 0, per cent"]
+    return f"<h3>Information gain by evidence</h3>{table(heads, cells)}" if cells else ""
+
+
 def training_part(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The figures of all iterations, and what can be read from the paper's training curves."""
-    parts = [
+    """Warnings, the figures of all iterations, and what can be read from the paper's training curves."""
+    iterations = validation.of_iterations(rows)
+    parts = [warnings_part(iterations), evidence_part(iterations)]
+    parts += [
         f"<h3>{html.escape(figures.FIGURES[name][0])}</h3>{figure}"
         for name, figure in figures.drawn(rows).items()
     ]

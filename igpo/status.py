@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from igpo import experiment
-from retrieval import stage
+from retrieval import stage, tables
 
 STEPS = ("rollouts.parquet", "scores.parquet", "advantages.parquet", "policy.json")
 
@@ -42,6 +42,14 @@ def _count(name: str, files: list[Path]) -> tuple[str, int, int, str]:
     return name, len(files) - len(missing), len(files), following
 
 
+def warnings(params: Mapping[str, Any], root: Path) -> Iterator[str]:
+    """What the iterations' health warns of, as far as they are done."""
+    for folder in experiment.iterations(params["run"]):
+        path = root / folder / "health.json"
+        for sentence in tables.read_json(path)["warnings"] if path.exists() else []:
+            yield f"{folder.removeprefix('results/runs/')}: {sentence}"
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     experiment.arguments(parser)
@@ -49,10 +57,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-    """Print one line per part."""
-    for name, done, wanted, following in steps(experiment.read(args), args.root):
+    """Print one line per part and one per warning."""
+    params = experiment.read(args)
+    for name, done, wanted, following in steps(params, args.root):
         state = "done" if done == wanted else f"next: {following}"
         print(f"{name:<14} {done:>4} of {wanted:<4} {state}")
+    for sentence in warnings(params, args.root):
+        print(f"warning: {sentence}")
     return ""
 
 

@@ -266,7 +266,8 @@ def curve_row(folder: Path) -> dict[str, Any]:
     row |= {"reward": pc.mean(scores["outcome"]).as_py(), "step_reward": pc.mean(scores["info_gain"]).as_py()}
     for manifest in (folder / "policy.json", folder / "critic/policy.json"):
         row |= tables.read_json(manifest)["metrics"] if manifest.exists() else {}
-    return row | tables.read_json(folder / "health.json")
+    health = tables.read_json(folder / "health.json")
+    return row | health | {"warnings": " | ".join(health["warnings"])}
 
 
 def curve_rows(iterations: Sequence[Path], validations: Iterable[Path] = ()) -> list[dict[str, Any]]:

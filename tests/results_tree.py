@@ -79,7 +79,7 @@ def write_iteration(root: Path, arm: str, seed: int, k: int, f1: float) -> Path:
     metrics = {"kl": 0.001 * k, "loss": -0.5, "policy_tokens": 100 * seed}
     tables.write_json({"metrics": metrics, "weights_sha256": f"{arm}-{k}"}, folder / "policy.json")
     health = {"flat_advantage": 0.25, "adaptivity": None, "update_tokens": 50 * seed}
-    health |= {"gold_logprob_start": -2.0, "gold_logprob_end": -1.5, "info_gain": 0.5}
+    health |= {"warnings": [], "gold_logprob_start": -2.0, "gold_logprob_end": -1.5, "info_gain": 0.5}
     tables.write_json(health, folder / "health.json")
     empty = dict.fromkeys(("gold_logprob", "info_gain", "outcome", "f1", "em", "format_ok"))
     scores = [

@@ -178,6 +178,15 @@ def test_a_judge_is_asked_for_evaluations_only_and_off_by_default(params, tmp_pa
 
 
 @pytest.mark.slow
+def test_rollouts_wait_for_health_only_where_a_collapse_stops_the_run(tmp_path):
+    (tmp_path / "mine.yaml").write_text("run: {arms: [igpo], iterations: 3}\n")
+    (tmp_path / "stop.yaml").write_text("health: {on_collapse: stop}\n")
+    files, target = ["--configfile", str(tmp_path / "mine.yaml")], "results/policies.sha256"
+    assert "health" not in plans(tmp_path, target, *files)
+    assert plans(tmp_path, target, *files, str(tmp_path / "stop.yaml"))["health"] == 2  # not the last one's
+
+
+@pytest.mark.slow
 def test_only_weights_that_change_make_an_arm_depend_on_the_number_of_iterations(tmp_path):
     (tmp_path / "mine.yaml").write_text("run: {arms: [igpo, curriculum], iterations: 4}\n")
     target = "results/policies.sha256"

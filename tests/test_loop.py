@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
-from small_index import call
 from small_loop import SETTINGS, loop_start, stage
 
 from igpo import advantage, critic, health, rollout, schema, score, train
@@ -60,8 +59,9 @@ def iterate(k: int, start: Path, arm: str, before: Path, rollouts: Path, out: Pa
     stage(advantage.main, "advantage", *scored, *values, arm=arm)
     credited = [*scored, "--advantages", out / "advantages.parquet"]
     stage(train.main, "train", "--policy", before, *credited, "--out", out, arm=arm)
-    asked = ["--questions", start / "questions.parquet", "--out", out / "health.json"]
-    call(health.main, *credited, *asked)
+    asked = ["--policy", out / "policy.json", "--questions", start / "questions.parquet"]
+    first = ["--start", before / "health.json"] if k > 1 else []
+    stage(health.main, "health", *credited, *asked, *first, "--out", out / "health.json")
 
 
 def counted_turns(arm: str, rollouts: Path, out: Path) -> list[dict]:
@@ -82,6 +82,7 @@ def check_iteration(k: int, arm: str, before: Path, rollouts: Path, out: Path) -
     assert [schema.turn_key(row) for row in credits] == [schema.turn_key(row) for row in turns]
     assert all(math.isfinite(row["advantage"]) for row in credits)
     found = tables.read_json(out / "health.json")
+    assert isinstance(found.pop("warnings"), list)
     assert all(value is None or math.isfinite(value) for value in found.values())
     assert found["gold_logprob_start"] < 0
     read = {b"rollouts": rollouts, b"scores": out / "scores.parquet", b"values": out / "values.parquet"}

@@ -24,7 +24,7 @@ DEFAULTS = {
     "alpha": 0.3,
 }
 # What further settings a method takes, and every choice of them: properties are asked of all.
-CHOICES = {"normalisation": ("separate", "joint"), "scope": ("group", "group_turn")}
+CHOICES = {"normalisation": ("separate", "joint", "raw_ig"), "scope": ("group", "group_turn")}
 TAKEN = {"igpo": ("normalisation", "scope"), "gtpo": ("scope",)}
 VARIANTS = [
     pytest.param(method, dict(zip(names, chosen, strict=True)), id="-".join([method, *chosen]))
@@ -289,3 +289,47 @@ def test_advantages_grow_with_the_number_of_turns():
 def test_joint_scope_by_turn_compares_an_answer_with_searches_of_its_depth():
     found = run("igpo", group([[0.0, 1.0], [2.0]]), normalisation="joint", scope="group_turn")
     close(found, [[-1.0, 0.0], [1.0]], 1e-5)
+
+
+# A group of gains 0.4, 0.2, 0.6 (deviation 0.163299) and outcomes 1, 0 (z = 1, -1); 1e-6 is on top of both.
+RAW = [[0.4, 0.2, 1.0], [0.6, 0.0]]
+
+
+def test_raw_ig_by_hand():
+    close(
+        run("igpo", group(RAW), normalisation="raw_ig"),
+        [[3.449473, 2.224735, 0.999998], [2.674214, -0.999998]],
+    )
+    close(
+        run("igpo", group(RAW), normalisation="raw_ig", gain_weight=0.5, outcome_weight=2.0),
+        [[3.224733, 2.612364, 1.999996], [-0.16289, -1.999996]],
+    )
+
+
+def test_raw_ig_by_turn_divides_by_the_deviation_of_the_turn():
+    """First searches: 0.4 and 0.6, deviation 0.1; the only second one has nothing to compare with."""
+    found = run("igpo", group(RAW), normalisation="raw_ig", scope="group_turn")
+    close(found, [[4.999958, 0.999998, 0.999998], [4.999942, -0.999998]])
+
+
+def test_raw_ig_accumulates_nothing_and_knows_no_gamma():
+    first, *_ = run("igpo", group(RAW), normalisation="raw_ig")
+    another, *_ = run("igpo", group([[0.4, 0.6, 1.0], [0.2, 0.0]]), normalisation="raw_ig", gamma=0.5)
+    assert another[0] == pytest.approx(first[0], abs=1e-9)
+
+
+# Four trajectories with outcome 1; two stop after a gain of 0.5, two search on for 0.3 more.
+SEARCHED_ON = [[0.5, 1.0], [0.5, 1.0], [0.5, 0.3, 1.0], [0.5, 0.3, 1.0]]
+
+
+def test_centred_and_accumulated_gains_punish_those_who_search_on():
+    """Turn-shortening (verl RFC #7244): who learned more by searching again is pushed down."""
+    first = [row[0] for row in run("igpo", group(SEARCHED_ON), std="none")]
+    assert first == pytest.approx([0.066667, 0.066667, -0.066667, -0.066667], abs=1e-6)
+
+
+def test_what_is_advised_against_turn_shortening_does_not_punish_those_who_search_on():
+    first = [row[0] for row in run("igpo", group(SEARCHED_ON), normalisation="raw_ig")]
+    assert first == pytest.approx([first[0]] * 4)
+    first = [row[0] for row in run("gtpo", group(SEARCHED_ON), scope="group_turn", std="none")]
+    assert first == pytest.approx([-0.15, -0.15, 0.15, 0.15])

@@ -48,8 +48,8 @@ def test_the_date_in_prompts_is_that_of_the_parameters(params):
 
 def test_every_parameter_is_explained():
     lines = (ROOT / "params.yaml").read_text().splitlines()
-    for section in ("run", "warmup", "rollout", "score", "advantage"):
-        start = lines.index(f"{section}:")
+    for section in ("run", "warmup", "rollout", "score", "advantage", "health"):
+        start = next(at for at, line in enumerate(lines) if line.startswith(f"{section}:"))
         keys = [line for line in lines[start + 1 : lines.index("", start)] if re.match(r"  \w+:", line)]
         assert keys
         bare = [line for line in keys if "#" not in line]

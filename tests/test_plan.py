@@ -157,3 +157,6 @@ def test_plan_multiplies_and_status_counts(params, tmp_path, capsys):
     assert found["igpo s1"] == (1, 12, "001/scores.parquet")
     assert found["igpo s2"] == (0, 12, "001/rollouts.parquet")
     assert found["validations"] == (0, 5, "validation/metrics.json")
+    assert list(status.warnings(params, tmp_path)) == []
+    tables.write_json({"warnings": ["it falls"]}, tmp_path / "results/runs/igpo/s1/001/health.json")
+    assert list(status.warnings(params, tmp_path)) == ["igpo/s1/001: it falls"]

@@ -202,6 +202,31 @@ def test_curves_hold_what_a_critic_learned(tmp_path):
     assert tables.curve_row(folder).items() >= fit.items()
 
 
+def test_what_went_wrong_reaches_curves_and_page(made, tmp_path):
+    path = made[1][1] / "health.json"
+    health = json.loads(path.read_text()) | {"warnings": ["it falls", "KL < inf"]}
+    stage_tables.write_json(health, path)
+    make_tables(made, tmp_path / "out")
+    told = [row["warnings"] for row in read_csv(tmp_path / "out/curves.csv")]
+    assert told == ["", "it falls | KL < inf", "", ""]
+    rows = [tables.curve_row(folder) for folder in made[1]]
+    page = report.training_part(rows)
+    assert page.startswith("<h3>Warnings</h3><ul><li>igpo s1 iteration 2: it falls | KL &lt; inf</li></ul>")
+    assert "Warnings" not in report.training_part(rows[:1])
+
+
+def test_the_page_has_information_gain_by_evidence_over_a_run(made):
+    """Means over all turns of an arm: 30 of +1.0 and 10 of -1.0 are +0.5."""
+    rows = [tables.curve_row(folder) for folder in made[1][:2]]
+    assert "by evidence" not in report.evidence_part(rows)  # unknown
+    rows[0] |= {f"info_gain_evidence{key}": v for key, v in (("", 1.0), ("_n", 30), ("_positive", 0.9))}
+    rows[1] |= {f"info_gain_evidence{key}": v for key, v in (("", -1.0), ("_n", 10), ("_positive", 0.5))}
+    rows[1] |= {"info_gain_answer": None, "info_gain_answer_n": 0, "info_gain_answer_positive": None}
+    page = report.evidence_part(rows)
+    cells = re.findall("<td>(.*?)</td>", page)
+    assert cells == ["igpo", "a new supporting passage", "40", "+0.50", "80.0"]
+
+
 def test_flat_metrics_for_dvc(made, tmp_path):
     metrics = json.loads(make_tables(made, tmp_path / "out")["metrics.json"])
     assert metrics["igpo"]["vitalqa"]["f1"] == pytest.approx(0.6)

@@ -42,6 +42,12 @@ def previous_weights(wildcards):
     return weights(previous_folder(wildcards))
 
 
+def previous_health(wildcards):
+    """The health of iteration k-1, which `health.on_collapse` stop waits for; made again, it changes nothing."""
+    waits = config["health"]["on_collapse"] == "stop" and int(wildcards.k) > 1
+    return ancient(f"{previous_folder(wildcards)}/health.json") if waits else []
+
+
 def previous_state(wildcards):
     """The optimiser's state after iteration k-1; the first iteration starts without one."""
     return f"{previous_folder(wildcards)}/training_state.st" if int(wildcards.k) > 1 else []
@@ -97,6 +103,7 @@ rule rollout:
     input:
         INDEXES,
         previous_weights,
+        previous_health,
         policy=previous_policy,
         questions=TRAIN_QUESTIONS,
     output:

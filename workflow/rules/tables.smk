@@ -206,21 +206,33 @@ rule evaluate:
         " --out {output.metrics} > {log} 2>&1"
 
 
+def first_health(wildcards):
+    """The health of a run's first iteration, with which that of later ones is compared."""
+    start = f"{experiment.folder(wildcards.arm, wildcards.seed, 1)}/health.json"
+    return start if int(wildcards.k) > 1 else []
+
+
+# Its warnings are for the terminal too.
 rule health:
     input:
         rollouts=f"{FOLDER}/rollouts.parquet",
         scores=f"{FOLDER}/scores.parquet",
         advantages=f"{FOLDER}/advantages.parquet",
+        policy=f"{FOLDER}/policy.json",
         questions=TRAIN_QUESTIONS,
+        start=first_health,
     output:
         f"{FOLDER}/health.json",
     log:
         "logs/runs/{arm}/s{seed}/{k}/health.log",
     params:
         code=code("igpo.health"),
+        config=section("health"),
+        start=lambda wildcards, input: f"--start {input.start}" if input.start else "",
     shell:
-        "exec python -m igpo.health --rollouts {input.rollouts} --scores {input.scores}"
-        " --advantages {input.advantages} --questions {input.questions} --out {output} > {log} 2>&1"
+        "python -m igpo.health --config {params.config:q} --rollouts {input.rollouts} --scores {input.scores}"
+        " --advantages {input.advantages} --policy {input.policy} --questions {input.questions}"
+        " {params.start} --out {output} > {log} 2>&1; sed -n '/^warning: /p' {log} >&2"
 
 
 rule tables:
@@ -395,7 +407,7 @@ rule figures:
     output:
         expand(
             "results/figures/{name}.svg",
-            name=[*DEV_FIGURE, "training", "token_efficiency", "collapse", "gold_entropy"],
+            name=[*DEV_FIGURE, "training", "evidence", "token_efficiency", "collapse", "gold_entropy"],
         ),
     log:
         "logs/figures.log",

@@ -1,0 +1,65 @@
+"""When a run goes wrong: bounds on an iteration's health, each with published remedies that can be set here.
+
+A remedy is written as `--set` takes it. Who published it: DeepResearcher (arXiv:2504.03160), DR-Venus
+(arXiv:2604.19859), verl's RFC #7244, DAPO (arXiv:2503.14476), IGPO's released code.
+"""
+
+import math
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import NamedTuple
+
+
+class Sign(NamedTuple):
+    """What a collapse is called, and what to try."""
+
+    what: str
+    remedy: str
+
+
+# By the name in health.json, which is that of the bound in section `health`.
+SIGNS = {
+    "searches": Sign(
+        "searches per trajectory",
+        "score.format_penalty=-0.5 (a search risks less); with information gain also "
+        "advantage.normalisation=raw_ig (DR-Venus), or advantage.method=gtpo advantage.scope=group_turn "
+        "advantage.std=none (verl RFC #7244)",
+    ),
+    "well_formed": Sign(
+        "share of well-formed trajectories",
+        "a lower train.lr, or score.format_penalty=-1.0 (DeepResearcher)",
+    ),
+    "entropy": Sign(
+        "entropy per sampled token",
+        "train.entropy=0.001 (IGPO's released code), or train.clip_high=0.28 (DAPO) with train.updates > 1",
+    ),
+}
+UPDATE = {
+    "loss": "loss",
+    "grad_norm": "gradient norm",
+    "kl": "KL",
+}  # of an update, by their names in policy.json
+NOT_FINITE = "a lower train.lr or train.max_grad_norm"
+
+
+def warnings(
+    found: Mapping[str, float | None],
+    start: Mapping[str, float | None],
+    update: Mapping[str, float],
+    params: SimpleNamespace,
+) -> list[str]:
+    """A sentence for every sign of a collapse, with a remedy; none of a healthy iteration.
+
+    `found` and `start` are the numbers of this iteration and of the run's first, `update` the metrics of this
+    iteration's update; `params` is section `health`. What is unknown, or 0 at the start, gives no warning.
+    """
+    listed = []
+    for name, sign in SIGNS.items():
+        value, first, share = found[name], start[name], getattr(params, name)
+        if value is not None and first is not None and value < share * first:
+            told = f"{sign.what} {value:.3g}, below {share:g} of the first iteration's {first:.3g}"
+            listed.append(f"{told}: try {sign.remedy}")
+    for name, what in UPDATE.items():
+        if not math.isfinite(update.get(name, 0.0)):
+            listed.append(f"{what} is {update[name]}: try {NOT_FINITE}")
+    return listed

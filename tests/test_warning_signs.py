@@ -1,0 +1,105 @@
+"""When a run goes wrong: bounds by hand, remedies that can be set, and two runs replayed from their files."""
+
+import json
+import math
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from igpo import experiment
+from igpo.warning_signs import NOT_FINITE, SIGNS, UPDATE, warnings
+from retrieval.params import merge, overrides
+
+DATA = Path(__file__).parent / "data"  # written by benchmarks/collapse.py
+START = {"searches": 0.9, "well_formed": 0.6, "entropy": 0.5}
+
+
+@pytest.fixture
+def bounds(params) -> SimpleNamespace:
+    """Section `health` of params.yaml."""
+    return SimpleNamespace(**params["health"])
+
+
+def signs(found: dict, bounds: SimpleNamespace, start: dict = START, **update: float) -> list[str]:
+    """The names of the numbers that are warned of."""
+    whats = {name: sign.what for name, sign in SIGNS.items()} | UPDATE
+    told = warnings(found, start, update, bounds)
+    return [next(name for name, what in whats.items() if line.startswith(f"{what} ")) for line in told]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({}, []),
+        ({"searches": 0.45, "well_formed": 0.3, "entropy": 0.1}, []),  # the bounds themselves
+        ({"searches": 0.44}, ["searches"]),
+        ({"well_formed": 0.29}, ["well_formed"]),
+        ({"entropy": 0.09}, ["entropy"]),
+        ({"searches": 0.0, "entropy": 0.0}, ["searches", "entropy"]),
+        ({"entropy": None}, []),  # nothing was sampled
+        ({"searches": 3.0, "well_formed": 1.0}, []),
+    ],
+)
+def test_bounds_are_shares_of_the_start(bounds, found, expected):
+    assert signs(START | found, bounds) == expected
+
+
+def test_what_was_nothing_at_the_start_cannot_fall(bounds):
+    assert (
+        signs({"searches": 0.0, "well_formed": 0.0, "entropy": 0.5}, bounds, dict.fromkeys(START, 0.0)) == []
+    )
+    assert signs(START, bounds, dict.fromkeys(START)) == []
+
+
+def test_a_share_of_zero_turns_a_bound_off(bounds):
+    bounds.searches = 0
+    assert signs(START | {"searches": 0.0}, bounds) == []
+
+
+@pytest.mark.parametrize("name", UPDATE)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_update_that_is_not_finite_is_named(bounds, name, value):
+    assert signs(START, bounds, **{"loss": 0.1, "kl": 0.2, name: value}) == [name]
+
+
+def test_every_remedy_can_be_set_here(params):
+    """Each `section.key=value` passes the checks of params.yaml, and each `section.key` is there."""
+    for remedy in [*(sign.remedy for sign in SIGNS.values()), NOT_FINITE]:
+        named = re.findall(r"\b([a-z]+\.[a-z_]+)(=[\w.#-]+)?", remedy)
+        assert named
+        for key, value in named:
+            section, name = key.split(".")
+            assert name in params[section]
+            if value:
+                experiment.check(merge(params, overrides([key + value.rstrip(".")])))
+
+
+def replayed(name: str, bounds: SimpleNamespace) -> dict[int, list[str]]:
+    """What each iteration of a stored run is warned of, by its number."""
+    files = sorted((DATA / name).glob("*.json"))
+    assert files, f"tests/data/{name} is missing: see benchmarks/collapse.py"
+    found = {int(file.stem): json.loads(file.read_text()) for file in files}
+    return {k: signs(values, bounds, found[1]) for k, values in found.items()}
+
+
+def test_a_run_that_stops_searching_is_warned_of_when_it_does(bounds):
+    """Five updates with a format penalty of -2: searches 0.9, 0.8, 0.6, 0.1, 0.0 per trajectory."""
+    told = replayed("collapse", bounds)
+    assert {k: "searches" in names for k, names in told.items()} == {
+        1: False,
+        2: False,
+        3: False,
+        4: True,
+        5: True,
+    }
+    assert not any(
+        "well_formed" in names for names in told.values()
+    )  # answers without a search are well-formed
+
+
+def test_a_healthy_run_is_not_warned_of(bounds):
+    told = replayed("healthy", bounds)
+    assert len(told) > 1
+    assert not any(told.values()), told
