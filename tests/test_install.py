@@ -128,16 +128,14 @@ def test_without_a_cpu_build_one_line_says_so_and_the_next_make_tries_again(chec
     write_wheel(indexes[0] / "pytorch/torch", "torch", "2.13.0+cpu", BROKEN)
     done = make_env(checkout, indexes, pip_settings)
     assert done.stderr.startswith(
-        "error: torch is installed but can't be imported: ImportError: libcudnn.so.9: cannot open shared object file;"
-        " install the library that this names, or, if it is one of NVIDIA's, remove .venv"
+        "error: torch is installed but can't be imported: ImportError: libcudnn.so.9: cannot open shared "
+        "object file; install the library that this names, or, if it is one of NVIDIA's, remove .venv"
     )
     assert not (checkout / ".venv/.made").exists()
     (indexes[0] / "own/more/more-1.0-py3-none-any.whl").unlink()
     shutil.rmtree(checkout / ".venv/lib/python3.11/site-packages/more-1.0.dist-info")
     done = make_env(checkout, indexes, pip_settings)
-    assert (
-        "ERROR: No matching distribution found for more==1.0" in done.stderr
-    )  # a failing pip still shows why
+    assert "ERROR: No matching distribution found for more==1.0" in done.stderr
     assert not (checkout / ".venv/.made").exists()
 
 
