@@ -20,10 +20,11 @@ from pathlib import Path
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-# What Snakemake says of every run that does something: left to its own log.
+# What Snakemake says of every run that does something, and of a failed job a second time: for its own log.
 CHATTER = re.compile(
     "Assuming unrestricted shared|Building DAG|Using shell|Select jobs to execute|Removing temporary output|"
-    "(Conda environments|Singularity containers|Group jobs): |Complete log"
+    "(Conda environments|Singularity containers|Group jobs): |RuleException:\nCalledProcessError|"
+    "WorkflowError:\nAt least one job did not complete"
 )
 SUMMARY = re.compile(r"[\w.]+: (.+) \([\d.]+ s\)$")  # as retrieval/stage.py prints it
 
@@ -118,7 +119,8 @@ class LogHandler(LogHandlerBase):
             case LogEvent.RUN_INFO:
                 return f"{said['stats']['total']} jobs to run"
             case None | LogEvent.ERROR | LogEvent.GROUP_ERROR:
-                hidden = CHATTER.match(record.getMessage()) and not self.failed
+                text = record.getMessage()
+                hidden = CHATTER.match(text) or (text.startswith("Complete log") and not self.failed)
                 return "" if hidden else self.format(record)
         return ""
 
