@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
 STAMP := .venv/.made
 CONFIG ?=
+# PyTorch's own index, asked for torch's CPU build alone and only if pip's configured index has none
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export PATH := $(BIN):$(PATH)
 
 .PHONY: tables run env test unit check
@@ -20,15 +22,11 @@ run: env
 
 env: $(STAMP)
 
-# --no-deps: the lock leaves out what some packages ask for and what would break others
-$(STAMP): requirements/cpu.txt pyproject.toml
+$(STAMP): requirements/cpu.txt requirements/torch-cpu.txt requirements/install.sh pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	    || { echo "error: Python 3.11 is needed; give its path: make $(or $(MAKECMDGOALS),env) PYTHON=..." >&2; exit 2; }
-	@echo "installing pinned packages into .venv: about 5 minutes"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/cpu.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
-	touch $@
+	@requirements/install.sh "$(PYTHON)" "$(TORCH_INDEX)"
+	@touch $@
 
 # without tests that start an engine, several processes, a database or a whole experiment
 unit: env

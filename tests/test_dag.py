@@ -95,7 +95,8 @@ def test_a_source_that_is_not_there_is_named(params, here, section, values, said
 
 
 def test_make_says_that_another_run_is_going_on(tmp_path):
-    touch(tmp_path, ".venv/.made", ".snakemake/locks/0.input.lock", "requirements/cpu.txt", "pyproject.toml")
+    locks = [f"requirements/{name}" for name in ("cpu.txt", "torch-cpu.txt", "install.sh")]
+    touch(tmp_path, ".venv/.made", ".snakemake/locks/0.input.lock", "pyproject.toml", *locks)
     with (tmp_path / ".snakemake/alive").open("w") as alive:
         fcntl.flock(alive, fcntl.LOCK_SH)
         words = ["make", "run", "--assume-old=.venv/.made", f"--makefile={ROOT / 'Makefile'}"]

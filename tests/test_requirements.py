@@ -20,8 +20,10 @@ def absent() -> dict[str, str]:
 
 def locked() -> dict[str, str]:
     lines = (ROOT / "requirements/cpu.txt").read_text().splitlines()
-    pairs = (line.split("==") for line in lines if not line.startswith("#"))
-    return {canonicalize_name(name): version for name, version in pairs}
+    lines += (ROOT / "requirements/torch-cpu.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if not line.startswith(("#", "-r "))]
+    wanted = [found for found in requirements if not found.marker or found.marker.evaluate()]
+    return {canonicalize_name(found.name): str(found.specifier).removeprefix("==") for found in wanted}
 
 
 def test_the_lock_and_the_empty_packages_satisfy_every_requirement():
@@ -43,5 +45,6 @@ def test_the_lock_leaves_out_the_absent_and_conda_installs_them_empty():
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     (pip,) = (entry["pip"] for entry in dependencies if isinstance(entry, dict))
     empty = [f"./requirements/absent/{name}" for name in sorted(absent())]
-    assert pip == ["-r requirements/cpu.txt", *empty, "-e ."]
+    torch_page = "--find-links https://download.pytorch.org/whl/cpu/torch/"
+    assert pip == [torch_page, "-r requirements/cpu.txt", *empty, "-e ."]
     assert not absent().keys() & locked().keys()

@@ -215,7 +215,8 @@ def test_the_age_of_weights_that_best_policies_share_reruns_nothing(finished):
 def test_a_second_time_nothing_runs_and_that_is_quick(finished):
     start = time.monotonic()
     done = snakemake(finished)
-    assert "Nothing to be done" in done.stdout + done.stderr
+    _profile, said = done.stderr.splitlines()
+    assert said.startswith("Nothing to be done")
     assert time.monotonic() - start < 5 * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
@@ -265,6 +266,13 @@ def test_an_iteration_made_again_gives_the_same_bytes(finished):
     assert len(before) > 15
     done = snakemake(finished, "--forcerun", "results/runs/igpo/s1/002/rollouts.parquet")
     assert done.returncode == 0, done.stderr[-3000:]
+    _profile, jobs, *stages = done.stderr.splitlines()
+    assert re.fullmatch(r"\d+ jobs to run", jobs)
+    at = stages.index("igpo seed 1, iteration 2 of 2: rollout begins")
+    ended = r"igpo seed 1, iteration 2 of 2: rollout, 4 trajectories, .* \(\d+ s\)"
+    assert any(re.fullmatch(ended, line) for line in stages[at:])
+    kept = max((finished / ".snakemake/log").iterdir()).read_text()
+    assert "rule rollout:" in kept  # Snakemake's own words
     assert digests(finished, *patterns) == before
 
 
@@ -295,6 +303,8 @@ def test_a_failed_stage_leaves_no_output_and_its_log(tree):
     assert done.returncode == 1
     log = (tree / "logs/warmup.log").read_text()
     assert log.splitlines()[-1].startswith("error: ")
+    assert re.search(r"warmup failed \(\d+ s\); its log: logs/warmup.log\n    error: .*10000", done.stderr)
+    assert "CalledProcessError" not in done.stderr
     assert not (tree / "results/warmup/policy.json").exists()
 
 

@@ -42,6 +42,7 @@ except UserError as error:
 
 ARMS = {name: apply_arm(config, name) for name in config["arms"]}
 RUN = config["run"]
+os.environ["IGPO_ITERATIONS"] = str(RUN["iterations"])  # for what snakemake_logger_plugin_igpo prints
 KINDS = config["index"]["kinds"]
 # Snakemake sets OMP_NUM_THREADS to a rule's threads: a model stage takes its share of the cores. Without
 # --cores (on a cluster) set-threads in the profile says how many.

@@ -1,0 +1,148 @@
+"""Snakemake's log in the experiment's words: a line when a stage ends, and one when a measured one begins.
+
+    igpo seed 1, iteration 3 of 8: rollout, 32 trajectories, 61 turns, 20 answered (12 s)
+
+`logger: [igpo]` in profiles/default/profile.yaml chooses it. The words are those of a rule's name, of its
+wildcards and of the last line of its log: a new rule needs none of its own. A rule without a log is no stage
+and says nothing unless it fails. Dry runs and runs that ask for more (--printshellcmds, --verbose,
+--debug-dag) print what Snakemake prints; .snakemake/log has that for every run.
+
+Snakemake finds plugins that are packages on sys.path; installing the repository in place puts it there.
+"""
+
+import logging
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+# What Snakemake says of every run that does something, and of a failed job a second time: for its own log.
+CHATTER = re.compile(
+    "Assuming unrestricted shared|Building DAG|Using shell|Select jobs to execute|Removing temporary output|"
+    "(Conda environments|Singularity containers|Group jobs): |RuleException:\nCalledProcessError|"
+    "WorkflowError:\nAt least one job did not complete"
+)
+SUMMARY = re.compile(r"[\w.]+: (.+) \([\d.]+ s\)$")  # as retrieval/stage.py prints it
+
+
+def subject(wildcards: dict[str, str]) -> str:
+    """Say whom a job is about, as in `igpo seed 1, iteration 3 of 8`; empty if all arms share it."""
+    parts = []
+    for name, value in wildcards.items():
+        *folders, last = value.split("/")
+        of_path = "k" if folders else name  # numbered folders are iterations
+        parts += [part(of_path, word) for word in [*folders[1:], last]]  # the first says where files lie
+    return ", ".join(parts).replace(", seed ", " seed ")
+
+
+def part(name: str, word: str) -> str:
+    """Word a wildcard's value, or one folder of it."""
+    if word.isdigit():
+        counted = f"iteration {int(word)} of {os.environ.get('IGPO_ITERATIONS', '?')}"
+        return counted if name == "k" else f"{name} {int(word)}"
+    word = re.sub(r"(^|_)s(\d+)(?=_|$)", r" seed \2", word)
+    return re.sub(r"\.[a-z]+$", "", word).replace("_", " ").strip()
+
+
+def log_lines(paths: list[str]) -> list[str]:
+    """The lines of a job's logs that aren't empty."""
+    texts = [Path(path).read_text(errors="replace") for path in paths if Path(path).is_file()]
+    return [line for text in texts for line in text.splitlines() if line.strip()]
+
+
+def summary(lines: list[str]) -> str:
+    """What a stage did, as its log says last; empty if it doesn't."""
+    found = (SUMMARY.match(line) for line in reversed(lines))
+    return next((match[1] for match in found if match), "")
+
+
+def why(lines: list[str]) -> str:
+    """Why a stage failed: its log's last `error: …`, else its last line."""
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["error: it left no word; was it killed?"])[-1]
+
+
+@dataclass
+class Job:
+    """A job that has begun: its words, its logs, when."""
+
+    words: str
+    logs: list[str]
+    begun: float
+
+    def took(self, now: float) -> str:
+        """The time since."""
+        return f"({now - self.begun:.0f} s)"
+
+
+class LogHandler(LogHandlerBase):
+    """Prints the records of a run; Snakemake calls it in a thread of its own."""
+
+    writes_to_stream = True
+    writes_to_file = False
+    has_filter = False  # Snakemake's: --quiet holds here too
+    has_formatter = False  # Snakemake's
+    needs_rulegraph = False
+
+    def __post_init__(self) -> None:
+        """Nothing has begun."""
+        self.jobs: dict[int, Job] = {}
+        self.failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record, if it is one for a reader."""
+        try:
+            asked = self.common_settings
+            in_full = asked.dryrun or asked.verbose or asked.printshellcmds or asked.debug_dag
+            text = self.format(record) if in_full else self.in_words(record)
+            if text and text != "None":  # what a record without words becomes
+                stream = sys.stdout if asked.stdout else sys.stderr
+                stream.write(f"{text}\n")  # at once: stages may print beside
+                stream.flush()
+        except Exception:
+            self.handleError(record)
+
+    def in_words(self, record: logging.LogRecord) -> str:
+        """Word a record; empty for what the log keeps to itself."""
+        said = record.__dict__
+        match said.get("event"):
+            case LogEvent.JOB_INFO:
+                return self.begin(said)
+            case LogEvent.JOB_FINISHED:
+                return self.end(said)
+            case LogEvent.JOB_ERROR:
+                return self.fail(said)
+            case LogEvent.RUN_INFO:
+                return f"{said['stats']['total']} jobs to run"
+            case None | LogEvent.ERROR | LogEvent.GROUP_ERROR:
+                text = record.getMessage()
+                hidden = CHATTER.match(text) or (text.startswith("Complete log") and not self.failed)
+                return "" if hidden else self.format(record)
+        return ""
+
+    def begin(self, said: dict) -> str:
+        """Keep a job in mind; say so if its time is measured, as that of long stages is."""
+        who, what = subject(said["wildcards"]), said["rule_name"].replace("_", " ")
+        job = Job(f"{who}: {what}" if who else what, said["log"], said["created"])
+        self.jobs[said["jobid"]] = job
+        return f"{job.words} begins" if said["benchmark"] else ""
+
+    def end(self, said: dict) -> str:
+        """Say what a stage did."""
+        job = self.jobs.pop(said["job_id"], None)
+        if job is None or not job.logs:
+            return ""
+        did = summary(log_lines(job.logs))
+        return f"{job.words}{', ' if did else ''}{did} {job.took(said['created'])}"
+
+    def fail(self, said: dict) -> str:
+        """Say which stage failed, why, and where more is."""
+        self.failed = True
+        job = self.jobs.pop(said["jobid"], None) or Job(said["rule_name"], said["log"], said["created"])
+        reason = why(log_lines(job.logs)) if job.logs else f"error: {said['shellcmd']}"
+        more = f"; its log: {', '.join(job.logs)}" if job.logs else ""
+        return f"{job.words} failed {job.took(said['created'])}{more}\n    {reason}"
