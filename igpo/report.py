@@ -72,8 +72,8 @@ def warnings_part(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"<h3>Warnings</h3><ul>{items}</ul>" if lines else ""
 
 
-def evidence_part(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Information gain by what a search showed, over all iterations and seeds of an arm."""
+def evidence_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """(heads, cells): information gain by what a search showed, over all iterations and seeds of an arm."""
     cells = []
     for arm in dict.fromkeys(row["arm"] for row in rows):
         for name, label in figures.FIGURES["evidence"][2].items():
@@ -85,7 +85,12 @@ def evidence_part(rows: Sequence[Mapping[str, Any]]) -> str:
                     for column in (name, f"{name}_positive")
                 )
                 cells.append([arm, label, str(turns), f"{gain:+.2f}", tables_text.percent(positive)])
-    heads = ["method", "the search showed", "turns", "mean information gain", "above 0, per cent"]
+    return ["method", "the search showed", "turns", "mean information gain", "above 0, per cent"], cells
+
+
+def evidence_part(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same as HTML; empty if no supporting passages are known."""
+    heads, cells = evidence_cells(rows)
     return f"<h3>Information gain by evidence</h3>{table(heads, cells)}" if cells else ""
 
 

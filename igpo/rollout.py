@@ -30,6 +30,7 @@ def choose_questions(
     pool = schema.of_benchmarks(questions, params.benchmarks, "rollout.benchmarks")
     pool.sort(key=lambda question: question["question_id"])
     random.Random(seed).shuffle(pool)
+    pool = schema.in_turns(pool) if params.by_type else pool
     number = min(params.questions or len(pool), len(pool))
     start = (iteration - 1) * number
     chosen = [pool[i % len(pool)] for i in range(start, start + number)]

@@ -4,6 +4,7 @@ Key of the per-turn tables: (question_id, sample, turn). Turn 0 is the prompt, t
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,6 +108,17 @@ def of_benchmarks(questions: Rows, names: Sequence[str], key: str) -> Rows:
         if name not in known:
             raise UserError(f"{key}: no questions of {name!r}; nearest: {nearest(name, known)!r}")
     return [question for question in questions if not names or question["benchmark"] in names]
+
+
+def in_turns(questions: Rows) -> Rows:
+    """The questions in another order: one of each type, then a second of each, while a type has any left."""
+    rank: Counter[str] = Counter()
+    ranks = []
+    for question in questions:
+        ranks.append(rank[question["type"]])
+        rank[question["type"]] += 1
+    order = sorted(range(len(questions)), key=ranks.__getitem__)
+    return [questions[number] for number in order]
 
 
 def trajectories(rows: Rows) -> list[Rows]:

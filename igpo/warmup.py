@@ -10,7 +10,6 @@ import argparse
 import logging
 import random
 import re
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -123,17 +122,6 @@ def hop_of(searcher: Any, question: dict[str, Any], passage: str) -> Hop:
     return Hop(title, title, title, [])
 
 
-def in_turns(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The questions in another order: one of each type, then a second of each, while a type has any left."""
-    rank: Counter[str] = Counter()
-    ranks = []
-    for question in questions:
-        ranks.append(rank[question["type"]])
-        rank[question["type"]] += 1
-    order = sorted(range(len(questions)), key=ranks.__getitem__)
-    return [questions[number] for number in order]
-
-
 def build_traces(
     questions: list[dict[str, Any]], searcher: Any, renderer: Renderer, params: SimpleNamespace
 ) -> list[agent.Trajectory]:
@@ -141,7 +129,7 @@ def build_traces(
     pool = schema.of_benchmarks(questions, params.benchmarks, "warmup.benchmarks")
     pool = sorted((q for q in pool if q["supporting_ids"]), key=lambda q: q["question_id"])
     random.Random(params.seed).shuffle(pool)
-    pool = (in_turns(pool) if params.by_type else pool)[: 2 * params.traces]
+    pool = (schema.in_turns(pool) if params.by_type else pool)[: 2 * params.traces]
     hops = [[hop_of(searcher, q, passage) for passage in q["supporting_ids"]] for q in pool]
     queries = [hop.query for listed in hops for hop in listed]
     found = agent.search_all(searcher, queries, params.k)

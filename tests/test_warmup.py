@@ -14,7 +14,7 @@ from igpo.model import load_tokenizer
 from igpo.protocol import Renderer
 from igpo.protocols import prepare
 from igpo.protocols.igpo import parse
-from igpo.warmup import Hop, head, hop_of, in_turns, learning_rate, quote, trace
+from igpo.warmup import Hop, head, hop_of, learning_rate, quote, trace
 from retrieval import tables
 
 MELVILLE = "Herman Melville: American writer (1819–1891). Herman Melville was an American novelist. His"
@@ -120,7 +120,7 @@ def test_a_country_that_no_passage_has_named_gives_no_trace(renderer):
 
 def test_questions_come_in_turns_of_their_types():
     rows = [{"question_id": name, "type": name[0]} for name in ("a1", "a2", "a3", "b1", "c1", "c2")]
-    assert [row["question_id"] for row in in_turns(rows)] == ["a1", "b1", "c1", "a2", "c2", "a3"]
+    assert [row["question_id"] for row in schema.in_turns(rows)] == ["a1", "b1", "c1", "a2", "c2", "a3"]
 
 
 def test_learning_rate_rises_and_falls_to_a_fifth():

@@ -1,0 +1,132 @@
+"""The default experiment with several seeds -> docs/results/seeds.md and seeds_dev.svg.
+
+    make tables CONFIG=experiments/seeds.yaml
+    python -m benchmarks.seeds
+
+On the machine that made it: the page names its processor.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from benchmarks import measure
+from igpo import experiment, figures, tables_text
+from igpo.report import evidence_cells
+from igpo.tables import Evaluation, curve_rows, read_evaluation, table_rows, write_text
+from igpo.validation import of_iterations
+from retrieval.encoder import compute_dtype
+from retrieval.errors import UserError
+from retrieval.params import read_params
+
+OVERLAY = Path("experiments/seeds.yaml")
+PAGE = """\
+# Seeds {seeds} of the default experiment
+
+Made by `make tables CONFIG={overlay}`, then `python -m benchmarks.seeds`. Made on: {machine}.
+
+## Test questions, all seeds
+
+{all_seeds}
+
+{note}
+
+## Each seed by itself
+
+Δ F1 is to the warm start, paired by question, with its 95 % bootstrap interval.
+
+{each_seed}
+
+## Dev curves
+
+![dev F1 by updates](seeds_dev.svg)
+
+Greedy answers to the same {dev_n} dev questions. A thin line is a seed, a thick one the mean of all; the band is
+the 95 % interval over questions.
+
+{dev}
+
+## Information gain by evidence
+
+{evidence}
+"""
+
+
+def seed_cells(evaluations: Sequence[Evaluation], params: SimpleNamespace) -> list[list[str]]:
+    """A row per trained arm and seed, compared with the warm start on the same questions."""
+    untrained = [evaluation for evaluation in evaluations if evaluation.seed is None]
+    cells = []
+    for evaluation in (one for one in evaluations if one.seed is not None):
+        row = table_rows([*untrained, evaluation], params)[-1]
+        mean, bounds, _ = tables_text.difference(row)
+        rates = [tables_text.percent(row[name]) for name in ("f1", "answer_rate", "format_failure")]
+        hops = [tables_text.percent(row[f"f1_{number}hop"]) for number in (1, 2)]
+        cells.append(
+            [evaluation.arm, str(evaluation.seed), rates[0], mean, bounds, *hops, *rates[1:]]
+            + [f"{row['searches']:.2f}"]
+        )
+    return cells
+
+
+def dev_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """(heads, cells): dev F1 of every run by the updates that its policy has had."""
+    steps = sorted({row["updates"] for row in rows if "dev_f1" in row})
+    runs = dict.fromkeys((row["arm"], row["seed"]) for row in rows)
+    found = {(row["arm"], row["seed"], row["updates"]): row.get("dev_f1") for row in rows}
+    cells = [
+        [arm, str(seed), *(tables_text.percent(found.get((arm, seed, step))) for step in steps)]
+        for arm, seed in runs
+    ]
+    return ["method", "seed", *(f"{step} updates" for step in steps)], cells
+
+
+def page(params: dict[str, Any], root: Path) -> tuple[str, str]:
+    """(page, figure) of a finished run below `root`. Raises UserError where it is not finished."""
+    run = params["run"]
+    folders = {name: root / f"results/evaluations/{name}" for name in experiment.evaluations(run)}
+    missing = [folder for folder in folders.values() if not (folder / "metrics.json").exists()]
+    if missing:
+        raise UserError(f"{missing[0]}: no metrics.json; make it first: make tables CONFIG={OVERLAY}")
+    evaluations = [read_evaluation(folder / "metrics.json") for folder in folders.values()]
+    asked = SimpleNamespace(**params["tables"])
+    iterations = [root / folder for folder in experiment.iterations(run)]
+    curves = curve_rows(iterations, [root / folder for folder in experiment.validations(params)])
+    rows = table_rows(evaluations, asked)
+    heads = ["method", "seed", "F1", "Δ F1", "95 % interval", "one hop", "two hops"]
+    text = PAGE.format(
+        seeds=", ".join(map(str, run["seeds"])),
+        overlay=OVERLAY,
+        machine=measure.machine(compute_dtype()),
+        all_seeds=tables_text.markdown_table(*tables_text.our_cells(rows)),
+        note=tables_text.notes(rows),
+        each_seed=tables_text.markdown_table(
+            [*heads, "answered", "malformed", "searches"], seed_cells(evaluations, asked)
+        ),
+        dev_n=next(row["dev_n"] for row in curves if "dev_n" in row),
+        dev=tables_text.markdown_table(*dev_cells(curves)),
+        evidence=tables_text.markdown_table(*evidence_cells(of_iterations(curves))),
+    )
+    return text, figures.draw("dev", curves)
+
+
+def main() -> None:
+    """Write the page and its figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
+    args = parser.parse_args()
+    params = read_params([Path("params.yaml"), OVERLAY])
+    try:
+        experiment.check(params)
+        text, figure = page(params, Path())
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+    write_text(text, args.out / "seeds.md")
+    write_text(figure, args.out / "seeds_dev.svg")
+
+
+if __name__ == "__main__":
+    main()
