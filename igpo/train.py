@@ -109,16 +109,14 @@ def dropped(rollouts: Rows, kept: Rows) -> dict[str, float]:
 
 
 def minibatches(rollouts: Rows, number: int) -> list[Rows]:
-    """The rollouts in `number` parts of whole questions; every part has a share of all types of question.
+    """The rollouts in `number` parts of whole questions, or in one for each question if there are fewer.
 
-    Ids begin with a question's type, so each part takes every `number`-th id. Raises UserError if there are
-    fewer questions than parts.
+    Ids begin with a question's type. Each part takes every `number`-th id, so it has a share of all types.
     """
     names = sorted({row["question_id"] for row in rollouts})
-    if len(names) < number:
-        raise UserError(f"train.minibatches: {number} parts of {len(names)} questions: lower it")
     part = {name: place % number for place, name in enumerate(names)}
-    return [[row for row in rollouts if part[row["question_id"]] == wanted] for wanted in range(number)]
+    numbers = range(min(number, len(names)))
+    return [[row for row in rollouts if part[row["question_id"]] == wanted] for wanted in numbers]
 
 
 def summed_up(steps: list[dict[str, float]]) -> dict[str, float]:

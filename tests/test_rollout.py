@@ -8,11 +8,16 @@ from igpo.rollout import choose_questions
 from retrieval.errors import UserError
 
 NAMES = [(name, f"{name}{number}") for name in ("nq", "hotpotqa") for number in range(5)]
-QUESTIONS = [{"question_id": question_id, "benchmark": benchmark} for benchmark, question_id in NAMES]
+QUESTIONS = [
+    {"question_id": question_id, "benchmark": benchmark, "type": "rare" if question_id[-1] == "4" else "common"}
+    for benchmark, question_id in NAMES
+]
 
 
-def chosen(iteration: int, benchmarks: list[str], number: int | None, seed: int = 1) -> list[str]:
-    params = SimpleNamespace(benchmarks=benchmarks, questions=number)
+def chosen(
+    iteration: int, benchmarks: list[str], number: int | None, seed: int = 1, by_type: bool = False
+) -> list[str]:
+    params = SimpleNamespace(benchmarks=benchmarks, questions=number, by_type=by_type)
     return [question["question_id"] for question in choose_questions(QUESTIONS, params, seed, iteration)]
 
 
@@ -28,6 +33,12 @@ def test_iterations_share_no_question_until_all_were_asked():
 def test_another_seed_asks_others_and_null_asks_all():
     assert chosen(1, [], 3, seed=1) != chosen(1, [], 3, seed=2)
     assert chosen(1, [], None) == chosen(2, [], None) == sorted(q["question_id"] for q in QUESTIONS)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_by_type_a_rare_type_is_asked_as_often_while_it_has_questions(seed):
+    assert sum(name.endswith("4") for name in chosen(1, [], 4, seed, by_type=True)) == 2
+    assert chosen(1, [], None, seed, by_type=True) == chosen(1, [], None)
 
 
 def test_an_unknown_benchmark_is_one_error_with_the_nearest_name():
