@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import checks
+import results_tree
+from benchmarks import checks, seeds
 from benchmarks.finished_run import covered, rows
 from retrieval.errors import UserError
 
@@ -76,3 +77,23 @@ def test_a_page_has_the_table_its_settings_its_time_and_its_commands(params, tmp
 def test_a_page_of_no_table_says_how_to_make_it(params, tmp_path):
     with pytest.raises(UserError, match=r"collapse\.md: no such file; make it first: .*tables/collapse"):
         checks.page(params, "collapse", tmp_path, [])
+
+
+def test_a_page_of_seeds_compares_each_with_the_warm_start_and_shows_its_dev_curve(params, tmp_path):
+    results_tree.write_results(tmp_path / "results")
+    results_tree.write_validations(tmp_path / "results")
+    params["run"] |= {"arms": ["igpo"], "baselines": ["closed_book"], "seeds": [1, 2], "iterations": 2}
+    params["run"] |= {"validate_every": 2, "select": "last"}
+    text, figure = seeds.page(params, tmp_path)
+    lines = text.splitlines()
+    first, second = (next(line for line in lines if line.startswith(f"| igpo   |    {n} |")) for n in (1, 2))
+    assert "50.0 | +10.0 |" in first
+    assert "70.0 | +30.0 |" in second
+    assert any(line.startswith("| igpo       |") and "60.0 ±" in line for line in lines)
+    assert sum("20.0 |" in line and "60.0 |" in line for line in lines) == 2  # dev F1 before and after
+    assert figure.startswith("<svg")
+
+
+def test_a_page_of_seeds_of_an_unfinished_run_says_how_to_make_it(params, tmp_path):
+    with pytest.raises(UserError, match=r"no metrics\.json; make it first: make tables CONFIG="):
+        seeds.page(params, tmp_path)
