@@ -243,9 +243,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         if distributed.is_first():
             write_unchanged(args, {"policy_tokens": 0, **left_out})
         return f"no update: the outcomes of all {left_out['dropped_groups']} groups are equal"
-    parts = [
-        training_groups(rows, scores, credits, params) for rows in minibatches(kept, params.minibatches)
-    ]
+    parts = [training_groups(rows, scores, credits, params) for rows in minibatches(kept, params.minibatches)]
     parts = [part for part in parts if part]
     if not parts:
         if distributed.is_first():

@@ -5,8 +5,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-
 import results_tree
+
 from benchmarks import checks, seeds
 from benchmarks.finished_run import covered, rows
 from retrieval.errors import UserError

@@ -9,7 +9,11 @@ from retrieval.errors import UserError
 
 NAMES = [(name, f"{name}{number}") for name in ("nq", "hotpotqa") for number in range(5)]
 QUESTIONS = [
-    {"question_id": question_id, "benchmark": benchmark, "type": "rare" if question_id[-1] == "4" else "common"}
+    {
+        "question_id": question_id,
+        "benchmark": benchmark,
+        "type": "rare" if question_id[-1] == "4" else "common",
+    }
     for benchmark, question_id in NAMES
 ]
 

@@ -102,7 +102,9 @@ def test_a_capital_that_is_the_answer_is_searched_for_by_its_country(renderer):
     corpus = Corpus(k=KURASHIKI, t=TOKYO)
     place, seat = (hop_of(corpus, asked, name) for name in asked["supporting_ids"])
     assert (seat.query, seat.clue) == ("the capital of Japan", "Japan")
-    made = trace(asked, [place._replace(hits=[("k", KURASHIKI)]), seat._replace(hits=[("t", TOKYO)])], renderer)
+    made = trace(
+        asked, [place._replace(hits=[("k", KURASHIKI)]), seat._replace(hits=[("t", TOKYO)])], renderer
+    )
     assert made is not None
     turns = [parse(row["text"].lstrip()) for row in made.rows[1:]]
     assert [turn.queries for turn in turns] == [["Kurashiki"], ["the capital of Japan"], []]

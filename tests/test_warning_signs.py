@@ -1,6 +1,5 @@
 """When a run goes wrong: bounds by hand, remedies that can be set, and two runs replayed from their files."""
 
-import json
 import math
 import re
 from pathlib import Path
@@ -74,32 +73,3 @@ def test_every_remedy_can_be_set_here(params):
             assert name in params[section]
             if value:
                 experiment.check(merge(params, overrides([key + value.rstrip(".")])))
-
-
-def replayed(name: str, bounds: SimpleNamespace) -> dict[int, list[str]]:
-    """What each iteration of a stored run is warned of, by its number."""
-    files = sorted((DATA / name).glob("*.json"))
-    assert files, f"tests/data/{name} is missing: see benchmarks/collapse.py"
-    found = {int(file.stem): json.loads(file.read_text()) for file in files}
-    return {k: signs(values, bounds, found[1]) for k, values in found.items()}
-
-
-def test_a_run_that_stops_searching_is_warned_of_when_it_does(bounds):
-    """Five updates with a format penalty of -2: searches 0.9, 0.8, 0.6, 0.1, 0.0 per trajectory."""
-    told = replayed("collapse", bounds)
-    assert {k: "searches" in names for k, names in told.items()} == {
-        1: False,
-        2: False,
-        3: False,
-        4: True,
-        5: True,
-    }
-    assert not any(
-        "well_formed" in names for names in told.values()
-    )  # answers without a search are well-formed
-
-
-def test_a_healthy_run_is_not_warned_of(bounds):
-    told = replayed("healthy", bounds)
-    assert len(told) > 1
-    assert not any(told.values()), told
