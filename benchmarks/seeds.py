@@ -43,8 +43,8 @@ Made by `make tables CONFIG={overlay}`, then `python -m benchmarks.seeds`. Made 
 
 ![dev F1 by updates](seeds_dev.svg)
 
-Greedy answers to the same {dev_n} dev questions. A thin line is a seed, a thick one the mean of all; the band is
-the 95 % interval over questions.
+Greedy answers to the same {dev_n} dev questions. A thin line is a seed, a thick one the mean of all; the band
+is the 95 % interval over questions.
 
 {dev}
 
@@ -64,8 +64,10 @@ def seed_cells(evaluations: Sequence[Evaluation], params: SimpleNamespace) -> li
         rates = [tables_text.percent(row[name]) for name in ("f1", "answer_rate", "format_failure")]
         hops = [tables_text.percent(row[f"f1_{number}hop"]) for number in (1, 2)]
         cells.append(
-            [evaluation.arm, str(evaluation.seed), rates[0], mean, bounds, *hops, *rates[1:]]
-            + [f"{row['searches']:.2f}"]
+            [
+                *(evaluation.arm, str(evaluation.seed), rates[0], mean, bounds),
+                *(*hops, *rates[1:], f"{row['searches']:.2f}"),
+            ]
         )
     return cells
 

@@ -3,8 +3,9 @@
 Pooling, normalisation, prompts, length and lower-casing come from the folder's own files. Passages go in
 batches of similar length, in bf16 where the processor has it. On a CPU the batches are small, to stay in the
 cache, and each runs in a single-threaded worker: the number of cores does not show in the vectors. A query's
-vector is that of a full batch of equally wide ones, whatever else is asked; passes without padding take less
-time and are made instead where they have shown to give the same bits.
+vector is that of a full batch of equally wide ones, whatever else is asked. Passes without padding take less
+time and are made instead if they have shown to give the same bits; never in bf16 with AMX, where they give
+others.
 """
 
 import itertools
@@ -117,9 +118,12 @@ class Encoder:
         self.max_tokens = min(max_tokens, limit or max_tokens, longest, self.tokenizer.model_max_length)
         self.workers = 1 if self.device.type == "cuda" else torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.workers, "encoder", torch.set_num_threads, (1,))
-        self.packs = self.device.type == "cpu" and self.model.config.model_type in packed.MODELS
-        if self.packs:
+        packable = self.device.type == "cpu" and self.model.config.model_type in packed.MODELS
+        if packable:
             self.model.set_attn_implementation(packed.ATTENTION)
+        # With AMX a row of a bf16 product rounds by its place and its neighbours.
+        amx = dtype is torch.bfloat16 and torch.cpu.get_capabilities().get("amx_bf16", False)
+        self.packs = packable and not amx
         self.exact: dict[int, bool] = {}  # rows of a pass without padding -> full batches give the same
 
     def tokens(self, texts: Sequence[str], prefix: str = "") -> list[list[int]]:

@@ -53,7 +53,7 @@ def test_queries_are_packed_only_where_that_shows_in_no_vector(dense, monkeypatc
     monkeypatch.setattr(own, "packed_vectors", packed)
     monkeypatch.setattr(own, "exact", {})
     assert all(np.array_equal(own.queries(QUESTIONS[:1]), full) for _ in range(3))
-    assert len(seen) == passes
+    assert len(seen) == (passes if own.packs else 0)  # a processor with AMX never packs bf16
 
 
 def test_packed_queries_have_the_vectors_of_queries_alone(dense):

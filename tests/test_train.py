@@ -63,7 +63,7 @@ def close(left, right, tolerance=2e-6):
 
 
 @pytest.mark.usefixtures("fp32_passes")
-@pytest.mark.parametrize(("entropy", "tolerance"), [(0.0, 2e-6), (0.5, 5e-6)])
+@pytest.mark.parametrize(("entropy", "tolerance"), [(0.0, 2e-6), (0.5, 8e-6)])
 def test_the_gradient_equals_one_pass_per_trajectory(tiny_model, entropy, tolerance):
     tables, params = batch(), changed(entropy=entropy)
     groups = train.training_groups(*tables, params)
@@ -281,7 +281,7 @@ def test_every_update_of_a_batch_is_logged(tmp_path, caplog):
 
 
 def test_minibatches_are_steps_on_parts_of_whole_questions_one_after_another():
-    rollouts, scores, credits = batch()
+    rollouts = batch()[0]
     parts = train.minibatches(rollouts, 2)
     names = [sorted({row["question_id"] for row in part}) for part in parts]
     assert names == [sorted({row["question_id"] for row in rollouts})[place::2] for place in range(2)]

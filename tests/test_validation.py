@@ -61,11 +61,20 @@ def test_the_dev_figure_has_a_line_an_arm_and_its_interval(iterations, validatio
     assert figures.drawn(rows) == drawn
 
 
+CHECKS = {
+    "gamma": {"baseline": "warmup", "rows": {"igpo": None}},
+    "single_turn": {"baseline": "warmup", "rows": {"igpo": None}},
+    "collapse": ["igpo"],
+}
+
+
 def test_curves_csv_has_the_columns_whether_or_not_a_run_is_validated(tmp_path, iterations, validations):
     for given in ([], validations):
         tables_of_paper = ("algorithms", "ablation", "basis", "per_question")
         compared = {name: {"baseline": "warmup", "rows": {"igpo": "IGPO"}} for name in tables_of_paper}
-        config = results_tree.config(baseline="warmup", metric="f1", bootstrap=10, seed=0, **compared)
+        config = results_tree.config(
+            baseline="warmup", metric="f1", bootstrap=10, seed=0, **compared, **CHECKS
+        )
         evaluation = results_tree.write_evaluation(
             tmp_path / "results", "warmup", {"vitalqa": results_tree.block(0.4)}, 0
         )

@@ -223,7 +223,7 @@ def test_no_article_is_in_two_splits(corpus, questions):
 
 
 def test_the_set_is_large_varied_and_without_repeats(questions):
-    assert 3500 <= len(questions) <= 4500
+    assert 3500 <= len(questions) <= 5000
     assert len({row["question_id"] for row in questions}) == len(questions)
     assert len({row["question"] for row in questions}) == len(questions)
     counts = defaultdict(int)
@@ -233,8 +233,19 @@ def test_the_set_is_large_varied_and_without_repeats(questions):
         counts["bridges"] += row["hops"] == 2 and row["type"] in HEADLINE
     assert counts["bridges"] >= 300
     assert len({row["type"] for row in questions}) >= 20
-    assert max(counts[row["type"]] for row in questions) <= 450
+    assert max(counts[row["type"]] for row in questions) <= 600
     assert 0.6 < counts["train"] / len(questions) < 0.85
+
+
+def test_the_default_s_headline_has_enough_questions_and_no_type_above_a_quarter(corpus):
+    settings = yaml.safe_load((SCHEMA.parents[2] / "params.yaml").read_text())["questions"]
+    rows = vitalqa.build(corpus, **{name: settings[name] for name in PARAMS})
+    splits = {
+        split: [row["type"] for row in rows if (row["benchmark"], row["split"]) == ("vitalqa", split)]
+        for split in ("train", "dev", "test")
+    }
+    assert len(splits["train"]) >= 1000 and len(splits["test"]) >= 1000
+    assert max(map(splits["test"].count, set(splits["test"]))) <= len(splits["test"]) / 4
 
 
 def test_benchmark_names_follow_the_headline_types(questions):
