@@ -66,7 +66,7 @@ def seed_cells(evaluations: Sequence[Evaluation], params: SimpleNamespace) -> li
         cells.append(
             [
                 *(evaluation.arm, str(evaluation.seed), rates[0], mean, bounds),
-                *(*hops, *rates[1:], f"{row['searches']:.2f}"),
+                *(*hops, *rates[1:], tables_text.searches(row)),
             ]
         )
     return cells

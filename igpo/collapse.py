@@ -12,18 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from igpo import experiment, published, schema
-from igpo.recomputed import (
-    FILES,
-    PROVENANCE,
-    Batch,
-    advantages,
-    by_policy,
-    provenance,
-    provenance_cells,
-    read_batches,
-    settings,
-)
+from igpo import experiment, published, recomputed, schema
+from igpo.recomputed import Batch
 from igpo.tables import write_forms
 from igpo.tables_text import Part, percent
 from retrieval import stage, tables
@@ -31,7 +21,7 @@ from retrieval.errors import UserError
 from retrieval.params import apply_arm
 
 FEWEST = 10  # groups of a question type that gets a row
-COLUMNS = ("source", "by", "value", "method", "groups", "zero_share", "low", "high", *PROVENANCE)
+COLUMNS = ("source", "by", "value", "method", "groups", "zero_share", "low", "high", *recomputed.PROVENANCE)
 TITLES = {
     "policy": "acting policy, after so many updates",
     "data": "data set, hops and question type",
@@ -77,7 +67,7 @@ def verdicts(batches: Sequence[Batch], methods: Mapping[str, Mapping[str, Any]])
     found = []
     for batch, size, (name, params) in itertools.product(batches, sizes(batches), methods.items()):
         kept = batch.first(size)
-        credits = zip(kept, advantages(kept, settings(params, batch)), strict=True)
+        credits = zip(kept, recomputed.advantages(kept, recomputed.settings(params, batch)), strict=True)
         for question, group in itertools.groupby(credits, key=lambda pair: pair[0].group):
             zero = all(value == 0 for _, row in group for value in row)
             found.append(Verdict(batch, size, question, name, zero))
@@ -149,20 +139,20 @@ def run(args: argparse.Namespace) -> str:
             "--iterations: none to look at: `run` needs iterations, and an arm without a `rollout` or `score`"
             " section of its own"
         )
-    batches = read_batches(args.iterations)
+    batches = recomputed.read_batches(args.iterations)
     questions = {row["question_id"]: row for row in tables.read(args.questions, schema.QUESTIONS).to_pylist()}
     asked = {group for batch in batches for group in batch.groups()}
     if missing := sorted(asked - set(questions)):
         raise UserError(f"{args.questions}: lacks {missing[0]!r}, which the rollouts hold")
     methods = {name: apply_arm(params, name) for name in params["tables"]["collapse"]}
     rows = rows_of(parts_of(verdicts(batches, methods), questions))
-    made_from = {name: provenance(found) for name, found in by_policy(batches).items()}
+    made_from = {name: recomputed.provenance(found) for name, found in recomputed.by_policy(batches).items()}
     parts = [
         Part(f"Ours: zero-advantage groups by {title}", *cells([row for row in rows if row["by"] == by]))
         for by, title in TITLES.items()
     ]
     parts[-1] = parts[-1]._replace(note=f"{NOTE} {published.UNPRINTED['collapse']}")
-    parts.append(Part("Where ours come from", *provenance_cells(batches), FILES))
+    parts.append(Part("Where ours come from", *recomputed.provenance_cells(batches), recomputed.FILES))
     listed = [row | (made_from[row["value"]] if row["by"] == "policy" else {}) for row in rows]
     write_forms(listed, COLUMNS, parts, args.out / "collapse")
     return f"{len(batches)} batches, {len(methods)} methods"

@@ -26,6 +26,7 @@ from igpo.tables_text import (
     percent,
     provenance_cells,
     published_cells,
+    searches,
     with_metric,
     with_spread,
 )
@@ -46,8 +47,7 @@ def our_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
         mean, bounds, p = difference(found[-1])
         shown = [f"{with_spread(row)} {interval(row)}" for row in found]
         last = [percent(found[-1][name]) for name in BEHAVIOUR]
-        searches = "–" if found[-1]["searches"] is None else f"{found[-1]['searches']:.2f}"
-        cells.append([label(found[0]), *shown, f"{mean} {bounds}", p, *last, searches])
+        cells.append([label(found[0]), *shown, f"{mean} {bounds}", p, *last, searches(found[-1])])
     heads = [f"Δ {metric_name(rows[0]['metric'])}", "p", *map(metric_name, BEHAVIOUR), "searches"]
     return ["method", *blocks, *heads], cells
 

@@ -167,20 +167,15 @@ def _lines(
         one = [[row[name] for row in found if row["seed"] == seed] for name in columns]
         axis.plot(*one, color=colour, lw=0.7, alpha=0.6)
     steps = sorted({row["iteration"] for row in found})
-    means = [
-        [statistics.fmean(row[name] for row in found if row["iteration"] == step) for step in steps]
-        for name in columns
-    ]
-    axis.plot(*means, color=colour, lw=2, marker="o", ms=4, label=arm)
-    if found and all(f"{columns[1]}_{bound}" in row for row in found for bound in ("low", "high")):
-        bounds = [
-            [
-                statistics.fmean(row[f"{columns[1]}_{bound}"] for row in found if row["iteration"] == step)
-                for step in steps
-            ]
-            for bound in ("low", "high")
-        ]
-        axis.fill_between(means[0], *bounds, color=colour, alpha=0.15, lw=0)
+
+    def means(name: str) -> list[float]:
+        return [statistics.fmean(row[name] for row in found if row["iteration"] == step) for step in steps]
+
+    x, y = columns
+    axis.plot(means(x), means(y), color=colour, lw=2, marker="o", ms=4, label=arm)
+    bounds = f"{y}_low", f"{y}_high"
+    if found and all(name in row for row in found for name in bounds):
+        axis.fill_between(means(x), *map(means, bounds), color=colour, alpha=0.15, lw=0)
 
 
 def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:

@@ -271,9 +271,10 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         raise UserError(f"{args.out.parent}: {'; '.join(listed)} (health.on_collapse is stop)")
     for sentence in listed:
         print(f"warning: {args.out.parent}: {sentence}", file=sys.stderr)
-    told = f"{found['searches']:.2f} searches per trajectory, {found['well_formed']:.0%} well-formed, "
-    told += f"{found['flat_advantage']:.0%} of the groups without advantage"
-    told += f", entropy {found['entropy'] or 0:.3f}"
+    told = (
+        f"{found['searches']:.2f} searches per trajectory, {found['well_formed']:.0%} well-formed, "
+        f"{found['flat_advantage']:.0%} of the groups without advantage, entropy {found['entropy'] or 0:.3f}"
+    )
     return f"{told}, {len(listed)} warnings" if listed else told
 
 

@@ -14,20 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from igpo import experiment, published
+from igpo import experiment, published, recomputed
 from igpo.comparison import comparison_parts, our_rows
 from igpo.methods import outcome_z, reward_z
-from igpo.recomputed import (
-    FILES,
-    PROVENANCE,
-    Batch,
-    advantages,
-    by_policy,
-    provenance,
-    provenance_cells,
-    read_batches,
-    settings,
-)
+from igpo.recomputed import Batch
 from igpo.tables import columns, write_forms
 from igpo.tables_text import Part, percent
 from retrieval import stage
@@ -60,7 +50,8 @@ def share(hits: Sequence[bool]) -> float | None:
 
 def pairs(batch: Batch, params: SimpleNamespace) -> list[tuple[float, float]]:
     """(igpo's advantage, normalised outcome) of every search turn of a batch."""
-    made, outcomes = advantages(batch.trajectories, params), outcome_z(batch.trajectories, params.std)
+    made = recomputed.advantages(batch.trajectories, params)
+    outcomes = outcome_z(batch.trajectories, params.std)
     return [(value, z) for row, z in zip(made, outcomes, strict=True) for value in row[:-1]]
 
 
@@ -79,7 +70,7 @@ def agreement(batches: Sequence[Batch], params: Mapping[str, Any]) -> dict[str, 
     """How far igpo's advantage is the outcome's in some batches; None for what nothing tells."""
     found, groups = [], Counter[str]()
     for batch in batches:
-        chosen = settings(params, batch)
+        chosen = recomputed.settings(params, batch)
         found += pairs(batch, chosen)
         groups += signals(batch, chosen)
     return {
@@ -95,8 +86,8 @@ def agreement(batches: Sequence[Batch], params: Mapping[str, Any]) -> dict[str, 
 
 def agreement_rows(batches: Sequence[Batch], params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per acting policy, over all seeds; last all of them together."""
-    every = {**by_policy(batches), "all": list(batches)}
-    made_from = {name: provenance(found) for name, found in every.items() if name != "all"}
+    every = {**recomputed.by_policy(batches), "all": list(batches)}
+    made_from = {name: recomputed.provenance(found) for name, found in every.items() if name != "all"}
     return [
         {"source": "ours", "policy": name, **agreement(found, params), **made_from.get(name, {})}
         for name, found in every.items()
@@ -135,7 +126,7 @@ def run(args: argparse.Namespace) -> str:
     params = experiment.read(args)
     arm, chosen = measured_arm(params), SimpleNamespace(**params["tables"])
     compared = our_rows("single_turn", args.metrics, chosen)
-    batches = read_batches(args.iterations)
+    batches = recomputed.read_batches(args.iterations)
     rows = agreement_rows(batches, apply_arm(params, arm)) if batches else []
     first, made_from, *_ = comparison_parts("single_turn", compared, chosen)
     note = f"{NOTE.format(arm=arm)} {published.UNPRINTED['single_turn']}"
@@ -143,9 +134,9 @@ def run(args: argparse.Namespace) -> str:
         first,
         Part("How far igpo's advantage is the outcome's", *agreement_cells(rows), note),
         made_from,
-        Part("Where the iterations come from", *provenance_cells(batches), FILES),
+        Part("Where the iterations come from", *recomputed.provenance_cells(batches), recomputed.FILES),
     ]
-    heads = [*columns(chosen.metric), "published_row", *AGREEMENT_COLUMNS, *PROVENANCE[2:]]
+    heads = [*columns(chosen.metric), "published_row", *AGREEMENT_COLUMNS, *recomputed.PROVENANCE[2:]]
     write_forms([*compared, *rows], heads, parts, args.out / "single_turn")
     return f"{len(compared)} evaluations' rows, {len(batches)} batches"
 

@@ -92,11 +92,21 @@ def interval(row: Mapping[str, Any]) -> str:
     return f"[{low}, {high}]"
 
 
+def signed(row: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """The difference in column `name` in per cent, and its 95 % interval."""
+    mean, low, high = (f"{100 * row[name + end]:+.1f}" for end in ("", "_low", "_high"))
+    return mean, f"[{low}, {high}]"
+
+
 def difference(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """The difference to the baseline's metric in per cent, its 95 % interval, and p."""
     name = f"{row['metric']}_difference"
-    mean, low, high = (f"{100 * row[name + end]:+.1f}" for end in ("", "_low", "_high"))
-    return mean, f"[{low}, {high}]", f"{row[name + '_p']:.3f}"
+    return *signed(row, name), f"{row[name + '_p']:.3f}"
+
+
+def searches(row: Mapping[str, Any]) -> str:
+    """Searches per trajectory; a dash for what was not measured."""
+    return "–" if row["searches"] is None else f"{row['searches']:.2f}"
 
 
 def our_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
@@ -106,7 +116,6 @@ def our_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
     heads = ["method", metric_name(metric), "95 % interval", f"Δ {metric_name(metric)}"]
     cells = []
     for row in rows:
-        searches = "–" if row["searches"] is None else f"{row['searches']:.2f}"
         cells.append(
             [
                 method_name(row),
@@ -114,7 +123,7 @@ def our_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
                 interval(row),
                 difference(row)[0],
                 *(percent(row[name]) for name in shares),
-                searches,
+                searches(row),
             ]
         )
     return [*heads, *map(metric_name, shares), "searches"], cells
@@ -151,10 +160,7 @@ def hop_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
         for line, row in zip(cells, rows, strict=True):
             if not number:
                 return heads, []
-            mean, low, high = (
-                f"{100 * row[f'{name}_difference{end}']:+.1f}" for end in ("", "_low", "_high")
-            )
-            line += [percent(row[name]), mean, f"[{low}, {high}]"]
+            line += [percent(row[name]), *signed(row, f"{name}_difference")]
     return heads, cells
 
 
@@ -242,11 +248,9 @@ def markdown(ours: Rows, published: Rows) -> str:
     parts.append(detail_notes(ours))
     for name, rows in by_benchmark(ours).items():
         heads, cells = hop_cells(rows)
-        parts += (
-            [f"## By hops: {name}", markdown_table(heads, cells), with_metric("hops", rows[0]["metric"])]
-            if cells
-            else []
-        )
+        if cells:
+            note = with_metric("hops", rows[0]["metric"])
+            parts += [f"## By hops: {name}", markdown_table(heads, cells), note]
     parts += ["## Where ours come from", markdown_table(*provenance_cells(ours))]
     parts += [NOTES["provenance"], "## Published by the paper", markdown_table(*published_cells(published))]
     return "\n\n".join([*parts, NOTES["published"]]) + "\n"

@@ -55,7 +55,8 @@ def indexes(tmp_path):
 @pytest.fixture
 def pip_settings(indexes):
     """The environment of a pip that knows the index `own` and a folder that is not there."""
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    # MAKELEVEL and MAKEFLAGS go too: below `make test`, a make also prints its folder
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "MAKE"))}
     own = {"PIP_INDEX_URL": f"{indexes[1]}/own", "PIP_FIND_LINKS": "/no/such/folder", "NO_PROXY": "127.0.0.1"}
     return settings | own | {"PIP_CONFIG_FILE": os.devnull}
 
