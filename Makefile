@@ -23,7 +23,7 @@ run: env
 env: $(STAMP)
 
 $(STAMP): requirements/cpu.txt requirements/torch-cpu.txt requirements/install.sh pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	    || { echo "error: Python 3.11 is needed; give its path: make $(or $(MAKECMDGOALS),env) PYTHON=..." >&2; exit 2; }
 	@requirements/install.sh "$(PYTHON)" "$(TORCH_INDEX)"
 	@touch $@

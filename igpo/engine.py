@@ -1,6 +1,7 @@
 """Text generation: vLLM, or transformers where vLLM can't run; the same results type.
 
-A sequence's tokens depend on its prompt and seed alone, not on the batch around it.
+With transformers a sequence's tokens depend on its prompt and seed alone. So they do with vLLM, but on
+processors whose kernels round a row by its neighbours, as AMX's in bf16: there a few of 24 changed.
 """
 
 import ctypes
@@ -75,6 +76,8 @@ class VllmEngine:
         from vllm import LLM
 
         cpu = not torch.cuda.is_available()
+        if cpu:  # what vLLM compiles there, ranks of log-probabilities, takes 3 s a start and saves nothing
+            torch._dynamo.config.disable = True
         # Per-request seeds fail on a CPU once a prompt is split, so no chunked prefill there.
         special: dict[str, Any] = (
             {

@@ -206,6 +206,11 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         raise UserError(
             f"model {name!r}: neither embedded nor cached nor a usable folder: {one_line(error, 300)}"
         ) from None
+    largest, rows = max(tokenizer.get_vocab().values()), model.get_input_embeddings().num_embeddings
+    if largest >= rows:
+        raise UserError(
+            f"model {name!r}: its tokenizer has token {largest}, its embeddings end at {rows - 1}"
+        )
     save(model, tokenizer, args.out, {"source": name, "iteration": 0, "parents": []})
     return f"{sum(weight.numel() for weight in model.parameters()):,} weights -> {args.out}"
 

@@ -2,7 +2,7 @@
 
 A protocol (`igpo/protocols/`, one file each) is data and pure functions: how a policy is asked, how its turns
 are read, how the passages that it searched for come back to it. Only text that the policy sampled is parsed;
-questions and passages are encoded so that no token of theirs can be a control token.
+in questions and passages a control token's text is plain text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from retrieval.search import Hit
 
 TOOLS = ("web_search", "open")
+THINK = "<think>"
 # Free text in the texts of a protocol; braces around anything else are plain characters.
 FIELD = re.compile(r"\{(question|passages|observation|reasoning|query|documents)\}")
+
+
+def any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """A pattern of any of the texts, the longest that fits."""
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
 
 @dataclass(frozen=True)
@@ -125,19 +132,28 @@ class Renderer:
     def __init__(self, tokenizer: Any, protocol: Protocol):
         """Learn from the chat template which tokens surround a prompt and a tool's answer.
 
-        Raises UserError for a tokenizer without a chat template or whose template drops text.
+        Raises UserError for a tokenizer without a chat template, one whose template drops text, and one that
+        begins whatever is encoded alone with a space: turns are.
         """
         self.tokenizer, self.protocol = tokenizer, protocol
         if protocol.chat and not tokenizer.chat_template:
             raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no chat template")
-        added = [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special]
-        self._marks = re.compile("|".join(map(re.escape, added)) or "(?!)")
+        added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
+        self._added = any_of(added)
+        self._marks = any_of([content for content, special in added.items() if not special])
         self._control = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        if self.encode("\na") != self.encode("\n") + self.encode("a"):
+            raise UserError(
+                f"{tokenizer.name_or_path}: the tokenizer (SentencePiece's, with a space before every text) "
+                "gives other tokens for a turn alone than within its conversation; supported are those "
+                "without it, as Llama 3's, Qwen's and SmolLM2's"
+            )
         # Chat templates write the token that begins a text themselves.
         first = tokenizer("")["input_ids"][:1]
         self._begin = first if first == [tokenizer.bos_token_id] else []
         self._prompt = self._first() if protocol.chat else ""
         self._observation = protocol.observation if protocol.stops else self._later()
+        self._reader = self._reading() if protocol.reader else ""
         # A chat template that prints JSON, as Llama 3.1's, quotes a tool's answer.
         self._quoted = '"{observation}"' in self._observation
 
@@ -156,7 +172,12 @@ class Renderer:
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the chat template takes no tools; choose another protocol"
             )
-        return prompt + protocol.given
+        if prompt.count(protocol.instructions.strip()) != 1:
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the chat template drops, changes or repeats the "
+                "instructions; choose a protocol that gives them in the user's message, such as search_r1"
+            )
+        return self._begun(prompt)
 
     def _later(self) -> str:
         """What stands between two turns of a policy. It samples the end-of-turn token itself."""
@@ -178,7 +199,25 @@ class Renderer:
                 f"{self.tokenizer.name_or_path}: the chat template drops or repeats a message, or ends none "
                 f"with {end}"
             )
-        return between + self.protocol.given
+        return self._begun(between)
+
+    def _reading(self) -> str:
+        """The prompt to condense found documents, with its fields."""
+        reader = self.protocol.reader or ""
+        prompt = self._template([{"role": "user", "content": reader}])
+        if FIELD.findall(prompt) != FIELD.findall(reader):
+            raise UserError(f"{self.tokenizer.name_or_path}: the chat template drops or repeats a message")
+        return prompt
+
+    def _begun(self, text: str) -> str:
+        """The text up to where the policy goes on; a chat template may have opened its thinking already."""
+        opened, given = text.rstrip().endswith(THINK), self.protocol.given
+        if opened and given and not given.startswith(THINK):
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the chat template begins the policy's message with {THINK}, "
+                f"the protocol with {given}; choose another protocol, such as igpo"
+            )
+        return text + (given.removeprefix(THINK) if opened else given)
 
     def _template(self, messages: list[dict[str, str]]) -> str:
         from jinja2 import TemplateError
@@ -198,11 +237,24 @@ class Renderer:
             ) from None
 
     def _fill(self, text: str, **fields: str) -> list[int]:
-        """Token ids of our own text with foreign text in its fields."""
-        ids: list[int] = []
-        for number, piece in enumerate(FIELD.split(text)):
-            ids += self.encode_plain(fields[piece]) if number % 2 else self.encode(piece)
-        return ids
+        """Token ids of our own text with foreign text in its fields: those that the whole text has.
+
+        Control tokens count in our own text only.
+        """
+        pieces = FIELD.split(text)
+        own = pieces[::2]
+        filled = [fields[piece] if number % 2 else piece for number, piece in enumerate(pieces)]
+        whole = "".join(filled)
+        if len(self._added.findall(whole)) == sum(len(self._added.findall(piece)) for piece in own):
+            return self.encode(whole)
+        ids, between = list[int](), ""
+        for number, piece in enumerate(filled):
+            *before, after = [piece] if number % 2 else self._added.split(piece)
+            for plain, control in zip(before[::2], before[1::2], strict=True):
+                ids += [*self.encode_plain(between + plain), *self.encode(control)]
+                between = ""
+            between += after
+        return ids + self.encode_plain(between)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of our own text, control tokens included."""
@@ -233,8 +285,7 @@ class Renderer:
 
     def reading(self, reasoning: str, query: str, documents: str) -> list[int]:
         """The prompt to condense found documents, of a protocol with a `reader`."""
-        prompt = self._template([{"role": "user", "content": self.protocol.reader or ""}])
-        return self._fill(prompt, reasoning=reasoning, query=query, documents=documents)
+        return self._fill(self._reader, reasoning=reasoning, query=query, documents=documents)
 
     def turn(self, text: str) -> list[int]:
         """A whole turn as a policy would sample it, end-of-turn token included."""

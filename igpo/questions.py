@@ -1,11 +1,11 @@
 """A corpus, or benchmarks' question files -> train.parquet, dev.parquet, test.parquet (`QUESTIONS`).
 
-`--source vitalqa` derives VitalQA from the corpus. `--source FILE …` takes parquet, JSON lines or a JSON list
-in the form of IGPO, Search-R1, verl, FlashRAG, SearchAgentReview, HotpotQA, 2WikiMultihopQA, MuSiQue, PopQA
-or NQ-open, and folders of such files. `{split}` in a name stands for train, dev and test. Without it, a file
-in our own columns keeps its splits, and all rows of any other file are test questions: what such a file calls
-its split is that of the data set it was taken from. A question of test is taken out of dev and train, one of
-dev out of train.
+`--source vitalqa` derives VitalQA from the corpus. `--source FILE …` takes parquet, JSON lines or a JSON
+list, plain or compressed, in the form of IGPO, Search-R1, verl, FlashRAG, SearchAgentReview, HotpotQA,
+2WikiMultihopQA, MuSiQue, PopQA or NQ-open, and folders of such files; docs/inputs.md says how odd fields are
+read. `{split}` in a name stands for train, dev and test. Without it, a file in our own columns keeps its
+splits, and all rows of any other file are test questions: what such a file calls its split is that of the
+data set it was taken from. A question of test is taken out of dev and train, one of dev out of train.
 
 `--corpus` turns supporting passages that a file names by title (HotpotQA, 2Wiki), or by title and text
 (MuSiQue, PopQA), into ids. A title alone counts where only one passage has it; with any passage not found,
@@ -13,7 +13,8 @@ all are unknown.
 """
 
 import argparse
-import contextlib
+import codecs
+import io
 import json
 import logging
 import re
@@ -27,15 +28,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from igpo import reward, supporting, vitalqa
+from igpo.fields import Row, missing, objects, part, plain, texts, whole, written
 from igpo.schema import QUESTIONS, QUESTIONS_KEY
-from igpo.supporting import objects, part
-from retrieval import tables
-from retrieval.corpus import single_spaces
+from retrieval import forms, tables
 from retrieval.errors import UserError
 from retrieval.stage import command
+from retrieval.text import single_spaces
 
 log = logging.getLogger("igpo")
-Row = dict[str, Any]
 SPLITS = ("train", "dev", "test")
 SUFFIXES = (".parquet", ".json", ".jsonl")  # of the files that count in a folder
 # Benchmarks by the names that files give them -> by the names of the paper's tables.
@@ -52,21 +52,26 @@ BENCHMARKS = {name: name for name in ("nq", "tq", "hotpotqa", "2wiki", "musique"
 }
 ANSWER_SPLIT = "<|answer_split|>"
 ANSWER_KEYS = ("golden_answers", "answers", "answer", "possible_answers")
+# Search-R1's instruction up to the question; it shows one answer, and the question follows that.
+SEARCH_R1 = re.compile(r"\s*(?:Answer the given question\..*?</answer>\.?\s*)?Question:", re.DOTALL)
+# Another instruction: a sentence or line that ends before its question begins.
+INSTRUCTION = re.compile(r"(?:[.!?:>]\s|\n)\s*Question:")
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a parquet file, a JSON list, or JSON lines (whatever the file is called)."""
+    """The rows of a parquet file, or of a JSON list or JSON lines, plain or compressed, of any name."""
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path).to_pylist()
-        text = path.read_text(encoding="utf-8-sig")
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
+        with forms.opened(path) as stream:
+            data = stream.read().removeprefix(codecs.BOM_UTF8)
+        if data.lstrip().startswith(b"["):
+            rows = json.loads(data)
         else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [row for _, row in forms.lines(io.BytesIO(data))]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a questions file, or vitalqa") from None
-    except (pa.ArrowInvalid, OSError, ValueError, RecursionError) as error:
+    except (pa.ArrowInvalid, *forms.UNREADABLE, ValueError, RecursionError) as error:
         raise UserError(f"{path}: neither parquet, nor JSON lines, nor a JSON list: {error}") from None
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -76,75 +81,68 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def texts(value: Any) -> list[str]:
-    """Answers in any form, as a list: text, number, list, or text that holds a JSON list (PopQA).
-
-    ValueError where one is an object.
-    """
-    if isinstance(value, bool):
-        return []
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with contextlib.suppress(ValueError):
-            value = json.loads(value)
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        value = [value]
-    for item in value:
-        if isinstance(item, Mapping | list):
-            raise ValueError(f"found {item!r:.60}; expected text, a number, or a list of them")
-    return [text for item in value if item is not None and (text := str(item).strip())]
-
-
 def find_answers(row: Mapping[str, Any]) -> list[str]:
-    """Every accepted answer of a row, the main one first; empty where it has none."""
-    found = next((texts(row[key]) for key in ANSWER_KEYS if texts(row.get(key))), [])
+    """Every accepted answer of a row, the main one first; empty if it has none."""
+    found = next(filter(None, (texts(row.get(key)) for key in ANSWER_KEYS)), [])
     if not found:
         truth = part(row, "reward_model", dict).get("ground_truth")
-        truth = truth.get("target") if isinstance(truth, Mapping) else truth
+        truth = written(truth) if isinstance(truth, str) else truth
+        truth = truth.get("target") if isinstance(truth, dict) else truth
         found = texts(truth.split(ANSWER_SPLIT) if isinstance(truth, str) else truth)
     return list(dict.fromkeys([*found, *texts(row.get("answer_aliases"))]))
 
 
 def find_question(row: Mapping[str, Any]) -> str:
-    """The bare question: `question`, else `prompt`'s last user message less Search-R1's instruction."""
-    question = part(row, "question", str)
+    """The bare question: `question`, `extra_info.question`, or what `prompt`'s last user message asks."""
+    question = part(row, "question", str) or part(part(row, "extra_info", dict), "question", str)
     if not question:
         prompt = row.get("prompt")
-        plain = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else objects(row, "prompt")
-        said = [part(message, "content", str) for message in plain if message.get("role") == "user"]
-        question = said[-1].rpartition("Question:")[2] if said else ""
+        prompt = written(prompt) if isinstance(prompt, str) else prompt
+        told = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else objects(row, "prompt")
+        said = [part(message, "content", str) for message in told if message.get("role") == "user"]
+        question = asked(said[-1]) if said else ""
     return single_spaces(question)
 
 
+def asked(message: str) -> str:
+    """What a user message asks: all of it, or what follows Search-R1's instruction.
+
+    ValueError for another instruction: where its question begins would be a guess.
+    """
+    found = SEARCH_R1.match(message)
+    if found is None and INSTRUCTION.search(message):
+        raise ValueError(f"`prompt` holds an instruction of another form, {message!r:.60}; add `question`")
+    return message[found.end() :] if found else message
+
+
 def find_hops(row: Mapping[str, Any], supports: int) -> int:
-    """Passages that an answer needs: stated, in MuSiQue's id, or `supports`, those named; 0 where unknown."""
-    if row.get("hops") is not None:
-        try:
-            return int(row["hops"])
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"`hops` is {row['hops']!r:.60}; expected a whole number") from None
-    named = re.match(r"(\d)hop", str(row.get("id", "")))
+    """Passages that an answer needs: stated, in MuSiQue's id, or `supports`, those named; 0 if unknown."""
+    stated = whole(row, "hops")
+    if stated is not None:
+        return stated
+    named = re.match(r"(\d)hop", plain(row.get("id")))
     return int(named[1]) if named else supports
 
 
 def find_id(row: Mapping[str, Any], number: int) -> str:
     """`id`, `_id` or `extra_info.index`, else the row's number."""
     known = (row.get("id"), row.get("_id"), part(row, "extra_info", dict).get("index"))
-    return str(next((value for value in known if value not in (None, "")), number))
+    return next(filter(None, map(plain, known)), str(number))
 
 
 def find_benchmark(row: Mapping[str, Any], path: Path) -> str:
     """The benchmark that a row names, else its file: a known name that this begins with, or all of it."""
-    named = row.get("data_source") or row.get("dataset")
-    name = str(named or path.stem).removeprefix("searchR1_").lower()
-    plain = name.replace("-", "_")
-    known = [plain] if named else [other for other in BENCHMARKS if re.match(rf"{other}(?![a-z])", plain)]
+    named = plain(row.get("data_source")) or plain(row.get("dataset"))
+    name = (named or forms.plain_path(path).stem).removeprefix("searchR1_").lower()
+    joined = name.replace("-", "_")
+    known = [joined] if named else [other for other in BENCHMARKS if re.match(rf"{other}(?![a-z])", joined)]
     return BENCHMARKS.get(max(known, key=len, default=""), name)
 
 
 def normalise(row: Mapping[str, Any], number: int, path: Path) -> Row:
     """One row of any accepted form as a row of `QUESTIONS`, split "test", and its `supports` (title, text).
 
-    ValueError where it has no question, no answer, or a field of a wrong kind.
+    ValueError if it has no question, no answer, or a field of a wrong kind.
     """
     benchmark, question, answers = find_benchmark(row, path), find_question(row), find_answers(row)
     if not question:
@@ -164,18 +162,23 @@ def normalise(row: Mapping[str, Any], number: int, path: Path) -> Row:
         "supporting_ids": ids,
         "hops": find_hops(row, len(supports)),
         "split": "test",
-        "type": str(row.get("question_type") or row.get("type") or row.get("prop") or ""),
+        "type": next(filter(None, (plain(row.get(name)) for name in ("question_type", "type", "prop"))), ""),
         "supports": [] if ids else supports,
     }
+
+
+def is_answerable(row: Mapping[str, Any]) -> bool:
+    """False for MuSiQue-Full's twins without an answer; ValueError if `answerable` is no truth value."""
+    return missing(row.get("answerable")) or part(row, "answerable", bool)
 
 
 def check_own(row: Row) -> Row:
     """A row that has our columns already; `type`, `hops` and `supporting_ids` may be missing.
 
-    ValueError where another is, or the split is none of ours.
+    ValueError if another is, or the split is none of ours.
     """
     known: Row = {"supporting_ids": [], "hops": 0, "type": ""}
-    known |= {name: value for name, value in row.items() if value is not None}
+    known |= {name: value for name, value in row.items() if not missing(value)}
     known |= {name: texts(known.get(name)) for name in ("answers", "supporting_ids")}
     for name in QUESTIONS.names:
         if not known.get(name) and name not in ("supporting_ids", "hops", "type"):
@@ -186,7 +189,7 @@ def check_own(row: Row) -> Row:
 
 
 def check_types(row: Row) -> Row:
-    """The row; ValueError where a column of `QUESTIONS` can't hold its value."""
+    """The row; ValueError if a column of `QUESTIONS` can't hold its value."""
     for field in QUESTIONS:
         try:
             pa.scalar(row[field.name], field.type)
@@ -207,9 +210,12 @@ def load(path: Path) -> list[Row]:
     loaded = []
     for number, row in enumerate(rows):
         try:
-            loaded.append(check_types(check_own(row) if own else normalise(row, number, path)))
+            if is_answerable(row):
+                loaded.append(check_types(check_own(row) if own else normalise(row, number, path)))
         except ValueError as error:
             raise UserError(f"{path}: row {number}: {error}") from None
+    if unanswerable := len(rows) - len(loaded):
+        log.warning("%s: %d questions that are not answerable are left out", path, unanswerable)
     return loaded if own else distinct(loaded)
 
 
@@ -257,9 +263,13 @@ def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The question files in a folder; a file itself; none where there is neither."""
+    """The question files in a folder; a file itself; none if there is neither."""
     if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+        inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        found = [file for file in inside if forms.plain_path(file).suffix in SUFFIXES]
+        if others := [file.name for file in inside if file not in found]:
+            log.warning("%s: left out, no question files by their names: %s", path, ", ".join(others))
+        return found
     return [path] if path.is_file() else []
 
 

@@ -1,6 +1,9 @@
 """Answer metrics on strings: exact match and F1, as IGPO scores them and as SQuAD and Search-R1 do.
 
 IGPO (algorithms.md 1.10) compares sets of words and keeps articles; SQuAD compares multisets without them.
+Both differ from the published code in two points. Text of which their rules leave nothing ("!!!", SQuAD's
+"The") is compared as it stands: the right answer to such a gold counts, an empty one does not. Each Chinese
+or Japanese character is a word, since nothing parts the words of these scripts.
 """
 
 import re
@@ -8,14 +11,21 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
+from retrieval.text import spaced
+
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
+def _words(text: str, plain: str) -> str:
+    """What the rules leave of a text, `plain`, or the text itself if that is nothing, with single spaces."""
+    return " ".join(spaced(plain).split() or spaced(text.lower()).split())
+
+
 def normalise(text: str) -> str:
     """Lower-case, ASCII punctuation to spaces, white space collapsed; articles are kept."""
-    return " ".join(text.lower().translate(_PUNCTUATION).split())
+    return _words(text, text.lower().translate(_PUNCTUATION))
 
 
 def f1(answer: str | None, golds: Sequence[str]) -> float:
@@ -39,7 +49,7 @@ def exact_match(answer: str | None, golds: Sequence[str]) -> float:
 
 def squad_normalise(text: str) -> str:
     """Lower-case, ASCII punctuation deleted, then the words a, an, the; white space collapsed."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+    return _words(text, _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)))
 
 
 def squad_f1(answer: str | None, golds: Sequence[str]) -> float:

@@ -8,33 +8,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from igpo.fields import Row, objects, part, written
 from igpo.schema import QUESTIONS
 from retrieval import passages
-from retrieval.corpus import single_spaces
-
-Row = dict[str, Any]
-KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
-
-
-def part(row: Mapping[str, Any], name: str, kind: type) -> Any:
-    """`row[name]`, an empty `kind` where it is missing or empty; ValueError where it is of another kind."""
-    value = row.get(name) or kind()
-    if not isinstance(value, kind):
-        raise ValueError(f"`{name}` is {value!r:.60}; expected {KINDS[kind]}")
-    return value
-
-
-def objects(row: Mapping[str, Any], name: str) -> list[Row]:
-    """The objects of the list `row[name]`; ValueError where there is anything else."""
-    for item in part(row, name, list):
-        if not isinstance(item, dict):
-            raise ValueError(f"`{name}` holds {item!r:.60}; expected objects")
-    return part(row, name, list)
+from retrieval.text import single_spaces
 
 
 def find_titles(row: Mapping[str, Any]) -> list[str]:
     """A title for each of HotpotQA's and 2Wiki's `supporting_facts`; ValueError where they lack one."""
     facts = row.get("supporting_facts")
+    facts = written(facts) if isinstance(facts, str) else facts
     if isinstance(facts, dict):
         titles = part(facts, "title", list)
     else:
@@ -49,7 +32,7 @@ def find_paragraphs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(title, text) of MuSiQue's and PopQA's supporting `paragraphs`, MuSiQue's in the order of its hops."""
     steps = part(row, "question_decomposition", list)
     hops = [step.get("paragraph_support_idx") for step in steps if isinstance(step, dict)]
-    found = [paragraph for paragraph in objects(row, "paragraphs") if paragraph.get("is_supporting")]
+    found = [paragraph for paragraph in objects(row, "paragraphs") if part(paragraph, "is_supporting", bool)]
     found.sort(key=lambda item: hops.index(item.get("idx")) if item.get("idx") in hops else len(hops))
     return [
         (part(item, "title", str), part(item, "paragraph_text", str) or part(item, "text", str))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
@@ -27,6 +28,7 @@ log = logging.getLogger("igpo")
 NAME = "igpo"  # of the MLflow experiment
 Points = dict[tuple[str, int], float]  # (metric, step) -> value
 Runs = dict[str, Points]  # name of the run -> its points
+LONGEST = 150  # characters of a part of a metric's name; MLflow allows 250 for all of it
 BATCH_PARAMS, BATCH_METRICS = 100, 1000  # MLflow refuses more in one batch
 SECTIONS = (
     "corpus",
@@ -43,6 +45,18 @@ SECTIONS = (
 )
 
 
+def metric_part(name: str) -> str:
+    """A benchmark's or type's name as a part of a metric's name; other names never become the same.
+
+    MLflow allows letters, digits and `_-. :/`. Any other character, `:`, `/` and a leading point become `:XX`
+    for each byte in UTF-8; what is longer than `LONGEST` ends in a hash of the whole.
+    """
+    safe = quote(name, safe=" _-.").replace("%", ":").replace("~", ":7E")
+    safe = f":2E{safe[1:]}" if safe.startswith(".") else safe
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return safe if len(safe) <= LONGEST else f"{safe[: LONGEST - 20]}:::{digest}"
+
+
 def collect(metrics: list[Path], iterations: list[Path], validations: Sequence[Path] = ()) -> Runs:
     """The points of every run: `train/…` by iteration, `test/BENCHMARK/…` at that of the evaluated policy.
 
@@ -52,12 +66,11 @@ def collect(metrics: list[Path], iterations: list[Path], validations: Sequence[P
     for path in metrics:
         found = read_evaluation(path)
         points = runs.setdefault(path.absolute().parent.name, {})
+        step = found.metrics["provenance"].get("iteration") or 0
         for benchmark, values in found.metrics["benchmarks"].items():
             for name in METRICS:
                 if (value := mean(values, name)) is not None:
-                    points[f"test/{benchmark}/{name}", found.metrics["provenance"].get("iteration") or 0] = (
-                        value
-                    )
+                    points[f"test/{metric_part(benchmark)}/{name}", step] = value
     for row in curve_rows(iterations, validations):
         arm, seed, step, updates = (row.pop(key) for key in ("arm", "seed", "iteration", "updates"))
         points = runs.setdefault(f"{arm}_s{seed}", {})

@@ -1,9 +1,9 @@
 """Corpus file of any published form -> corpus.parquet (id, title, text), in the order of the file.
 
 `vital` is the embedded corpus: 10,033 leads of English Wikipedia's vital articles. A passage's title and text
-come from `contents` (first line is the title), else from `title` and `text`, `extract`, `paragraph_text` or
-`sentences`. An article lead (`extract`) gets its short description in front: life dates stand only there.
-A missing or repeated id becomes the row number.
+come from `contents` (first line is the title, unless `title` gives another), else from `title` and `text`,
+`extract`, `paragraph_text` or `sentences`. An article lead (`extract`) gets its short description in front:
+life dates stand only there. A missing or repeated id becomes the row number.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from retrieval import forms, stage, tables
 from retrieval.errors import UserError
 from retrieval.ids import IdTable
 from retrieval.stage import log
+from retrieval.text import single_spaces
 from retrieval.wikipedia import Unreadable
 
 ROWS_PER_GROUP = 8192
@@ -37,11 +38,6 @@ def package_file(package: str, path: str) -> Path:
         if (Path(folder) / path).exists():
             return Path(folder) / path
     raise UserError(f"{package}/{path} is not installed; install the locked requirements")
-
-
-def single_spaces(text: str) -> str:
-    """Any run of white space, no-break spaces included, becomes one space."""
-    return " ".join(text.split())
 
 
 def split_contents(contents: str) -> tuple[str, str]:
@@ -81,12 +77,14 @@ def passage(row: Any) -> tuple[str | None, str, str]:
     """Id (None where missing), title and text of a raw row; ValueError says what is wrong with it."""
     if not isinstance(row, dict):
         raise ValueError(f"not an object but {type(row).__name__}")
-    if isinstance(row.get("contents"), str):
-        title, text = split_contents(row["contents"])
-    else:
-        title, text = row.get("title") or "", body(row)
-    if not isinstance(title, str):
-        raise ValueError(f"title is {type(title).__name__}, expected text")
+    named = row.get("title") or ""
+    if not isinstance(named, str):
+        raise ValueError(f"title is {type(named).__name__}, expected text")
+    title, text = (
+        split_contents(row["contents"]) if isinstance(row.get("contents"), str) else (named, body(row))
+    )
+    if named and single_spaces(named) != single_spaces(title):
+        title, text = named, row["contents"]
     title = single_spaces(title)
     if is_empty(title, text):
         raise ValueError("empty passage")

@@ -27,6 +27,7 @@ from retrieval import stage, tables
 from retrieval.errors import UserError
 from retrieval.search import Hit, Searcher, check_corpus, open_searcher
 from retrieval.stage import log
+from retrieval.text import spaced
 
 CUTS = (1, 3, 10, 100)
 QUESTIONS = pa.schema(
@@ -43,8 +44,8 @@ Words = tuple[str, ...]
 
 
 def words(text: str) -> Words:
-    """The words of a text, in lower case and composed characters."""
-    return tuple(re.findall(r"\w+", unicodedata.normalize("NFC", text.casefold())))
+    """The words of a text, lower case, composed; each Chinese or Japanese character is one."""
+    return tuple(re.findall(r"\w+", spaced(unicodedata.normalize("NFC", text.casefold()))))
 
 
 def rank_of(answers: Sequence[Words], passages: Sequence[str]) -> float:

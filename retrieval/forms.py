@@ -4,6 +4,8 @@ JSON lines, one JSON list, one JSON object by title, tab-separated with a header
 dump; plain or compressed (gzip, bzip2, xz, zstandard). The form is found by looking at the first bytes, not
 at the name, except that a name with `.jsonl` promises lines. At most one passage and one read buffer are in
 memory.
+
+A line of JSON or of a table ends at a line feed, nowhere else. Blank lines may stand at the end of a file.
 """
 
 import bz2
@@ -30,6 +32,11 @@ CHUNK_CHARS = 1 << 20
 VALUE_CHARS = 1 << 26  # a JSON value that does not end within this is malformed
 WHITE_SPACE = re.compile(r"\s*")
 TEXT_KEYS = ("contents", "text", "extract", "paragraph_text")
+# How a passage begins, told from an object of passages by title.
+PASSAGE = re.compile(rf'\{{\s*"(?:_?id|title|{"|".join(TEXT_KEYS)})"\s*:\s*["\d]')
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+ZSTANDARD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one to skip (pzstd)
+UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError)  # of a file that is truncated or damaged
 Row = tuple[int, Any]  # line (or parquet row) number counted from 1, raw row
 
 
@@ -43,9 +50,14 @@ def opened(path: Path) -> BinaryIO:
         return cast(BinaryIO, bz2.open(path))
     if magic == b"\xfd7zXZ\x00":
         return cast(BinaryIO, lzma.open(path))
-    if magic[:4] == b"\x28\xb5\x2f\xfd":
+    if ZSTANDARD.match(magic):
         return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
     return path.open("rb")
+
+
+def plain_path(path: Path) -> Path:
+    """The path without the ending that says how the file is compressed."""
+    return path.with_suffix("") if path.suffix in COMPRESSED else path
 
 
 def corpus_file(path: Path) -> Path:
@@ -88,11 +100,21 @@ def form(path: Path) -> str:
     return "lines" if isinstance(value, dict) and (more or is_passage(value)) else "json"
 
 
-def lines(stream: BinaryIO) -> Iterator[Row]:
-    """Rows of JSON lines; ValueError `line N: …` where a line is empty or not JSON."""
+def text_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The numbered lines of a file, without line ends; ValueError for a blank one before the last."""
+    blank = 0
     for number, line in enumerate(stream, 1):
         if not line.strip():
-            raise ValueError(f"line {number}: empty line")
+            blank = blank or number
+            continue
+        if blank:
+            raise ValueError(f"line {blank}: empty line")
+        yield number, line.rstrip(b"\r\n")
+
+
+def lines(stream: BinaryIO) -> Iterator[Row]:
+    """Rows of JSON lines; ValueError `line N: …` if one is blank or not JSON."""
+    for number, line in text_lines(stream):
         try:
             yield number, json.loads(line)
         except ValueError as error:
@@ -149,8 +171,13 @@ class Scanner:
 
 
 def values(stream: BinaryIO) -> Iterator[Row]:
-    """Rows of one JSON list, or of one JSON object by title."""
+    """Rows of one JSON list, of one JSON object by title, or of passages one after another."""
     scanner = Scanner(stream)
+    scanner.peek()
+    while PASSAGE.match(scanner.buffer, scanner.at):
+        yield scanner.line, scanner.value()
+        if not scanner.peek():
+            return
     opening = scanner.expect("[{")
     closing = {"[": "]", "{": "}"}[opening]
     separator = opening if scanner.peek() != closing else scanner.expect(closing)
@@ -173,17 +200,55 @@ def entry(title: str, value: Any) -> dict[str, Any]:
     return {"title": title, "sentences" if isinstance(value, list) else "text": value}
 
 
+def unquoted(field: str) -> str:
+    """A field without the quotes around it; one whose quotes do not pair is taken as it stands."""
+    inside = field[1:-1]
+    paired = len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inside.replace('""', "")
+    return inside.replace('""', '"') if paired else field
+
+
+def fields(row: str, columns: int) -> list[str] | None:
+    """The fields of a tab-separated row; None if the last one opens a quote that a later line may close.
+
+    ValueError if they are not as many as the header's columns.
+    """
+    raw = row.split("\t")
+    found = [unquoted(field) for field in raw]
+    if len(raw) < columns and raw[-1].startswith('"') and found[-1] == raw[-1]:
+        return None
+    if len(found) != columns and '"' in row:  # a tab within quotes
+        found = next(csv.reader([row], delimiter="\t"))
+    if len(found) != columns:
+        fault = "more" if len(found) > columns else "fewer"
+        raise ValueError(f"{fault} columns than the header names: {len(found)}, not {columns}")
+    return found
+
+
 def separated(stream: BinaryIO) -> Iterator[Row]:
-    """Rows of a tab-separated file with a header line."""
+    """Rows of a tab-separated file with a header line.
+
+    A row is a line, and goes on to another only while it lacks columns and a quote is open: text that begins
+    or ends with a quote, or holds one, takes no other row in.
+    """
     csv.field_size_limit(VALUE_CHARS)
-    reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter="\t")
-    try:
-        for row in reader:
-            if None in row:
-                raise ValueError(f"line {reader.line_num}: more columns than the header names")
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise ValueError(f"line {reader.line_num}: {error}") from None
+    header, waiting, begun = list[str](), list[str](), 0
+    for number, line in text_lines(stream):
+        waiting.append(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        begun = begun or number
+        row = "\n".join(waiting)
+        try:
+            found = fields(row, len(header) or row.count("\t") + 1)
+        except (csv.Error, ValueError) as error:
+            raise ValueError(f"line {begun}: {error}") from None
+        if found is None:
+            continue
+        if header:
+            yield number, dict(zip(header, found, strict=True))
+        elif len(set(found)) < len(found):
+            raise ValueError(f"line {number}: two columns of one name")
+        header, waiting, begun = header or found, [], 0
+    if waiting:
+        raise ValueError(f"line {begun}: a quote opens and none closes, and columns are missing")
 
 
 def records(path: Path) -> Iterator[Row]:
@@ -215,7 +280,7 @@ def rows(path: Path) -> Iterator[Row]:
                 yield number, row
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: line {number + 1}: truncated or unreadable file: {error}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: line {number + 1}: not UTF-8: {error.reason}") from None

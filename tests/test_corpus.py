@@ -2,6 +2,7 @@
 
 import bz2
 import codecs
+import csv
 import gzip
 import io
 import json
@@ -10,6 +11,8 @@ import lzma
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_index import ROWS, call, refusal, write_corpus
 
 from retrieval import corpus, forms, tables, wikipedia
@@ -54,6 +57,17 @@ PASSAGE = {"id": "a", "title": "T", "text": "x y"}
         ("odd.json", json.dumps([{"title": "A", "extract": "x", "description": 5}]), [("0", "A", "x")]),
         ("psgs.tsv", 'id\ttext\ttitle\n1\t"He said ""yes""\nand left"\tTitle one\n2\tplain\tTitle two\n',
          [("1", "Title one", 'He said "yes"\nand left'), ("2", "Title two", "plain")]),
+        ("quotes.tsv", 'id\ttext\ttitle\n1\t"Open, said she\tA\n2\t"x" and "y"\tB\n3\tends with quote"\tC\n'
+         '4\t"a\tb"\tD\n5\t""\tE\r\n',
+         [("1", "A", '"Open, said she'), ("2", "B", '"x" and "y"'), ("3", "C", 'ends with quote"'),
+          ("4", "D", "a\tb"), ("5", "E", "")]),
+        ("titled.jsonl",
+         jsonl({"title": "T", "contents": "one\ntwo"}, {"title": "T", "contents": '"T"\ntwo'}),
+         [("0", "T", "one\ntwo"), ("1", "T", "two")]),
+        ("marks.jsonl", '{"id": "a", "text": "x\u2028y"}\n{"id": "b", "text": "x\x85y"}\n\n \n',
+         [("a", "", "x\u2028y"), ("b", "", "x\x85y")]),
+        ("pretty.json", json.dumps({"id": "a", "contents": "T\nx"}, indent=2) * 2,
+         [("a", "T", "x"), ("1", "T", "x")]),
         ("musique.jsonl", jsonl({"idx": 0, "title": "T", "paragraph_text": "p"}), [("0", "T", "p")]),
         ("quoted.jsonl", jsonl({"contents": '"Weird Al" Yankovic\nt'}), [("0", '"Weird Al" Yankovic', "t")]),
     ],
@@ -101,6 +115,50 @@ def test_a_byte_order_mark_and_blank_lines_ahead_change_no_form(tmp_path):
     assert load(tmp_path, "windows.jsonl", jsonl(*windows)) == whole
 
 
+def test_a_first_line_of_any_length_is_a_passage(tmp_path, monkeypatch):
+    monkeypatch.setattr(forms, "FIRST_LINE_BYTES", 64)
+    rows = [{"id": "a", "contents": "T\n" + "x" * 100}, {"id": "b", "contents": "U\ny"}]
+    assert load(tmp_path, "c.json", jsonl(*rows)) == [("a", "T", "x" * 100), ("b", "U", "y")]
+
+
+def zstandard(tmp_path, text: str) -> bytes:
+    """A frame of its own."""
+    with pa.output_stream(str(tmp_path / "frame"), compression="zstd") as stream:
+        stream.write(text.encode())
+    return (tmp_path / "frame").read_bytes()
+
+
+def test_what_parallel_compressors_write_is_read_whole(tmp_path, capsys):
+    """pzstd puts a frame to be skipped, with the size of the next one, before every frame."""
+    skipped = b"\x50\x2a\x4d\x18\x04\x00\x00\x00\x2a\x00\x00\x00"
+    rows = [jsonl({"id": str(number), "text": "x"}) for number in range(3)]
+    parts = [skipped + zstandard(tmp_path, row) for row in rows]
+    assert [row[0] for row in load(tmp_path, "c.jsonl.zst", b"".join(parts))] == ["0", "1", "2"]
+    gzipped = b"".join(gzip.compress(row.encode()) for row in rows)
+    assert [row[0] for row in load(tmp_path, "c.jsonl.gz", gzipped)] == ["0", "1", "2"]
+    (tmp_path / "cut.zst").write_bytes(b"".join(parts)[:-5])
+    argv = (*CONFIG, "--source", tmp_path / "cut.zst", "--out", tmp_path / "o.parquet")
+    assert "truncated" in refusal(capsys, corpus.main, *argv)
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp", "Zs"]))] * 2),
+        min_size=1,
+    )
+)
+def test_a_table_has_as_many_rows_as_lines(rows):
+    """Whatever quotes stand in texts: those that are written plainly, and those that csv quotes."""
+    plain = "id\ttext\ttitle\n" + "".join(f"1\t{text}\t{title}\n" for text, title in rows)
+    assert len(list(forms.separated(io.BytesIO(plain.encode())))) == len(rows)
+    quoted = io.StringIO()
+    csv.writer(quoted, delimiter="\t").writerows([("id", "text", "title"), *(("1", *row) for row in rows)])
+    found = [
+        (row["text"], row["title"]) for _, row in forms.separated(io.BytesIO(quoted.getvalue().encode()))
+    ]
+    assert found == rows
+
+
 def test_missing_and_repeated_ids_become_row_numbers(tmp_path, caplog):
     rows = [{"id": name, "text": "x"} for name in ("a", None, "a", "", "4", "3", "6", "7", 7)]
     ids = [row[0] for row in load(tmp_path, "c.jsonl", jsonl(*rows))]
@@ -133,7 +191,9 @@ def test_an_id_that_is_a_later_rows_number_stays_unique(tmp_path):
         ("c.json", '[{"text": "x"}\n{"text": "y"}]', "line 2: not JSON"),
         ("c.json", '[{"text": "x"}', "line 1: not JSON"),
         ("c.json", "[]", "no passages"),
-        ("c.tsv", "id\ttext\ttitle\n1\tx\tT\n2\n", "line 3: no text"),
+        ("c.tsv", "id\ttext\ttitle\n1\tx\tT\n2\n", "line 3: fewer columns than the header names"),
+        ("c.tsv", "id\ttext\ttext\n1\tx\tT\n", "line 1: two columns of one name"),
+        ("c.tsv", 'id\ttext\ttitle\n1\tx\tT\n2\t"open\n', "line 3: a quote opens and none closes"),
         ("c.tsv", "id\ttext\ttitle\n1\tx\ty\tT\n", "line 2: more columns than the header names"),
         ("c.jsonl", "[" * 100_000, "line 1: not a passage: nested too deeply"),
         ("c.json", "[" * 100_000, "nested too deeply"),
@@ -229,10 +289,48 @@ def test_a_wikipedia_dump_becomes_passages_of_about_100_words(tmp_path):
         ("a city<br>in [[Switzerland]]<br />and", "a city in Switzerland and"),
         ("<p>One</p><p>Two</p><LI>Three</LI>", "One Two Three"),
         ("__NOTOC__H<sub>2</sub>O", "H2O"),
+        ("3 × 10<sup>4</sup> km<sup>2</sup>, 10<sup>−6</sup>", "3 × 10⁴ km², 10⁻⁶"),
+        ("10<sup>4.5</sup>, the 4<sup>th</sup>, 10<sub>2</sub>", "10^4.5, the 4th, 10₂"),
+        ("the .NET Framework batted .312 , she said .", "the .NET Framework batted .312, she said."),
+        (
+            "One [[de:Eins]] [[zh-min-nan:It]][[ File :A.jpg|thumb|x]] [[image:b.png|a [[link]]]] two",
+            "One two",
+        ),
+        ("[[Re:Zero]], [[wikt:foo|foo]] and [[:de:Eins|eins]]", "Re:Zero, foo and eins"),
+        ('A <mapframe zoom="9">{"type":"Feature"}</mapframe><maplink>{}</maplink> b', "A b"),
+        (
+            "A\n== Tracks ==\n=== Notes ===\nx\n== Charts ==\nFour.\n== References ==\n=== Books ===\ny",
+            "A Four.",
+        ),
+        ("A {{small|b [[c]] d", "A b c d"),
+        ("A [[b {{c}} d ]] ]] e }} <ref>f", "A b d e f"),
+        ("{{quote|<math>\\frac{a}{\\sqrt{b}}</math> x}} y", "y"),
     ],
 )
 def test_words_are_those_that_a_reader_sees(wikitext, text):
     assert wikipedia.plain(wikitext) == text
+
+
+def test_the_dump_says_what_its_namespaces_are_called():
+    page = "<page><title>A</title><ns>0</ns><id>1</id><revision><text>{}</text></revision></page>"
+    names = (
+        '<namespace key="6">Datei</namespace><namespace key="14">Kategorie</namespace><ns id="6">Bild</ns>'
+    )
+    links = "[[Datei:a.png|mini|x]] [[bild: b.png]] [[KATEGORIE:C]] [[Hilfe:D]] [[File:e.png]]"
+    dump = f"<mediawiki><siteinfo><namespaces>{names}</namespaces></siteinfo>{page.format(links)}</mediawiki>"
+    (row,) = [row for _, row in wikipedia.rows(io.BytesIO(dump.encode()))]
+    assert row["text"] == "Hilfe:D"
+
+
+@pytest.mark.parametrize("mark", ["{{small|", "[[", "<ref>", "\n{|\n", "}}", "]]"])
+def test_marks_that_lack_each_other_do_not_reach_the_parser(mark):
+    """It takes time in the square of their number."""
+    wikitext = wikipedia.balanced(f"word {mark} [[link]] {{{{a|b}}}}\n" * 50)
+    assert wikitext.count("[[link]] {{a|b}}") == 50
+    for found in ("{{", "}}", "[[", "]]"):
+        assert wikitext.count(found) == 50
+    assert "<ref>" not in wikitext
+    assert "{|" not in wikitext
 
 
 def test_a_redirect_without_its_element_is_none_of_the_articles():

@@ -9,6 +9,8 @@ import pytest
 import small_llama
 import small_qwen
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers.utils import chat_template_utils
 
 from igpo import reward
@@ -17,6 +19,7 @@ from igpo.engine import Generation
 from igpo.protocol import Renderer, Turn
 from igpo.protocols import PROTOCOLS, find, prepare
 from igpo.protocols.igpo import call_text
+from retrieval.corpus import package_file
 from retrieval.errors import UserError
 from retrieval.params import SCHEMA
 from retrieval.search import Hit
@@ -161,6 +164,24 @@ def test_what_is_a_format_error(name, text, error):
 def test_the_first_action_counts(name, text, turn):
     expected = turn or Turn(answer="a\nAction: web_search\nAction Input: b")
     assert PROTOCOLS[name].parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("It is \\boxed{\\text{Ada Quill}}.", "Ada Quill"),
+        ("It goes into \\boxed{}. It is \\boxed{Ada Quill}.", "Ada Quill"),
+        ("\\boxed{Ada} or \\boxed{Bo}. \\boxed{}", "Bo"),
+        ("\\boxed{\\boxed{Ada}} \\boxed{never closed", "Ada"),
+        ("\\boxed{$\\mathrm{Ada}$}", "Ada"),
+        ("\\boxed{f\\{x\\} {y}}", "f\\{x\\} {y}"),
+        ("\\boxed{\\text{A} and \\text{B}}", "\\text{A} and \\text{B}"),
+        ("\\boxed{} \\boxed{\\text{}}", None),
+        ("\\boxed{Ada", None),
+    ],
+)
+def test_the_last_closed_box_with_text_is_search_o1s_answer(text, answer):
+    assert PROTOCOLS["search_o1"].parse(text).answer == answer
 
 
 FRAMES = {
@@ -419,3 +440,63 @@ def test_a_tokenizer_that_a_protocol_cannot_use_is_named():
     with pytest.raises(UserError, match="the tokenizer has no eos_token"):
         Renderer(endless, prepare("igpo"))
     assert Renderer(base, prepare("r1_searcher")).prompt("Who?")
+
+
+USER_ALONE = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|im_start|>user\n' + m['content']"
+    " + '<|im_end|>\n<|im_start|>assistant\n' }}{% elif m['role'] == 'assistant' %}"
+    "{{ m['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+)
+THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
+
+
+def test_a_template_without_system_messages_is_an_error(qwen, monkeypatch):
+    monkeypatch.setattr(qwen, "chat_template", USER_ALONE)
+    with pytest.raises(UserError, match=r"drops, changes or repeats the instructions; choose .* search_r1"):
+        Renderer(qwen, prepare("igpo"))
+    assert "<search> query </search>" in qwen.decode(Renderer(qwen, prepare("search_r1")).prompt("Who?"))
+
+
+def test_thinking_that_the_template_opens_is_opened_once(qwen, monkeypatch):
+    monkeypatch.setattr(qwen, "chat_template", THINKING)
+    for name in ("igpo", "search_o1"):
+        renderer = Renderer(qwen, prepare(name))
+        assert qwen.decode(renderer.prompt("Who?")).endswith("assistant\n<think>\n")
+    renderer = Renderer(qwen, prepare("igpo"))
+    assert qwen.decode(renderer.observation("x")).endswith("assistant\n<think>\n")
+    with pytest.raises(
+        UserError, match="begins the policy's message with <think>, the protocol with Thought:"
+    ):
+        Renderer(qwen, prepare("react"))
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+def test_foreign_text_has_the_tokens_that_it_has_in_the_whole(words, name, text):
+    """Prompts and observations are tokenized as if all of their text were given at once."""
+    renderer = Renderer(words, prepare(name, date=DATE))
+    if renderer._added.search(text):
+        return
+    asked = renderer.prompt(text, passages=text)
+    assert asked == words(words.decode(asked), add_special_tokens=False)["input_ids"]
+    if renderer.protocol.observation:
+        shown = renderer.observation(text)
+        assert shown == words(words.decode(shown), add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_tokenizer_that_begins_every_text_with_a_space_is_an_error(tmp_path, legacy):
+    from transformers import AutoTokenizer
+
+    data = package_file("mistral_common", "data/tokenizer.model.v1")
+    (tmp_path / "tokenizer.model").write_bytes(data.read_bytes())
+    described = {"tokenizer_class": "LlamaTokenizer", "legacy": legacy, "chat_template": THINKING}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(described | {"eos_token": "</s>"}))
+    mistral = AutoTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match="SentencePiece's, with a space before every text"):
+        Renderer(mistral, prepare("igpo"))

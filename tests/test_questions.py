@@ -1,4 +1,6 @@
+import gzip
 import json
+import lzma
 import re
 from pathlib import Path
 
@@ -22,7 +24,8 @@ PARAMS = {
     "headline_types": ["birth_year"],
 }
 SEARCH_R1 = (
-    "Answer the given question. You must reason inside <think> first. Question: is in <question>. "
+    "Answer the given question. You must reason inside <think> first. "
+    "For example, <answer> Beijing </answer>. "
     "Question: who wrote hamlet?\n"
 )
 
@@ -154,6 +157,111 @@ def test_answers_of_odd_types(tmp_path, answer, expected):
     path = tmp_path / "file.jsonl"
     path.write_text(json.dumps({"question": "q", "answer": answer}))
     assert questions.load(path)[0]["answers"] == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "question"),
+    [
+        (
+            {"prompt": "Who wrote The Last Question: A Story of Time?"},
+            "Who wrote The Last Question: A Story of Time?",
+        ),
+        (
+            {"prompt": SEARCH_R1.replace("hamlet", "The Question: A Story")},
+            "who wrote The Question: A Story?",
+        ),
+        ({"prompt": "Question: who wrote it?"}, "who wrote it?"),
+        ({"prompt": SEARCH_R1, "extra_info": {"question": "Who?"}}, "Who?"),
+        ({"prompt": json.dumps(VERL["prompt"])}, "who wrote hamlet?"),
+        ({"prompt": str(VERL["prompt"]), "extra_info": "{'index': 7}"}, "who wrote hamlet?"),
+    ],
+)
+def test_the_question_of_a_prompt(tmp_path, row, question):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps({**row, "answer": "a"}))
+    assert questions.load(path)[0]["question"] == question
+
+
+@pytest.mark.parametrize("prompt", ["Think first. Question: who?", "Think first\nQuestion: who?"])
+def test_an_instruction_of_another_form_is_an_error(tmp_path, prompt):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps({"prompt": prompt, "answer": "a"}))
+    with pytest.raises(UserError, match="row 0: `prompt` holds an instruction of another form"):
+        questions.load(path)
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        '{"target": ["Ada Quill", "A. Q."]}',
+        "{'target': array(['Ada Quill', 'A. Q.'], dtype=object)}",
+        "['Ada Quill' 'A. Q.']",
+    ],
+)
+def test_a_ground_truth_may_be_text(tmp_path, truth):
+    path = tmp_path / "file.parquet"
+    row = {"question": "q", "reward_model": {"ground_truth": truth}}
+    pq.write_table(pa.Table.from_pylist([row, {**row, "reward_model": row["reward_model"]}]), path)
+    assert questions.load(path)[0]["answers"] == ["Ada Quill", "A. Q."]
+    pq.write_table(pa.Table.from_pylist([{**row, "reward_model": json.dumps(row["reward_model"])}]), path)
+    assert questions.load(path)[0]["answers"] == ["Ada Quill", "A. Q."]
+
+
+def test_what_a_data_frame_leaves_out_is_missing(tmp_path):
+    path = tmp_path / "nq.jsonl"
+    path.write_text(
+        '{"id": NaN, "question": "q", "answer": 1984.0, "hops": 2.0, "type": NaN, "dataset": NaN}'
+    )
+    (row,) = questions.load(path)
+    assert (row["question_id"], row["benchmark"], row["answers"]) == ("nq_0", "nq", ["1984"])
+    assert (row["hops"], row["type"]) == (2, "")
+    path.write_text('{"question": "q", "answer": NaN}')
+    with pytest.raises(UserError, match="row 0: no answers"):
+        questions.load(path)
+
+
+def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path):
+    path = tmp_path / "file.jsonl"
+    for mark in ("\u2028", "\u2029", "\x85", "\x0c"):
+        row = {"question": f"one{mark}two", "answer": f"a{mark}b"}
+        path.write_text("\n".join([json.dumps(row, ensure_ascii=False)] * 2), newline="")
+        assert [read["answers"] for read in questions.load(path)] == [[f"a{mark}b"]] * 2
+    path.write_text('{"question": "q", "answer": "a"}\n\n{"question": "q", "answer": "a"}\n')
+    with pytest.raises(UserError, match="line 2: empty line"):
+        questions.load(path)
+
+
+def test_questions_may_be_compressed(tmp_path, caplog):
+    text = json.dumps({"question": "q", "answer": "a"}).encode()
+    (tmp_path / "nq.jsonl.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "tq.json.xz").write_bytes(lzma.compress(b"[" + text + b"]"))
+    (tmp_path / "notes.txt").write_text("x")
+    run("--source", tmp_path, "--out", tmp_path / "out")
+    read = tables.read(tmp_path / "out/test.parquet", QUESTIONS)
+    assert read["benchmark"].to_pylist() == ["nq", "tq"]
+    assert "left out, no question files by their names: notes.txt" in caplog.text
+
+
+def test_questions_without_an_answer_are_left_out_and_counted(tmp_path, caplog):
+    path = tmp_path / "musique.jsonl"
+    twins = [MUSIQUE, {**MUSIQUE, "answerable": False}, {**MUSIQUE, "id": "x", "answerable": float("nan")}]
+    path.write_text("\n".join(map(json.dumps, twins)))
+    assert [row["question_id"] for row in questions.load(path)] == ["musique_3hop1__1_2_3", "musique_x"]
+    assert "1 questions that are not answerable are left out" in caplog.text
+    path.write_text(json.dumps({**MUSIQUE, "answerable": "no"}))
+    with pytest.raises(UserError, match="`answerable` is 'no'; expected true or false"):
+        questions.load(path)
+
+
+def test_two_wiki_of_the_hub_has_its_lists_as_text(tmp_path):
+    row = {
+        **TWO_WIKI,
+        "supporting_facts": '[["Hamlet", 0], ["Bard", 1]]',
+        "context": '[["Hamlet", ["A play."]]]',
+    }
+    pq.write_table(pa.Table.from_pylist([{**row, "evidences": "[]"}]), tmp_path / "2wiki.parquet")
+    (read,) = questions.load(tmp_path / "2wiki.parquet")
+    assert read["supports"] == [("Hamlet", ""), ("Bard", "")]
 
 
 def test_ids_that_repeat_get_their_row_number(tmp_path):

@@ -89,3 +89,19 @@ def test_squad_exact_match_drops_articles_and_joins_at_punctuation():
     assert squad_exact_match("The Beatles", ["X", "beatles"]) == 1.0
     assert squad_exact_match("New-York", ["New York"]) == 0.0
     assert squad_exact_match(None, ["x"]) == 0.0
+
+
+@pytest.mark.parametrize(("match", "score"), [(exact_match, f1), (squad_exact_match, squad_f1)])
+@pytest.mark.parametrize("gold", ["!!!", "?", "The"])
+def test_a_gold_of_which_the_rules_leave_nothing_is_compared_as_it_stands(match, score, gold):
+    assert (match(gold, [gold]), score(gold, [gold])) == (1.0, 1.0)
+    assert (match(f" {gold.lower()} ", [gold]), score(f" {gold.lower()} ", [gold])) == (1.0, 1.0)
+    for wrong in ("", ".", "Paris"):
+        assert (match(wrong, [gold]), score(wrong, [gold])) == (0.0, 0.0)
+
+
+def test_a_chinese_or_japanese_character_is_a_word():
+    assert f1("東京都", ["東京"]) == squad_f1("東京都", ["東京"]) == 4 / 5
+    assert exact_match("東京", ["東京"]) == 1.0
+    assert exact_match("東京都", ["東京"]) == 0.0
+    assert f1("서울시", ["서울"]) == 0.0  # Korean has spaces

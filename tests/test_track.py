@@ -127,3 +127,30 @@ def test_parameters_tables_and_configuration_are_there(params, log, uri):
     run = next(run for run in client.search_runs([where]) if run.info.run_name == "igpo_s1")
     assert run.data.params["advantage.gamma"] == json.dumps(params["advantage"]["gamma"])
     assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"params.yaml", "tables"}
+
+
+NAMES = [
+    "dev(1)",
+    "dev:281:29",
+    "a/b",
+    "a:2Fb",
+    "..",
+    ":2E.",
+    "x@y,z%",
+    "~",
+    "a b",
+    "é",
+    "n" * 300,
+    "n" * 299 + "m",
+]
+
+
+def test_any_benchmark_has_a_legal_name_of_its_own(uri):
+    made = [track.metric_part(name) for name in NAMES]
+    assert len(set(made)) == len(NAMES)
+    client, where = track.open_store(uri)
+    run_id = client.create_run(where).info.run_id
+    for name in made:
+        client.log_metric(run_id, f"test/{name}/f1", 1.0)
+    assert set(client.get_run(run_id).data.metrics) == {f"test/{name}/f1" for name in made}
+    assert track.metric_part("vitalqa_dev-1.0") == "vitalqa_dev-1.0"

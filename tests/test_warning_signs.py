@@ -1,5 +1,6 @@
-"""When a run goes wrong: bounds by hand, remedies that can be set, and two runs replayed from their files."""
+"""When a run goes wrong: bounds by hand, remedies that can be set, and two runs replayed."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -73,3 +74,25 @@ def test_every_remedy_can_be_set_here(params):
             assert name in params[section]
             if value:
                 experiment.check(merge(params, overrides([key + value.rstrip(".")])))
+
+
+def test_a_run_that_stops_searching_is_warned_of_when_it_does(bounds):
+    """48 traces, format penalty -2, lr 5e-5: an answer without a search is never malformed, a search may be.
+
+    Measured by iteration when VitalQA had few traces of two hops; today's warm start goes from 1.2 to 1.0.
+    """
+    searches, well_formed = (0.9, 0.8, 0.6, 0.1, 0.0), (0.52, 0.65, 0.75, 0.85, 0.94)
+    start = START | {"searches": searches[0], "well_formed": well_formed[0]}
+    found = [
+        signs(start | {"searches": number, "well_formed": share}, bounds, start)
+        for number, share in zip(searches, well_formed, strict=True)
+    ]
+    assert found == [[], [], [], ["searches"], ["searches"]]
+
+
+def test_a_healthy_run_is_not_warned_of(bounds):
+    """The default run's igpo: health.json of its iterations, stored by benchmarks/collapse.py."""
+    files = sorted((DATA / "healthy").glob("*.json"))
+    assert len(files) == 4
+    found = [json.loads(file.read_text()) for file in files]
+    assert [signs(values, bounds, found[0]) for values in found] == [[], [], [], []]

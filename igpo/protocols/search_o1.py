@@ -2,13 +2,13 @@ r"""Search-o1's form: free reasoning with queries between marks; what is found i
 
 The policy stops at `<|end_search_query|>`. It then reads the documents on the side, given its reasoning so
 far and the query; only what it writes there after `**Final Information**` goes on in its message, between
-`<|begin_search_result|>` and its end. `\boxed{…}` is the answer. Structure and marks are the published ones,
-the wording is ours.
+`<|begin_search_result|>` and its end. The last `\boxed{…}` is the answer. Structure and marks are the
+published ones, the wording is ours.
 """
 
 import re
 
-from igpo.protocol import Protocol, Turn, first_action
+from igpo.protocol import Protocol, Turn
 
 INSTRUCTIONS = """\
 You reason step by step and may search the web. To search, write <|begin_search_query|> query \
@@ -34,14 +34,47 @@ End with what you found, in this form, or with "No helpful information found." i
 **Final Information**
 what you found"""
 RESULT = "**Final Information**"
-ACTION = re.compile(
-    r"<\|begin_search_query\|>(?P<query>.*?)<\|end_search_query\|>|\\boxed\{(?P<answer>[^{}]*)\}", re.DOTALL
-)
+QUERY = re.compile(r"<\|begin_search_query\|>(.*?)<\|end_search_query\|>", re.DOTALL)
+BOX = re.compile(r"\\boxed\s*\{")
+WRAPPED = re.compile(r"\\(?:boxed|text\w*|math\w+|mbox)\s*\{")
+
+
+def balanced(text: str, start: int) -> str | None:
+    """What stands from `start` up to the brace that closes the one before it; None if nothing closes it."""
+    depth = 1
+    for found in re.finditer(r"\\[{}]|[{}]", text[start:]):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
+        if not depth:
+            return text[start : start + found.start()]
+    return None
+
+
+def unwrapped(text: str) -> str:
+    r"""A box's text without `\text{…}`, `$…$`, or another box, around the whole of it."""
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] == "$":
+        return unwrapped(text[1:-1])
+    found = WRAPPED.match(text)
+    whole = found is not None and balanced(text, found.end()) == text[found.end() : -1]
+    return unwrapped(text[found.end() : -1]) if found and whole else text
+
+
+def boxed(text: str) -> str | None:
+    r"""The last `\boxed{…}` that is closed and holds text; None if there is none."""
+    contents = (balanced(text, found.end()) for found in BOX.finditer(text))
+    return next(filter(None, reversed([unwrapped(content) for content in contents if content])), None)
 
 
 def parse(text: str) -> Turn:
-    r"""The first complete query, or the first `\boxed{…}` (without braces inside)."""
-    return first_action(ACTION, text, "neither a complete query nor \\boxed{…}")
+    r"""The last box before the first complete query, else that query."""
+    query = QUERY.search(text)
+    answer = boxed(text[: query.start()] if query else text)
+    if answer is not None:
+        return Turn(answer=answer)
+    if query is None:
+        return Turn(error="neither a complete query nor \\boxed{…}")
+    asked = query[1].strip()
+    return Turn(tool="web_search", queries=[asked] if asked else [])
 
 
 def condensed(text: str) -> str:
