@@ -76,8 +76,6 @@ class VllmEngine:
         from vllm import LLM
 
         cpu = not torch.cuda.is_available()
-        if cpu:  # what vLLM compiles there, ranks of log-probabilities, takes 3 s a start and saves nothing
-            torch._dynamo.config.disable = True
         # Per-request seeds fail on a CPU once a prompt is split, so no chunked prefill there.
         special: dict[str, Any] = (
             {
@@ -124,7 +122,9 @@ class VllmEngine:
         ]
         prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
         results = []
-        outputs: Any = self.llm.generate(prompts, params, use_tqdm=False)
+        # On a CPU, compiling the ranks of log-probabilities takes 3 s of each start and saves nothing.
+        with torch._dynamo.config.patch(disable=not torch.cuda.is_available()):
+            outputs: Any = self.llm.generate(prompts, params, use_tqdm=False)
         for output in outputs:
             chosen = output.outputs[0]
             ids = list(chosen.token_ids)

@@ -87,9 +87,8 @@ def written(text: str) -> Any:
     with contextlib.suppress(ValueError):
         value = printed(whole) if value is None else value
     quoted = QUOTED.match(bare)
-    if isinstance(value, dict) or (
-        isinstance(value, list) and (bare[0] == "[" or quoted or bare[-2:] == ",)")
-    ):
+    is_list = isinstance(value, list) and (bare[0] == "[" or quoted or bare[-2:] == ",)" or not value)
+    if is_list or isinstance(value, dict):
         return value
     if quoted and not isinstance(value, str) and (bare[0] == "[" or bare.endswith(CLOSING[bare[0]])):
         raise ValueError(f"{text!r:.60} begins like a list or object, but cannot be read as one")

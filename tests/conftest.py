@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from small_index import PARAMS, indexes
 
 from retrieval.params import read_params
+
+# the same examples every time, however slow the machine is
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.load_profile("same")
 
 
 @pytest.fixture
