@@ -1,0 +1,199 @@
+"""What depends on the batch on this machine -> docs/results/determinism.md: query vectors, tokens, gains.
+
+    python -m benchmarks.determinism    # after the default run
+
+Everything is asked all at once, in halves, alone and in random companies: what depends on its own input alone
+comes out the same.
+"""
+
+import argparse
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks import measure
+from igpo import schema, score
+from igpo.engine import Request, open_engine
+from igpo.model import load_tokenizer
+from igpo.tables_text import markdown_table
+from retrieval import tables
+from retrieval.encoder import compute_dtype, open_encoder
+from retrieval.params import read_params
+
+log = logging.getLogger("igpo")
+SEQUENCES, NEW_TOKENS, QUERIES, COMPANIES = 16, 24, 64, 2
+BATCH_TOKENS = (8192, 900, 300)
+PAGE = """\
+# What depends on the batch
+
+Made by `python -m benchmarks.determinism` from the default run's files. Made on: {machine}.
+
+## By default
+
+{default}
+
+Query vectors are part of a server's promise and never depend on what else is asked. Sampled tokens and gains
+do if the table says so: the same settings and files give the same bytes on the same processor, another
+`rollout.at_once`, `rollout.questions` or `score.batch_tokens` may not.
+
+## Exactly
+
+{exact}
+
+With `rollout.engine=transformers` a sequence is sampled by itself, and with `score.passes=naive` a gold
+answer is scored by itself: neither can depend on a batch, on any processor. The price is the last column.
+"""
+
+
+def companies(number: int) -> list[list[list[int]]]:
+    """Ways to ask `number` inputs: all at once, in halves, each alone, and in random companies."""
+    everything = list(range(number))
+    drawn = random.Random(0)
+    shuffled = [drawn.sample(everything, number) for _ in range(COMPANIES)]
+    cut = [sorted(drawn.sample(range(1, number), 3)) for _ in shuffled]
+    random_parts = [
+        [order[low:high] for low, high in zip([0, *ends], [*ends, number], strict=True)]
+        for order, ends in zip(shuffled, cut, strict=True)
+    ]
+    halves = [everything[: number // 2], everything[number // 2 :]]
+    return [[everything], halves, [[one] for one in everything], *random_parts]
+
+
+def differing(ask: Callable[[list[int]], Sequence[Any]], number: int, ways: list[list[list[int]]]) -> int:
+    """How many of the inputs have another result in some way of asking than in the first."""
+    found = []
+    for company in ways:
+        results: dict[int, Any] = {}
+        for part in company:
+            results |= zip(part, ask(part), strict=True)
+        found.append(results)
+    return sum(any(results[one] != found[0][one] for results in found) for one in range(number))
+
+
+def query_vectors(questions: list[str], root: Path) -> int:
+    """Of so many questions, how many have a vector that depends on the others."""
+    encoder = open_encoder(tables.read_json(root / "index/dense/manifest.json")["settings"])
+    return differing(
+        lambda part: [row.tobytes() for row in encoder.queries([questions[one] for one in part])],
+        QUERIES,
+        companies(QUERIES),
+    )
+
+
+def sequences(prompts: list[list[int]], policy: Path, params: SimpleNamespace) -> tuple[list[int], float]:
+    """(Sequences that depend on the others: greedy, sampled; seconds for all at once, sampled)."""
+    tokenizer = load_tokenizer(policy)
+    engine = open_engine(policy, params, tokenizer, stops=False)
+    changed = []
+    for temperature in (0.0, 1.0):
+
+        def ask(part: list[int], temperature: float = temperature) -> list[tuple[int, ...]]:
+            requests = [Request(prompts[one], one) for one in part]
+            return [tuple(made.ids) for made in engine.generate(requests, NEW_TOKENS, temperature)]
+
+        ways = companies(SEQUENCES)
+        if params.engine == "transformers":  # which samples one after another: all, and all in another order
+            ways = [ways[0], [ways[0][0][::-1]]]
+        changed.append(differing(ask, SEQUENCES, ways))
+    start = time.perf_counter()
+    ask(list(range(SEQUENCES)))
+    return changed, time.perf_counter() - start
+
+
+def gains(root: Path, out: Path, **settings: Any) -> tuple[np.ndarray, np.ndarray, float]:
+    """(log-probabilities of gold answers, gains, seconds) of the first iteration under these settings."""
+    first = root / "runs/igpo/s1/001"
+    chosen = [word for key, value in settings.items() for word in ("--set", f"score.{key}={value}")]
+    start = time.perf_counter()
+    score.main(
+        [
+            *("--params", "params.yaml", "--arm", "igpo", "--policy", str(root / "warmup"), *chosen),
+            *("--rollouts", str(first / "rollouts.parquet"), "--out", str(out)),
+            *("--questions", str(root / "questions/train.parquet")),
+        ]
+    )
+    seconds = time.perf_counter() - start
+    table: pa.Table = tables.read(out, schema.SCORES)
+    read = [np.array(table[name].to_pylist(), float) for name in ("gold_logprob", "info_gain")]
+    return read[0], read[1], seconds
+
+
+def gain_row(name: str, found: tuple[np.ndarray, np.ndarray, float], first: Any, seconds: float) -> list[str]:
+    """A table's row of gains, compared with `first`."""
+    logprobs, gained, took = found
+    largest = float(np.nanmax(np.abs(logprobs - first[0])))
+    return [
+        f"gains, {name}",
+        f"mean {np.nanmean(gained):+.4f}, s_t off by at most {largest:.4f}",
+        f"{took / seconds:.1f}",
+    ]
+
+
+def run(root: Path) -> str:
+    """The page."""
+    params = read_params([Path("params.yaml")])
+    rollout = SimpleNamespace(**params["rollout"])
+    asked = tables.read(root / "questions/train.parquet", schema.QUESTIONS)["question"].to_pylist()[:QUERIES]
+    rows = tables.read(root / "runs/igpo/s1/001/rollouts.parquet", schema.ROLLOUTS).to_pylist()
+    prompts = [row["observation_ids"] for row in rows if row["turn"] == 0][: 2 * SEQUENCES : 2]
+    work = root / "benchmarks/determinism"
+    log.info("query vectors")
+    vectors = query_vectors(asked, root)
+    log.info("sequences")
+    batched, plain_seconds = sequences(prompts, root / "warmup", rollout)
+    alone = SimpleNamespace(**vars(rollout) | {"engine": "transformers"})
+    single, single_seconds = sequences(prompts, root / "warmup", alone)
+    log.info("gains")
+    packed = {tokens: gains(root, work / f"{tokens}.parquet", batch_tokens=tokens) for tokens in BATCH_TOKENS}
+    base = packed[BATCH_TOKENS[0]]
+    naive = gains(root, work / "naive.parquet", passes="naive")
+    wide = gains(root, work / "fp32.parquet", dtype="float32")
+    heads = ["what", "depends on the batch", "time, default = 1"]
+
+    def tokens(kind: str, changed: Sequence[int], seconds: float) -> list[list[str]]:
+        return [
+            [f"{name} sequences, {kind}", f"{count} of {SEQUENCES}", f"{seconds / plain_seconds:.1f}"]
+            for name, count in zip(("greedy", "sampled"), changed, strict=True)
+        ]
+
+    default = [
+        ["query vectors", f"{vectors} of {QUERIES}", "–"],
+        *tokens(rollout.engine, batched, plain_seconds),
+        *(
+            gain_row(f"`batch_tokens: {name}`, from the default's", found, base, base[2])
+            for name, found in packed.items()
+        ),
+    ]
+    exact = [
+        *tokens("transformers", single, single_seconds),
+        gain_row("`passes: naive`, from the default's", naive, base, base[2]),
+        gain_row("`dtype: float32`, from the default's", wide, base, base[2]),
+    ]
+    return PAGE.format(
+        machine=measure.machine(compute_dtype()),
+        default=markdown_table(heads, default),
+        exact=markdown_table(heads, exact),
+    )
+
+
+def main() -> None:
+    """Measure, and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/determinism.md"), metavar="FILE")
+    args = parser.parse_args()
+    with tables.replacing(args.out) as path:
+        path.write_text(run(args.results))
+
+
+if __name__ == "__main__":
+    main()
