@@ -7,7 +7,6 @@ comes out the same.
 """
 
 import argparse
-import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,6 @@ from retrieval import tables
 from retrieval.encoder import compute_dtype, open_encoder
 from retrieval.params import read_params
 
-log = logging.getLogger("igpo")
 SEQUENCES, NEW_TOKENS, QUERIES, COMPANIES = 16, 24, 64, 2
 BATCH_TOKENS = (8192, 900, 300)
 PAGE = """\
@@ -144,13 +142,10 @@ def run(root: Path) -> str:
     rows = tables.read(root / "runs/igpo/s1/001/rollouts.parquet", schema.ROLLOUTS).to_pylist()
     prompts = [row["observation_ids"] for row in rows if row["turn"] == 0][: 2 * SEQUENCES : 2]
     work = root / "benchmarks/determinism"
-    log.info("query vectors")
     vectors = query_vectors(asked, root)
-    log.info("sequences")
     batched, plain_seconds = sequences(prompts, root / "warmup", rollout)
     alone = SimpleNamespace(**vars(rollout) | {"engine": "transformers"})
     single, single_seconds = sequences(prompts, root / "warmup", alone)
-    log.info("gains")
     packed = {tokens: gains(root, work / f"{tokens}.parquet", batch_tokens=tokens) for tokens in BATCH_TOKENS}
     base = packed[BATCH_TOKENS[0]]
     naive = gains(root, work / "naive.parquet", passes="naive")

@@ -45,6 +45,11 @@ class Turn:
     error: str | None = None
 
 
+def search_for(query: str) -> Turn:
+    """The turn that searches for a query; without text it holds none."""
+    return Turn(tool="web_search", queries=[query.strip()] if query.strip() else [])
+
+
 def first_action(pattern: re.Pattern[str], text: str, error: str) -> Turn:
     """The turn of the first match, by its group `query` or `answer`; `error` where nothing matches."""
     found = pattern.search(text)
@@ -52,8 +57,7 @@ def first_action(pattern: re.Pattern[str], text: str, error: str) -> Turn:
         return Turn(error=error)
     if found["answer"] is not None:
         return Turn(answer=found["answer"].strip())
-    query = found["query"].strip()
-    return Turn(tool="web_search", queries=[query] if query else [])
+    return search_for(found["query"])
 
 
 def passage_text(title: str, text: str, chars: int | None) -> str:
@@ -153,7 +157,7 @@ class Renderer:
         self._begin = first if first == [tokenizer.bos_token_id] else []
         self._prompt = self._first() if protocol.chat else ""
         self._observation = protocol.observation if protocol.stops else self._later()
-        self._reader = self._reading() if protocol.reader else ""
+        self._reader = self._reading(protocol.reader) if protocol.reader else ""
         # A chat template that prints JSON, as Llama 3.1's, quotes a tool's answer.
         self._quoted = '"{observation}"' in self._observation
 
@@ -201,9 +205,8 @@ class Renderer:
             )
         return self._begun(between)
 
-    def _reading(self) -> str:
+    def _reading(self, reader: str) -> str:
         """The prompt to condense found documents, with its fields."""
-        reader = self.protocol.reader or ""
         prompt = self._template([{"role": "user", "content": reader}])
         if FIELD.findall(prompt) != FIELD.findall(reader):
             raise UserError(f"{self.tokenizer.name_or_path}: the chat template drops or repeats a message")

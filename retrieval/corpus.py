@@ -77,14 +77,13 @@ def passage(row: Any) -> tuple[str | None, str, str]:
     """Id (None where missing), title and text of a raw row; ValueError says what is wrong with it."""
     if not isinstance(row, dict):
         raise ValueError(f"not an object but {type(row).__name__}")
-    named = row.get("title") or ""
+    named: Any = row.get("title") or ""
+    contents: Any = row.get("contents")
     if not isinstance(named, str):
         raise ValueError(f"title is {type(named).__name__}, expected text")
-    title, text = (
-        split_contents(row["contents"]) if isinstance(row.get("contents"), str) else (named, body(row))
-    )
+    title, text = split_contents(contents) if isinstance(contents, str) else (named, body(row))
     if named and single_spaces(named) != single_spaces(title):
-        title, text = named, row["contents"]
+        title, text = named, contents
     title = single_spaces(title)
     if is_empty(title, text):
         raise ValueError("empty passage")

@@ -8,7 +8,7 @@ published ones, the wording is ours.
 
 import re
 
-from igpo.protocol import Protocol, Turn
+from igpo.protocol import Protocol, Turn, search_for
 
 INSTRUCTIONS = """\
 You reason step by step and may search the web. To search, write <|begin_search_query|> query \
@@ -73,8 +73,7 @@ def parse(text: str) -> Turn:
         return Turn(answer=answer)
     if query is None:
         return Turn(error="neither a complete query nor \\boxed{…}")
-    asked = query[1].strip()
-    return Turn(tool="web_search", queries=[asked] if asked else [])
+    return search_for(query[1])
 
 
 def condensed(text: str) -> str:
