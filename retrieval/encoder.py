@@ -2,10 +2,9 @@
 
 Pooling, normalisation, prompts, length and lower-casing come from the folder's own files. Passages go in
 batches of similar length, in bf16 where the processor has it. On a CPU the batches are small, to stay in the
-cache, and each runs in a single-threaded worker: the number of cores does not show in the vectors. A query's
-vector is that of a full batch of equally wide ones, whatever else is asked. Passes without padding take less
-time and are made instead if they have shown to give the same bits; never in bf16 with AMX, where they give
-others.
+cache, and each runs in a single-threaded worker: the number of cores does not show in the vectors. Queries go
+in batches of one size and one width: every pass that a query can stand in has the same shape, and so its
+vector depends on nothing else that is asked.
 """
 
 import itertools
@@ -24,8 +23,6 @@ from retrieval.errors import UserError
 CPU_BATCH = 8  # measured: batches of 64 take 1.4 times as much processor time
 QUERY_BATCH = 8  # queries in a full batch
 QUERY_STEP = 8  # tokens; a batch is a multiple of it wide
-QUERY_PACK = 32  # queries in a pass without padding
-QUERY_ROWS = 16  # tokens; such a pass has a multiple of it: few shapes
 
 
 def compute_dtype() -> torch.dtype:
@@ -56,13 +53,10 @@ def by_length(tokens: list[list[int]]) -> list[int]:
 
 
 def alike(widths: Sequence[int]) -> list[list[int]]:
-    """Indices of equal widths together, at most `QUERY_BATCH` in a part; the parts with most work first."""
-    parts: list[list[int]] = []
-    for _, group in itertools.groupby(sorted(range(len(widths)), key=widths.__getitem__), widths.__getitem__):
-        same = list(group)
-        count = rounded(len(same), QUERY_BATCH) // QUERY_BATCH
-        parts += [same[number::count] for number in range(count)]
-    return sorted(parts, key=lambda part: -len(part) * widths[part[0]])
+    """Indices of equal widths together, at most `QUERY_BATCH` in a part; the widest first."""
+    order = sorted(range(len(widths)), key=widths.__getitem__, reverse=True)
+    groups = (list(same) for _, same in itertools.groupby(order, widths.__getitem__))
+    return [same[low : low + QUERY_BATCH] for same in groups for low in range(0, len(same), QUERY_BATCH)]
 
 
 class Encoder:
@@ -83,7 +77,7 @@ class Encoder:
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
-        from retrieval import packed, prepacked
+        from retrieval import masked, prepacked
 
         logging.disable_progress_bar()
         try:
@@ -110,6 +104,8 @@ class Encoder:
         except UNREADABLE as error:
             raise UserError(f"{folder}: not a readable encoder: {error}") from None
         self.model.eval().requires_grad_(False).to(self.device)
+        if self.model.config._attn_implementation == "sdpa":
+            self.model.set_attn_implementation(masked.ATTENTION)
         if dtype is torch.bfloat16 and self.device.type == "cpu" and compute_dtype() is dtype:
             prepacked.replace_linear(self.model)
         self.dimension = int(self.model.config.hidden_size)
@@ -118,13 +114,6 @@ class Encoder:
         self.max_tokens = min(max_tokens, limit or max_tokens, longest, self.tokenizer.model_max_length)
         self.workers = 1 if self.device.type == "cuda" else torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.workers, "encoder", torch.set_num_threads, (1,))
-        packable = self.device.type == "cpu" and self.model.config.model_type in packed.MODELS
-        if packable:
-            self.model.set_attn_implementation(packed.ATTENTION)
-        # With AMX a row of a bf16 product rounds by its place and its neighbours.
-        amx = dtype is torch.bfloat16 and torch.cpu.get_capabilities().get("amx_bf16", False)
-        self.packs = packable and not amx
-        self.exact: dict[int, bool] = {}  # rows of a pass without padding -> full batches give the same
 
     def tokens(self, texts: Sequence[str], prefix: str = "") -> list[list[int]]:
         """Token ids of each text, cut to `max_tokens`."""
@@ -140,19 +129,6 @@ class Encoder:
         mask = torch.arange(longest) < torch.tensor([[len(row)] for row in tokens])
         ids, mask = ids.to(self.device), mask.to(self.device)
         return self._pooled(self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
-
-    @torch.inference_mode()
-    def packed_vectors(self, tokens: list[list[int]]) -> np.ndarray:
-        """One forward pass without padding: token ids of B texts -> (B, dimension) fp32."""
-        from retrieval import packed
-
-        lengths = list(map(len, tokens))
-        groups = packed.grouped(lengths, list(map(self._width, tokens)))
-        states = packed.states(self.model, tokens, groups, rounded(sum(lengths), QUERY_ROWS))
-        found = np.empty((len(tokens), self.dimension), np.float32)
-        for group in groups:
-            found[group.texts] = self._pooled(states[group.rows], group.real)
-        return found
 
     def _width(self, row: list[int]) -> int:
         """Of a full batch in which a query with these tokens stands."""
@@ -182,10 +158,7 @@ class Encoder:
     def queries(self, texts: Sequence[str]) -> np.ndarray:
         """Queries -> (len(texts), dimension) fp32, whatever is asked together."""
         tokens = self.tokens(texts, self.prefixes[0])  # here: tokenizers are not thread-safe
-        order = by_length(tokens)
-        count = min(len(tokens), rounded(-(-len(tokens) // QUERY_PACK), self.workers))
-        parts = [order[number::count] for number in range(count)]
-        return self._in_parts(self._as_in_full, tokens, parts, lambda _: None)
+        return self._in_parts(self._filled, tokens, alike(list(map(self._width, tokens))), lambda _: None)
 
     def _in_parts(
         self,
@@ -201,28 +174,6 @@ class Encoder:
             for part, vectors in zip(parts, self.pool.map(encode, inputs), strict=True):
                 found[part] = vectors
                 tick(len(part))
-        return found
-
-    def _as_in_full(self, tokens: list[list[int]]) -> np.ndarray:
-        """Vectors of queries, to the bit those of full batches.
-
-        Products of other shapes may round otherwise: a pass without padding counts once one of as many rows
-        has given the vectors of a full batch.
-        """
-        rows = rounded(sum(map(len, tokens)), QUERY_ROWS)
-        if not self.packs or self.exact.get(rows) is False:
-            return self._full(tokens)
-        found = self.packed_vectors(tokens)
-        if rows not in self.exact:
-            part = alike(list(map(self._width, tokens)))[0]
-            self.exact[rows] = np.array_equal(self._filled([tokens[number] for number in part]), found[part])
-        return found if self.exact[rows] else self._full(tokens)
-
-    def _full(self, tokens: list[list[int]]) -> np.ndarray:
-        """Vectors from full batches of equally wide queries."""
-        found = np.empty((len(tokens), self.dimension), np.float32)
-        for part in alike(list(map(self._width, tokens))):
-            found[part] = self._filled([tokens[number] for number in part])
         return found
 
     def _filled(self, batch: list[list[int]]) -> np.ndarray:

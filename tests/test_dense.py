@@ -40,29 +40,6 @@ def test_the_same_queries_in_parts_of_every_size_have_the_same_vectors(dense):
         assert np.array_equal(np.concatenate(parts), together)
 
 
-@pytest.mark.parametrize(("error", "passes"), [(0.0, 3), (1e-6, 1)])
-def test_queries_are_packed_only_where_that_shows_in_no_vector(dense, monkeypatch, error, passes):
-    seen = []
-    own = dense.indexes[0].encoder
-    full, packed_vectors = own._full(own.tokens(QUESTIONS[:1])), own.packed_vectors
-
-    def packed(tokens):
-        seen.append(tokens)
-        return packed_vectors(tokens) + np.float32(error)
-
-    monkeypatch.setattr(own, "packed_vectors", packed)
-    monkeypatch.setattr(own, "exact", {})
-    assert all(np.array_equal(own.queries(QUESTIONS[:1]), full) for _ in range(3))
-    assert len(seen) == (passes if own.packs else 0)  # a processor with AMX never packs bf16
-
-
-def test_packed_queries_have_the_vectors_of_queries_alone(dense):
-    own = dense.indexes[0].encoder
-    tokens = own.tokens([" ".join(row[1:])[: 9 * number] for number, row in enumerate(ROWS, 1)])
-    alone = np.concatenate([own.vectors([row]) for row in tokens])
-    assert np.allclose(own.packed_vectors(tokens), alone, atol=5e-3)  # bf16, where it is fast
-
-
 def test_vectors_do_not_depend_on_the_number_of_workers(dense):
     import torch
 
