@@ -22,4 +22,4 @@ rule all:
         "results/tables/main.md",
         "results/report.html",
         "results/track.json",
-        [f"{folder}/policy.json" for folder in experiment.best_policies(RUN)],
+        [f"{folder}/policy.json" for folder in layout.best_policies(RUN)],

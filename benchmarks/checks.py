@@ -13,11 +13,11 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.finished_run import Job
-from igpo import experiment
-from retrieval import tables
-from retrieval.encoder import compute_dtype
-from retrieval.errors import UserError
-from retrieval.params import apply_arm, read_params
+from igpo.experiment import checks, layout
+from pipeline import storage
+from pipeline.devices import compute_dtype
+from pipeline.errors import UserError
+from pipeline.settings import apply_arm, read_params
 
 ABOUT = {  # title, and what a reader should know ahead of the table
     "gamma": (
@@ -51,7 +51,7 @@ Made by {target} after the default run, then {command}. {settings} Made on: {mac
 
 def chosen(params: Mapping[str, Any], name: str) -> str:
     """The settings that the numbers hang on, in words; for a comparison those of its baseline's arm."""
-    arm = params["tables"][name]["baseline"] if name in experiment.COMPARISONS else None
+    arm = params["tables"][name]["baseline"] if name in checks.COMPARISONS else None
     run, laid = params["run"], apply_arm(params, arm)
     rollout, warmup = laid["rollout"], laid["warmup"]
     seeds = f"Seed{'s' * (len(run['seeds']) > 1)} {', '.join(map(str, run['seeds']))}"
@@ -67,9 +67,9 @@ def chosen(params: Mapping[str, Any], name: str) -> str:
 def own_logs(params: Mapping[str, Any], name: str, logs: Path) -> list[Path]:
     """Logs of what the target makes beyond the default run: its arms, its evaluations, its table."""
     found = [logs / f"tables_{name}.log"]
-    if name in experiment.COMPARISONS:
-        arms = set(experiment.compared_arms(params, name)) - set(params["run"]["arms"])
-        evaluated = experiment.compared(params, name).keys() - experiment.evaluations(params["run"]).keys()
+    if name in checks.COMPARISONS:
+        arms = set(layout.compared_arms(params, name)) - set(params["run"]["arms"])
+        evaluated = layout.compared(params, name).keys() - layout.evaluations(params["run"]).keys()
         folders = [*(logs / "runs" / arm for arm in arms), *(logs / "evaluations" / one for one in evaluated)]
         found += [path for folder in folders for path in folder.rglob("*.log")]
     return [path for path in found if path.exists()]
@@ -118,10 +118,10 @@ def main() -> None:
     files = args.params or [Path("params.yaml")]
     try:
         params = read_params(files)
-        experiment.check(params)
+        checks.check(params)
         for name in args.names:
             text = page(params, name, Path(), files[1:])
-            with tables.replacing(args.out / f"{name}.md") as path:
+            with storage.replacing(args.out / f"{name}.md") as path:
                 path.write_text(text)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None

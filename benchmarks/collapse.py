@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from retrieval import stage, tables
-from retrieval.errors import UserError
-from retrieval.params import read_params
+from pipeline import stage, storage
+from pipeline.errors import UserError
+from pipeline.settings import read_params
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = ROOT / "experiments/collapse.yaml"
@@ -39,7 +39,7 @@ def store(run: Path, out: Path) -> int:
     if not found:
         raise UserError(f"{run}: no NNN/health.json in it; give a run's folder, as in results/runs/igpo/s1")
     for file in found:
-        tables.write_json(tables.read_json(file), out / f"{file.parent.name}.json")
+        storage.write_json(storage.read_json(file), out / f"{file.parent.name}.json")
     return len(found)
 
 

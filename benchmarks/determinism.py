@@ -18,13 +18,15 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import measure
-from igpo import schema, score
-from igpo.engine import Request, open_engine
-from igpo.model import load_tokenizer
-from igpo.tables_text import markdown_table
-from retrieval import tables
-from retrieval.encoder import compute_dtype, open_encoder
-from retrieval.params import read_params
+from igpo import score
+from igpo.acting.engine import Request, open_engine
+from igpo.experiment import schema
+from igpo.experiment.policy import load_tokenizer
+from igpo.reporting.text import markdown_table
+from pipeline import storage
+from pipeline.devices import compute_dtype
+from pipeline.settings import read_params
+from retrieval.encoder.encoder import open_encoder
 
 SEQUENCES, NEW_TOKENS, QUERIES, COMPANIES = 16, 24, 64, 2
 BATCH_TOKENS = (8192, 900, 300)
@@ -77,7 +79,7 @@ def differing(ask: Callable[[list[int]], Sequence[Any]], number: int, ways: list
 
 def query_vectors(questions: list[str], root: Path) -> int:
     """Of so many questions, how many have a vector that depends on the others."""
-    encoder = open_encoder(tables.read_json(root / "index/dense/manifest.json")["settings"])
+    encoder = open_encoder(storage.read_json(root / "index/dense/manifest.json")["settings"])
     return differing(
         lambda part: [row.tobytes() for row in encoder.queries([questions[one] for one in part])],
         QUERIES,
@@ -118,7 +120,7 @@ def gains(root: Path, out: Path, **settings: Any) -> tuple[np.ndarray, np.ndarra
         ]
     )
     seconds = time.perf_counter() - start
-    table: pa.Table = tables.read(out, schema.SCORES)
+    table: pa.Table = storage.read(out, schema.SCORES)
     read = [np.array(table[name].to_pylist(), float) for name in ("gold_logprob", "info_gain")]
     return read[0], read[1], seconds
 
@@ -138,8 +140,8 @@ def run(root: Path) -> str:
     """The page."""
     params = read_params([Path("params.yaml")])
     rollout = SimpleNamespace(**params["rollout"])
-    asked = tables.read(root / "questions/train.parquet", schema.QUESTIONS)["question"].to_pylist()[:QUERIES]
-    rows = tables.read(root / "runs/igpo/s1/001/rollouts.parquet", schema.ROLLOUTS).to_pylist()
+    asked = storage.read(root / "questions/train.parquet", schema.QUESTIONS)["question"].to_pylist()[:QUERIES]
+    rows = storage.read(root / "runs/igpo/s1/001/rollouts.parquet", schema.ROLLOUTS).to_pylist()
     prompts = [row["observation_ids"] for row in rows if row["turn"] == 0][: 2 * SEQUENCES : 2]
     work = root / "benchmarks/determinism"
     vectors = query_vectors(asked, root)
@@ -186,7 +188,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("docs/results/determinism.md"), metavar="FILE")
     args = parser.parse_args()
-    with tables.replacing(args.out) as path:
+    with storage.replacing(args.out) as path:
         path.write_text(run(args.results))
 
 

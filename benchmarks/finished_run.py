@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks.page import Row
-from igpo.measured import PHASES, benchmark_seconds
+from igpo.reporting.measured import PHASES, benchmark_seconds
 
 PASSES = re.compile(r"(\d+) of \1 tokens, (\d+) tokens/s")  # the last line of a stage's passes
 STEP = re.compile(r"optimiser's step: (\d+\.\d+) s")

@@ -44,7 +44,7 @@ def thin_encoder(folder: Path) -> None:
     """Write the encoder's tokenizer and first layer as an encoder folder."""
     from transformers import AutoModel, AutoTokenizer
 
-    from retrieval.encoder_files import encoder_folder
+    from retrieval.encoder.folder import encoder_folder
 
     source = encoder_folder("minilm")
     AutoModel.from_pretrained(source, num_hidden_layers=1).save_pretrained(folder)

@@ -16,17 +16,19 @@ from benchmarks.measure import alternate, median_quotient, ratios
 from benchmarks.page import Row
 from benchmarks.sizes import Size
 from benchmarks.workload import forced
-from igpo import protocols, schema, train
-from igpo.agent import Agent, Trajectory, request_seed
-from igpo.engine import Request, VllmEngine
-from igpo.model import load, load_tokenizer
-from igpo.protocol import Renderer, Turn
+from igpo import protocols, train
+from igpo.acting.agent import Agent, Trajectory, request_seed
+from igpo.acting.engine import Request, VllmEngine
+from igpo.experiment import schema
+from igpo.experiment.policy import load, load_tokenizer
+from igpo.experiment.schema import Rows
+from igpo.protocols.protocol import Turn
+from igpo.protocols.renderer import Renderer
 from igpo.rollout import choose_questions
-from igpo.schema import Rows
-from retrieval import tables
-from retrieval.encoder import compute_dtype
-from retrieval.params import read_params
-from retrieval.search import Searcher, open_searcher
+from pipeline import storage
+from pipeline.devices import compute_dtype
+from pipeline.settings import read_params
+from retrieval.indexes.searcher import Searcher, open_searcher
 
 POLICY, INDEX = Path("results/warmup"), Path("results/index/bm25")
 QUESTIONS = Path("results/questions/train.parquet")
@@ -46,7 +48,7 @@ def search_again(text: str) -> Turn:
 def play(searcher: Searcher, protocol: protocols.Protocol, **over: Any) -> Play:
     """The pipeline's rollouts by an engine, with settings laid over section `rollout`."""
     params = SimpleNamespace(**vars(PARAMS) | over)
-    questions = choose_questions(tables.read(QUESTIONS, schema.QUESTIONS).to_pylist(), params, *SEEDING)
+    questions = choose_questions(storage.read(QUESTIONS, schema.QUESTIONS).to_pylist(), params, *SEEDING)
     renderer = Renderer(load_tokenizer(POLICY), protocol)
 
     def rollouts(engine: Any) -> list[Trajectory]:

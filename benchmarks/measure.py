@@ -1,6 +1,5 @@
 """Repeated, alternating measurements, and what else the machine did meanwhile."""
 
-import logging
 import math
 import os
 import platform
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-log = logging.getLogger("igpo")
+from pipeline.log import log
+
 RESAMPLES = 2000  # of a bootstrap interval
 MATMUL = 2048  # rows and columns of the matrices whose product is the peak
 # A process's peak counts what its parent held when it was started: this one holds little.

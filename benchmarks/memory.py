@@ -14,7 +14,7 @@ import torch
 from benchmarks import update
 from benchmarks.workload import Shape, rollouts
 from igpo import train
-from igpo.model import load, load_tokenizer
+from igpo.experiment.policy import load, load_tokenizer
 
 TRAJECTORY = Shape(turns=(12,), prompt=304, observation=256)  # 4,096 tokens
 TRAINING = SimpleNamespace(**vars(update.PARAMS) | {"batch_tokens": 4096, "checkpoint": True})

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import spread
-from retrieval import tables
+from pipeline import storage
 
 HEAD = """\
 # What the method costs
 
 SmolLM2-135M, article text; prompt of 300 tokens, turns of 60 policy and 250 observation tokens. Median of \
 {repeats} alternating repeats (minimum–maximum); ratios are taken within a repeat. All sides run with the \
-settings of glibc's allocator that the pipeline's stages have (`igpo/allocator.py`). Memory is the peak of a \
-whole process, in training that of a second update, beside AdamW's state. Written by \
+settings of glibc's allocator that the pipeline's stages have (`igpo/training/memory.py`). Memory is the \
+peak of a whole process, in training that of a second update, beside AdamW's state. Written by \
 `python -m benchmarks.performance`.
 
 A pack holds two trajectories of ten turns, so a group of eight is four such packs and costs four times as \
@@ -110,7 +110,7 @@ def write(folder: Path, parts: list[str], out: Path) -> None:
     """The page from the parts that `folder` holds, and beside it the plot."""
     out.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Any]] = {
-        name: tables.read_json(folder / f"{name}.json")
+        name: storage.read_json(folder / f"{name}.json")
         for name in parts
         if (folder / f"{name}.json").exists()
     }
@@ -123,5 +123,5 @@ def write(folder: Path, parts: list[str], out: Path) -> None:
             plot(rows, image)
             body += f"\n\n![seconds over tokens]({image.name})"
         text.append(f"## {name.capitalize()}\n\n{body}\n\n{part['machine']}; {part['load']}.\n")
-    with tables.replacing(out) as temporary:
+    with storage.replacing(out) as temporary:
         Path(temporary).write_text("\n".join(text))

@@ -20,9 +20,9 @@ from benchmarks.scoring import cost, scoring
 from benchmarks.sizes import SIZES, Size
 from benchmarks.training import training
 from igpo import model as model_stage
-from igpo.allocator import MALLOC
-from retrieval import stage, tables
-from retrieval.encoder import compute_dtype
+from igpo.training.memory import MALLOC
+from pipeline import stage, storage
+from pipeline.devices import compute_dtype
 
 WORK = Path("results/benchmarks")
 
@@ -85,7 +85,7 @@ def main() -> None:
             "machine": machine(compute_dtype()),
             "load": load_seen.since(),
         }
-        tables.write_json(found, WORK / args.size / f"{name}.json")
+        storage.write_json(found, WORK / args.size / f"{name}.json")
         print(f"{page.shown(rows)}\n{found['load']}", flush=True)
     page.write(WORK / args.size, list(PARTS), args.out)
 

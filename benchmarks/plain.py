@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from igpo.engine import Generation, Request
-from igpo.loss import Columns, policy_loss
-from igpo.packing import Segment
-from igpo.schema import Rows
-from igpo.train import TrainingGroup
-from igpo.tree_pass import autocast
+from igpo.acting.engine import Generation, Request
+from igpo.experiment.schema import Rows
+from igpo.training.loss import Columns, policy_loss
+from igpo.training.selection import TrainingGroup
+from igpo.tree.forward import autocast
+from igpo.tree.segments import Segment
 
 
 @torch.inference_mode()

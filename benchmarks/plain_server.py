@@ -13,10 +13,11 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from transformers import AutoModel, AutoTokenizer
 
-from retrieval.bm25 import java
-from retrieval.encoder_files import encoder_folder
-from retrieval.passages import Passages
-from retrieval.search import DEPTH, fuse, read_manifest
+from retrieval.encoder.folder import encoder_folder
+from retrieval.indexes.bm25 import java
+from retrieval.indexes.manifest import read_manifest
+from retrieval.indexes.passages import Passages
+from retrieval.indexes.searcher import DEPTH, fuse
 
 
 class Request(BaseModel):

@@ -16,11 +16,13 @@ from typing import Any
 
 import bm25s
 
-from igpo import questions
-from retrieval import coverage, tables
-from retrieval.params import read_params
-from retrieval.passages import Passages
-from retrieval.search import Hit, open_searcher
+from igpo.data.question_forms import load
+from pipeline import storage
+from pipeline.settings import read_params
+from retrieval import coverage
+from retrieval.indexes.hits import Hit
+from retrieval.indexes.passages import Passages
+from retrieval.indexes.searcher import open_searcher
 
 BENCHMARKS = ("hotpotqa_closed", "musique_closed", "popqa_closed")
 INDEX = read_params([Path("params.yaml")])["index"] | {"max_tokens": 256}
@@ -84,7 +86,7 @@ def figures(summary: dict[str, Any]) -> str:
 def measured(data: Path, name: str, work: Path) -> list[str]:
     """The lines of one benchmark."""
     folders = build(data, name, work)
-    asked = questions.load(data / f"{name}_test.parquet")
+    asked = load(data / f"{name}_test.parquet")
     asked.sort(key=lambda row: row["question_id"])
     found: dict[str, Any] = {kind: open_searcher([folder]) for kind, folder in folders.items()}
     found |= {"hybrid": open_searcher(list(folders.values())), "bm25s": Bm25s(found["bm25"].passages)}
@@ -107,7 +109,7 @@ def main() -> None:
     for name in BENCHMARKS:
         lines += measured(args.data, name, Path("results/benchmarks"))
         print("\n".join(lines[-4:]), flush=True)
-    with tables.replacing(args.out) as path:
+    with storage.replacing(args.out) as path:
         path.write_text(PAGE.format(**INDEX) + "\n".join(lines) + "\n")
 
 

@@ -49,7 +49,7 @@ def questions() -> list[str]:
 
 def bm25_ours() -> float:
     """Queries per second of our BM25, one batch."""
-    from retrieval.bm25 import Bm25
+    from retrieval.indexes.bm25 import Bm25
 
     index, asked = Bm25(INDEX / "bm25", 0.9, 0.4), questions()
     index.search(asked[:100], K)
@@ -60,7 +60,7 @@ def bm25_pyserini() -> float:
     """The same through pyserini's LuceneSearcher.batch_search, with as many threads."""
     import jnius_config
 
-    from retrieval import bm25
+    from retrieval.indexes import bm25
 
     os.environ |= {"JAVA_HOME": str(bm25.java_home()), "JVM_PATH": f"{bm25.java_home()}/lib/server/libjvm.so"}
     os.environ["OPENAI_API_KEY"] = "unused: importing pyserini's searchers asks for one"
@@ -92,8 +92,9 @@ def bm25_bm25s() -> float:
 
 def encoder_ours() -> float:
     """Passages per second of our encoder."""
-    from retrieval.encoder import Encoder, compute_dtype
-    from retrieval.encoder_files import encoder_folder
+    from pipeline.devices import compute_dtype
+    from retrieval.encoder.encoder import Encoder
+    from retrieval.encoder.folder import encoder_folder
 
     encoder, passages = Encoder(encoder_folder("minilm"), 256, compute_dtype()), growth.texts()[::10]
     return per_second(lambda: encoder.passages(passages, 64, lambda _: None), len(passages))
@@ -103,7 +104,7 @@ def encoder_sentence_transformers() -> float:
     """Passages per second of sentence-transformers' `encode`, as it comes."""
     from sentence_transformers import SentenceTransformer
 
-    from retrieval.encoder_files import encoder_folder
+    from retrieval.encoder.folder import encoder_folder
 
     model, passages = SentenceTransformer(str(encoder_folder("minilm"))), growth.texts()[::10]
     return per_second(lambda: model.encode(passages, batch_size=64, show_progress_bar=False), len(passages))

@@ -12,10 +12,10 @@ from benchmarks import page, plain, update
 from benchmarks.measure import alternate, median_quotient, ratios
 from benchmarks.sizes import Size
 from benchmarks.workload import forced, rollouts
-from igpo import trees
-from igpo.model import load, load_tokenizer
-from igpo.packing import flatten
-from retrieval.encoder import compute_dtype
+from igpo.experiment.policy import load, load_tokenizer
+from igpo.tree.groups import tree
+from igpo.tree.segments import flatten
+from pipeline.devices import compute_dtype
 
 
 def scoring(folder: Path, size: Size) -> list[page.Row]:
@@ -65,7 +65,7 @@ def exactness(folder: Path, rows: Any, tokenizer: Any) -> list[page.Row]:
 
     def ours(dtype: torch.dtype) -> list[float]:
         model = load(folder, torch.float32, "tree").eval()
-        values = update.scored(model, [trees.tree(group) for group in listed], dtype)
+        values = update.scored(model, [tree(group) for group in listed], dtype)
         return [sum(part) / len(part) for part in values[-turns:]]
 
     def naive(dtype: torch.dtype) -> list[float]:

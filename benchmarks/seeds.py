@@ -13,13 +13,17 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import measure
-from igpo import experiment, figures, tables_text
+from igpo.experiment import checks, layout
 from igpo.report import evidence_cells
-from igpo.tables import Evaluation, curve_rows, read_evaluation, table_rows, write_text
-from igpo.validation import of_iterations
-from retrieval.encoder import compute_dtype
-from retrieval.errors import UserError
-from retrieval.params import read_params
+from igpo.reporting import plots
+from igpo.reporting.cells import difference, notes, our_cells, percent, searches
+from igpo.reporting.curves import curve_rows
+from igpo.reporting.results import Evaluation, read_evaluation, table_rows
+from igpo.reporting.text import markdown_table, write_text
+from igpo.reporting.validation import of_iterations
+from pipeline.devices import compute_dtype
+from pipeline.errors import UserError
+from pipeline.settings import read_params
 
 OVERLAY = Path("experiments/seeds.yaml")
 PAGE = """\
@@ -60,13 +64,13 @@ def seed_cells(evaluations: Sequence[Evaluation], params: SimpleNamespace) -> li
     cells = []
     for evaluation in (one for one in evaluations if one.seed is not None):
         row = table_rows([*untrained, evaluation], params)[-1]
-        mean, bounds, _ = tables_text.difference(row)
-        rates = [tables_text.percent(row[name]) for name in ("f1", "answer_rate", "format_failure")]
-        hops = [tables_text.percent(row[f"f1_{number}hop"]) for number in (1, 2)]
+        mean, bounds, _ = difference(row)
+        rates = [percent(row[name]) for name in ("f1", "answer_rate", "format_failure")]
+        hops = [percent(row[f"f1_{number}hop"]) for number in (1, 2)]
         cells.append(
             [
                 *(evaluation.arm, str(evaluation.seed), rates[0], mean, bounds),
-                *(*hops, *rates[1:], tables_text.searches(row)),
+                *(*hops, *rates[1:], searches(row)),
             ]
         )
     return cells
@@ -78,8 +82,7 @@ def dev_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]
     runs = dict.fromkeys((row["arm"], row["seed"]) for row in rows)
     found = {(row["arm"], row["seed"], row["updates"]): row.get("dev_f1") for row in rows}
     cells = [
-        [arm, str(seed), *(tables_text.percent(found.get((arm, seed, step))) for step in steps)]
-        for arm, seed in runs
+        [arm, str(seed), *(percent(found.get((arm, seed, step))) for step in steps)] for arm, seed in runs
     ]
     return ["method", "seed", *(f"{step} updates" for step in steps)], cells
 
@@ -87,30 +90,30 @@ def dev_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]
 def page(params: dict[str, Any], root: Path) -> tuple[str, str]:
     """(page, figure) of a finished run below `root`. Raises UserError where it is not finished."""
     run = params["run"]
-    folders = {name: root / f"results/evaluations/{name}" for name in experiment.evaluations(run)}
+    folders = {name: root / f"results/evaluations/{name}" for name in layout.evaluations(run)}
     missing = [folder for folder in folders.values() if not (folder / "metrics.json").exists()]
     if missing:
         raise UserError(f"{missing[0]}: no metrics.json; make it first: make tables CONFIG={OVERLAY}")
     evaluations = [read_evaluation(folder / "metrics.json") for folder in folders.values()]
     asked = SimpleNamespace(**params["tables"])
-    iterations = [root / folder for folder in experiment.iterations(run)]
-    curves = curve_rows(iterations, [root / folder for folder in experiment.validations(params)])
+    iterations = [root / folder for folder in layout.iterations(run)]
+    curves = curve_rows(iterations, [root / folder for folder in layout.validations(params)])
     rows = table_rows(evaluations, asked)
     heads = ["method", "seed", "F1", "Δ F1", "95 % interval", "one hop", "two hops"]
     text = PAGE.format(
         seeds=", ".join(map(str, run["seeds"])),
         overlay=OVERLAY,
         machine=measure.machine(compute_dtype()),
-        all_seeds=tables_text.markdown_table(*tables_text.our_cells(rows)),
-        note=tables_text.notes(rows),
-        each_seed=tables_text.markdown_table(
+        all_seeds=markdown_table(*our_cells(rows)),
+        note=notes(rows),
+        each_seed=markdown_table(
             [*heads, "answered", "malformed", "searches"], seed_cells(evaluations, asked)
         ),
         dev_n=next(row["dev_n"] for row in curves if "dev_n" in row),
-        dev=tables_text.markdown_table(*dev_cells(curves)),
-        evidence=tables_text.markdown_table(*evidence_cells(of_iterations(curves))),
+        dev=markdown_table(*dev_cells(curves)),
+        evidence=markdown_table(*evidence_cells(of_iterations(curves))),
     )
-    return text, figures.draw("dev", curves)
+    return text, plots.draw("dev", curves)
 
 
 def main() -> None:
@@ -122,7 +125,7 @@ def main() -> None:
     args = parser.parse_args()
     params = read_params([Path("params.yaml"), OVERLAY])
     try:
-        experiment.check(params)
+        checks.check(params)
         text, figure = page(params, Path())
     except UserError as error:
         raise SystemExit(f"error: {error}") from None

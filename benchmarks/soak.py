@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.load import message
 from benchmarks.retrieval import QUESTIONS, first_answer, free_port
-from retrieval.search import open_searcher
+from retrieval.indexes.searcher import open_searcher
 
 FOLDERS = [Path("results/index/bm25"), Path("results/index/dense")]
 CLIENTS = 32

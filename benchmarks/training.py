@@ -11,11 +11,11 @@ from benchmarks.measure import alternate, matmul, matmul_flops, ratios
 from benchmarks.sizes import Size
 from benchmarks.workload import Shape, rollouts
 from igpo import train
-from igpo.loss import Columns
-from igpo.model import load, load_tokenizer
-from igpo.packing import pack
-from igpo.tree_pass import logprobs
-from retrieval.encoder import compute_dtype
+from igpo.experiment.policy import load, load_tokenizer
+from igpo.training.loss import Columns
+from igpo.tree.forward import logprobs
+from igpo.tree.segments import pack
+from pipeline.devices import compute_dtype
 
 
 def training(folder: Path, size: Size) -> list[page.Row]:

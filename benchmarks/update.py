@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from benchmarks.workload import credited, forced
-from igpo import train
-from igpo.packing import Pack, Segment, packs
-from igpo.schema import Rows
-from igpo.tree_pass import autocast
-from igpo.tree_pass import logprobs as tree_logprobs
-from igpo.trees import Scored, cut, force_answers, groups, tree
-from retrieval.params import read_params
+from igpo.experiment.schema import Rows
+from igpo.training import selection
+from igpo.training.selection import TrainingGroup
+from igpo.tree.forward import autocast
+from igpo.tree.forward import logprobs as tree_logprobs
+from igpo.tree.groups import Scored, cut, force_answers, groups, tree
+from igpo.tree.segments import Pack, Segment, packs
+from pipeline.settings import read_params
 
 # In a pack two trajectories of ten turns fit.
 PARAMS = SimpleNamespace(**read_params([Path("params.yaml")])["train"] | {"batch_tokens": 8192})
@@ -46,12 +47,12 @@ def scored(model: Any, trees: list[list[Segment]], dtype: torch.dtype | None = N
 
 def training_groups(
     model: Any, rows: Rows, tokenizer: Any
-) -> tuple[list[train.TrainingGroup], list[train.TrainingGroup]]:
+) -> tuple[list[TrainingGroup], list[TrainingGroup]]:
     """The batch as stage `train` packs it, and a trajectory at a time for the plain side."""
     old = scored(model, scoring_trees(rows, tokenizer, information_gain=False))
     tables = (rows, *credited(rows, old))
     single = SimpleNamespace(**vars(PARAMS) | {"batch_tokens": 1})
-    return train.training_groups(*tables, PARAMS), train.training_groups(*tables, single)
+    return selection.training_groups(*tables, PARAMS), selection.training_groups(*tables, single)
 
 
 def training_flops(model: Any, packed: Pack) -> float:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from igpo import evaluate, rollout, schema
-from retrieval import tables
-from retrieval.params import apply_arm, merge, read_params
+from igpo import evaluate, rollout
+from igpo.experiment import schema
+from pipeline import storage
+from pipeline.settings import apply_arm, merge, read_params
 
 RESULTS = Path("results")
 WORK = RESULTS / "benchmarks/vitalqa"
@@ -56,7 +57,7 @@ def answer_all(asked: Path) -> dict[str, Any]:
     rollout.main([*base, "--config", json.dumps(params["rollout"])])
     files = ["--rollouts", str(rollouts), "--questions", str(asked), "--out", str(metrics)]
     evaluate.main([*files, "--config", json.dumps(params["evaluate"])])
-    return dict(tables.read_json(metrics))
+    return dict(storage.read_json(metrics))
 
 
 def type_lines(metrics: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -89,17 +90,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/vitalqa.md"), metavar="FILE")
     args = parser.parse_args()
     files = [RESULTS / f"questions/{split}.parquet" for split in ("train", "dev", "test")]
-    rows = [row for file in files for row in tables.read(file, schema.QUESTIONS).to_pylist()]
+    rows = [row for file in files for row in storage.read(file, schema.QUESTIONS).to_pylist()]
     asked = WORK / "questions.parquet"
-    tables.write(rows, schema.QUESTIONS, asked, schema.QUESTIONS_KEY)
+    storage.write(rows, schema.QUESTIONS, asked, schema.QUESTIONS_KEY)
     text = PAGE.format(
         n=f"{len(rows):,}",
         types=type_lines(answer_all(asked), rows),
         sample=SAMPLE,
         seed=SEED,
-        questions=sample_lines(rows, tables.read(RESULTS / "corpus.parquet", tables.CORPUS)),
+        questions=sample_lines(rows, storage.read(RESULTS / "corpus.parquet", storage.CORPUS)),
     )
-    with tables.replacing(args.out) as path:
+    with storage.replacing(args.out) as path:
         path.write_text(text)
 
 

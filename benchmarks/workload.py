@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from igpo import schema
-from igpo.protocol import Renderer
+from igpo.experiment import schema
+from igpo.experiment.schema import Rows
 from igpo.protocols import prepare
-from igpo.schema import Rows
-from retrieval.corpus import package_file
+from igpo.protocols.renderer import Renderer
+from pipeline.package_data import package_file
 
 GOLD = "Herman Melville"
 QUESTION = "q"

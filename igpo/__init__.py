@@ -2,7 +2,7 @@
 
 import gc
 
-import retrieval as retrieval  # its import switches every network call off
+import pipeline as pipeline  # its import switches every network call off
 
 # The imports of a stage make many objects that last: it starts a second earlier.
 gc.set_threshold(100_000, 50, 50)

@@ -2,7 +2,7 @@
 
 import sys
 
-from retrieval.dispatch import dispatch
+from pipeline.dispatch import dispatch
 
 STAGES = {
     "model": "a local Hugging Face model folder from a package, a folder or the local cache",
@@ -30,11 +30,14 @@ STAGES = {
     "plan": "what a run would cost",
     "status": "what is finished",
 }
+FOLDERS = {"best": "igpo.training"} | dict.fromkeys(
+    ("comparison", "per_question", "single_turn", "collapse", "time_by_phase"), "igpo.comparisons"
+)
 
 
 def main() -> None:
     """Run the stage named on the command line."""
-    dispatch("igpo", STAGES, sys.argv[1:])
+    dispatch("igpo", STAGES, sys.argv[1:], FOLDERS)
 
 
 if __name__ == "__main__":

@@ -17,19 +17,27 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from igpo import distributed, schema
-from igpo.advantage import check_keys, turn_reward
-from igpo.allocator import save_memory
-from igpo.methods import NO_SPREAD, discounted
-from igpo.model import STATE, begin, check_finite, load, load_tokenizer, save, weights_sha256
-from igpo.packing import Pack, Segment, depth, packs
-from igpo.schema import Rows, trajectories
-from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument, take_step
-from igpo.tree_pass import autocast, check_model, states
-from igpo.trees import Scored, cut, groups, tree
-from retrieval import stage, tables
-from retrieval.encoder_files import UNREADABLE
-from retrieval.errors import UserError, one_line
+from igpo.credit.methods import NO_SPREAD, discounted
+from igpo.credit.rewards import check_keys, turn_reward
+from igpo.experiment import schema
+from igpo.experiment.policy import STATE, begin, check_finite, load, load_tokenizer, save, weights_sha256
+from igpo.experiment.schema import Rows, trajectories
+from igpo.training import distributed
+from igpo.training.checkpoint import (
+    check_state,
+    load_state,
+    open_optimiser,
+    save_state,
+    state_argument,
+    take_step,
+)
+from igpo.training.memory import save_memory
+from igpo.tree.forward import autocast, check_model, states
+from igpo.tree.groups import Scored, cut, groups, tree
+from igpo.tree.segments import Pack, Segment, depth, packs
+from pipeline import stage, storage
+from pipeline.errors import UserError, one_line
+from retrieval.encoder.folder import UNREADABLE
 
 HEAD = "value_head.st"
 
@@ -162,8 +170,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Value the turns, then update the critic."""
-    rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
-    scores = tables.read(args.scores, schema.SCORES).to_pylist()
+    rollouts = storage.read(args.rollouts, schema.ROLLOUTS).to_pylist()
+    scores = storage.read(args.scores, schema.SCORES).to_pylist()
     targets = torch.tensor(returns(rollouts, scores, params.gamma))
     if not len(targets):
         raise UserError(f"{args.rollouts}: no turn to value: give the policy room (rollout.max_tokens)")
@@ -213,9 +221,9 @@ def write(
         for row in rollouts
         if row["turn"]
     ]
-    inputs = {name: tables.sha256(getattr(args, name)) for name in ("rollouts", "scores")}
-    tables.write(rows, schema.VALUES, args.values, schema.TURN_KEY, inputs)
-    with tables.replacing(args.out / HEAD) as temporary:
+    inputs = {name: storage.sha256(getattr(args, name)) for name in ("rollouts", "scores")}
+    storage.write(rows, schema.VALUES, args.values, schema.TURN_KEY, inputs)
+    with storage.replacing(args.out / HEAD) as temporary:
         save_file(head, temporary)
     manifest = {"parents": [weights_sha256(args.critic)], "inputs": inputs, "metrics": metrics}
     save(body, load_tokenizer(args.critic), args.out, manifest)

@@ -7,45 +7,28 @@ counts once.
 import argparse
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from igpo import reward, schema
-from igpo.schema import JUDGEMENTS, trajectories
-from retrieval import stage, tables
-from retrieval.coverage import read_coverage
-from retrieval.errors import UserError
-from retrieval.params import parse_json
+from igpo.credit import answer_metrics
+from igpo.data.coverage import read_coverage
+from igpo.experiment import schema
+from igpo.experiment.schema import FAILURES, JUDGEMENTS, METRICS, PER_QUESTION, trajectories
+from igpo.reporting.intervals import interval
+from pipeline import stage, storage
+from pipeline.errors import UserError
+from pipeline.settings import parse_json
 
-Values = Sequence[float] | Sequence[Sequence[float]] | np.ndarray  # by question, or by seed and question
 ANSWER_METRICS = {
-    "f1": reward.f1,  # the paper's
-    "em": reward.exact_match,
-    "f1_squad": reward.squad_f1,
-    "em_squad": reward.squad_exact_match,
+    "f1": answer_metrics.f1,  # the paper's
+    "em": answer_metrics.exact_match,
+    "f1_squad": answer_metrics.squad_f1,
+    "em_squad": answer_metrics.squad_exact_match,
 }
-FAILURES = ("format_error", "token_limit", "turn_limit", "error")  # how a trajectory ends without an answer
-METRICS = (
-    *ANSWER_METRICS,  # a trajectory without an answer counts 0
-    *(f"{name}_format" for name in ANSWER_METRICS),  # it counts the format penalty
-    "answer_rate",
-    "format_failure",  # ended by a malformed turn, the token limit or an error
-    *FAILURES,
-    "turns",
-    "searches",  # queries run
-    "gold_recall",  # share of the supporting passages that were shown; null where they are unknown
-    "mbe",  # share that a judge model finds right; null without one, and without its verdict
-)
-PER_QUESTION = pa.schema(
-    [("question_id", pa.string()), ("benchmark", pa.string()), ("type", pa.string()), ("hops", pa.int8())]
-    + [("covered", pa.bool_())]
-    + [(name, pa.float32()) for name in METRICS]
-)
 
 
 def trajectory_metrics(
@@ -110,7 +93,7 @@ def _judgement(
 
 def read_judgements(path: Path) -> tuple[dict[tuple[str, int], float | None], str]:
     """The judge's verdict by (question_id, sample), and which judge it was."""
-    table = tables.read(path, JUDGEMENTS)
+    table = storage.read(path, JUDGEMENTS)
     verdicts = {(row["question_id"], row["sample"]): row["mbe"] for row in table.to_pylist()}
     return verdicts, (table.schema.metadata or {}).get(b"model", b"").decode()
 
@@ -128,41 +111,6 @@ def check_complete(rows: schema.Rows, questions: schema.Rows, asked: Mapping[str
                 f"rollouts: question {question_id!r} has {number} samples, {asked['samples']} were asked for;"
                 " roll out again"
             )
-
-
-def bootstrap_means(values: Values, resamples: int, seed: int) -> np.ndarray:
-    """(resamples,) means over questions drawn with replacement, as many as there are.
-
-    Of values (seeds, questions) seeds are drawn with replacement as well, for all questions of a resample.
-    """
-    data = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    seeds, questions = data.shape
-    generator = np.random.default_rng(seed)
-    draws = generator.integers(0, questions, (resamples, questions))
-    if seeds > 1:
-        times = generator.multinomial(seeds, [1 / seeds] * seeds, resamples)
-        data = times @ data / seeds  # (resamples, questions): means over the seeds drawn
-    return np.take_along_axis(data, draws, 1).mean(1)
-
-
-def interval(values: Values, resamples: int, seed: int) -> dict[str, float]:
-    """Mean with the 2.5 and 97.5 percentiles of bootstrap means over the questions, and seeds if several."""
-    low, high = np.percentile(bootstrap_means(values, resamples, seed), [2.5, 97.5])
-    return {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
-
-
-def paired_difference(values: Values, baseline: Values, resamples: int, seed: int) -> dict[str, float]:
-    """Mean of values - baseline, by question or (seed, question), with its 95 % interval and a p-like share.
-
-    `p` is twice the share of bootstrap means on the other side of zero, 1 at most: small where the sign
-    of the difference doesn't hang on which questions were asked, or on the seeds. One of the two may have a
-    single seed, which is then compared with each of the other's.
-    """
-    differences = np.atleast_2d(values) - np.atleast_2d(baseline)
-    means = bootstrap_means(differences, resamples, seed)
-    low, high = np.percentile(means, [2.5, 97.5])
-    p = min(1.0, 2 * float(min((means <= 0).mean(), (means >= 0).mean())))
-    return {"mean": float(np.mean(differences)), "low": float(low), "high": float(high), "p": p}
 
 
 def summary(rows: list[dict[str, Any]], params: SimpleNamespace) -> dict[str, Any]:
@@ -195,7 +143,7 @@ def mapping(option: str, text: str, *names: str) -> dict[str, Any]:
 
 def selection(path: Path) -> dict[str, Any]:
     """Which iteration's policy is evaluated and by what it was chosen, from a best policy's manifest."""
-    manifest = tables.read_json(path)
+    manifest = storage.read_json(path)
     if "selected" not in manifest:
         raise UserError(f"{path}: nobody chose this policy; give the policy.json that `igpo best` wrote")
     return {"iteration": manifest["selected"]["iteration"], "selection": manifest["selected"]}
@@ -217,11 +165,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Compute and write the metrics."""
-    table = tables.read(args.rollouts, schema.ROLLOUTS)
+    table = storage.read(args.rollouts, schema.ROLLOUTS)
     rows = table.to_pylist()
     if not rows:
         raise UserError(f"{args.rollouts}: no rows")
-    listed = tables.read(args.questions, schema.QUESTIONS).to_pylist()
+    listed = storage.read(args.questions, schema.QUESTIONS).to_pylist()
     if args.asked:
         check_complete(rows, listed, mapping("--asked", args.asked, "benchmarks", "questions", "samples"))
     uncovered = set(read_coverage(args.coverage)["uncovered"]) if args.coverage else None
@@ -245,9 +193,9 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         known = [{**row, "covered": "covered" if row["covered"] else "uncovered"} for row in scored]
         metrics["coverage"] = split_by(known, "covered", params)
     by_question = args.out.with_name("questions.parquet")
-    tables.write(scored, PER_QUESTION, by_question, ("question_id",))
-    metrics["provenance"]["by_question"] = tables.sha256(by_question)
-    tables.write_json(metrics, args.out)
+    storage.write(scored, PER_QUESTION, by_question, ("question_id",))
+    metrics["provenance"]["by_question"] = storage.sha256(by_question)
+    storage.write_json(metrics, args.out)
     f1 = metrics["overall"]["f1"]
     return f"{len(scored)} questions, F1 {f1['mean']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]"
 

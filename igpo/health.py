@@ -1,9 +1,10 @@
 """Health of an iteration: `rollouts, scores, advantages, policy, questions, start -> health.json`.
 
-What falls before F1 does (algorithms.md 5): searches that ignore the question's depth or repeat themselves,
-groups without spread and so without gradient, an entropy that collapses, text that degenerates. One number
+These fall before F1 does: searches that ignore the question's depth or repeat themselves, groups without
+spread and so without gradient, an entropy that collapses, text that degenerates. One number
 per name; one that can't be had is null: no question with known supporting passages, no turn of that depth.
-`warnings` says in sentences what has collapsed since the run's first iteration (`igpo.warning_signs`).
+`warnings` says in sentences what has collapsed since the run's first iteration
+(`igpo.training.warning_signs`).
 """
 
 import argparse
@@ -17,13 +18,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from igpo import schema
-from igpo.methods import NO_SPREAD
-from igpo.reward import normalise
-from igpo.schema import Rows, trajectories
-from igpo.warning_signs import UPDATE, warnings
-from retrieval import stage, tables
-from retrieval.errors import UserError
+from igpo.credit.answer_metrics import normalise
+from igpo.credit.methods import NO_SPREAD
+from igpo.experiment import schema
+from igpo.experiment.schema import Rows, trajectories
+from igpo.training.warning_signs import UPDATE, warnings
+from pipeline import stage, storage
+from pipeline.errors import UserError
 
 Health = dict[str, float | None]
 REPEATED = re.compile(r"(\S)\1{3,}")  # four or more of one character, as in "!!!!"
@@ -257,16 +258,18 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         "advantages": schema.ADVANTAGES,
         "questions": schema.QUESTIONS,
     }
-    read = {name: tables.read(getattr(args, name), columns).to_pylist() for name, columns in expected.items()}
+    read = {
+        name: storage.read(getattr(args, name), columns).to_pylist() for name, columns in expected.items()
+    }
     if not read["rollouts"]:
         raise UserError(f"{args.rollouts}: no rows")
     found = health(**read)
-    start = tables.read_json(args.start) if args.start else found
-    metrics = tables.read_json(args.policy)["metrics"]
+    start = storage.read_json(args.start) if args.start else found
+    metrics = storage.read_json(args.policy)["metrics"]
     # JSON knows no infinity
     update = {name: metrics[name] if math.isfinite(metrics.get(name, math.nan)) else None for name in UPDATE}
     listed = warnings(found, start, metrics, params)
-    tables.write_json({**found, **since_start(found, start), **update, "warnings": listed}, args.out)
+    storage.write_json({**found, **since_start(found, start), **update, "warnings": listed}, args.out)
     if listed and params.on_collapse == "stop":
         raise UserError(f"{args.out.parent}: {'; '.join(listed)} (health.on_collapse is stop)")
     for sentence in listed:

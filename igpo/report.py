@@ -14,10 +14,27 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from igpo import experiment, figures, published, schema, show, tables_text, validation
-from igpo.tables import Evaluation, curve_rows, in_words, read_evaluation, table_rows, write_text
-from retrieval import stage, tables
-from retrieval.coverage import read_coverage
+from igpo.data.coverage import read_coverage
+from igpo.experiment import checks, schema
+from igpo.reporting import plots, published, validation
+from igpo.reporting.cells import (
+    NOTES,
+    by_benchmark,
+    detail_cells,
+    detail_notes,
+    hop_cells,
+    method_name,
+    notes,
+    our_cells,
+    percent,
+    published_cells,
+    title,
+)
+from igpo.reporting.curves import curve_rows
+from igpo.reporting.results import Evaluation, in_words, read_evaluation, table_rows
+from igpo.reporting.text import write_text
+from igpo.reporting.trajectory_text import pick, render
+from pipeline import stage, storage
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a;
@@ -42,17 +59,17 @@ def table(heads: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
 def results_part(rows: Sequence[Mapping[str, Any]]) -> str:
     """Our tables and figures, then the published rows in a box of their own."""
     parts = []
-    for name, block in tables_text.by_benchmark(rows).items():
-        parts.append(f"<h3>{html.escape(tables_text.title(name, block))}</h3>")
-        parts.append(table(*tables_text.our_cells(block)))
-        parts.append(figures.intervals(block, [tables_text.method_name(row) for row in block]))
-        parts.append(table(*tables_text.detail_cells(block)))
-        heads, cells = tables_text.hop_cells(block)
+    for name, block in by_benchmark(rows).items():
+        parts.append(f"<h3>{html.escape(title(name, block))}</h3>")
+        parts.append(table(*our_cells(block)))
+        parts.append(plots.intervals(block, [method_name(row) for row in block]))
+        parts.append(table(*detail_cells(block)))
+        heads, cells = hop_cells(block)
         parts += [table(heads, cells)] if cells else []
-    parts.append(f"<p class=note>{html.escape(tables_text.notes(rows))}</p>")
-    parts.append(f"<p class=note>{html.escape(tables_text.detail_notes(rows))}</p>")
-    theirs = table(*tables_text.published_cells(published.f1_rows("main")))
-    return "\n".join([*parts, published_box(theirs, tables_text.NOTES["published"])])
+    parts.append(f"<p class=note>{html.escape(notes(rows))}</p>")
+    parts.append(f"<p class=note>{html.escape(detail_notes(rows))}</p>")
+    theirs = table(*published_cells(published.f1_rows("main")))
+    return "\n".join([*parts, published_box(theirs, NOTES["published"])])
 
 
 def published_box(theirs: str, note: str) -> str:
@@ -76,7 +93,7 @@ def evidence_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[l
     """(heads, cells): information gain by what a search showed, over all iterations and seeds of an arm."""
     cells = []
     for arm in dict.fromkeys(row["arm"] for row in rows):
-        for name, label in figures.FIGURES["evidence"][2].items():
+        for name, label in plots.FIGURES["evidence"][2].items():
             found = [row for row in rows if row["arm"] == arm and row.get(f"{name}_n")]
             turns = sum(row[f"{name}_n"] for row in found)
             if turns:
@@ -84,7 +101,7 @@ def evidence_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[l
                     sum(row[column] * row[f"{name}_n"] for row in found) / turns
                     for column in (name, f"{name}_positive")
                 )
-                cells.append([arm, label, str(turns), f"{gain:+.2f}", tables_text.percent(positive)])
+                cells.append([arm, label, str(turns), f"{gain:+.2f}", percent(positive)])
     return ["method", "the search showed", "turns", "mean information gain", "above 0, per cent"], cells
 
 
@@ -99,8 +116,8 @@ def training_part(rows: Sequence[Mapping[str, Any]]) -> str:
     iterations = validation.of_iterations(rows)
     parts = [warnings_part(iterations), evidence_part(iterations)]
     parts += [
-        f"<h3>{html.escape(figures.FIGURES[name][0])}</h3>{figure}"
-        for name, figure in figures.drawn(rows).items()
+        f"<h3>{html.escape(plots.FIGURES[name][0])}</h3>{figure}"
+        for name, figure in plots.drawn(rows).items()
     ]
     heads, *cells = published.curves()
     note = (
@@ -115,13 +132,11 @@ def training_part(rows: Sequence[Mapping[str, Any]]) -> str:
 def types_part(evaluations: Sequence[Evaluation]) -> str:
     """F1 by type of question."""
     types = list(evaluations[0].metrics.get("types", {}))
-    names = [
-        f"{tables_text.method_name({'method': e.arm})}{f' s{e.seed}' if e.seed else ''}" for e in evaluations
-    ]
+    names = [f"{method_name({'method': e.arm})}{f' s{e.seed}' if e.seed else ''}" for e in evaluations]
     cells = []
     for kind in types:
         found = [e.metrics["types"].get(kind) for e in evaluations]
-        f1 = [tables_text.percent(values["f1"]["mean"]) if values else "–" for values in found]
+        f1 = [percent(values["f1"]["mean"]) if values else "–" for values in found]
         cells.append([kind or "–", str(evaluations[0].metrics["types"][kind]["n"]), *f1])
     return table(["type of question (F1)", "n", *names], cells)
 
@@ -132,10 +147,10 @@ def coverage_part(coverage: Mapping[str, Any]) -> str:
     columns |= {"supporting passages": "gold_at", "all of them": "all_gold_at"}
     parts = []
     for name, values in coverage["benchmarks"].items():
-        share = tables_text.percent(values["answer_in_corpus"])
+        share = percent(values["answer_in_corpus"])
         held = f"{name}: {values['n']} questions, an answer is in the corpus for {share} %"
         cells = [
-            [f"top {k}", *(tables_text.percent(values[key][k]) for key in columns.values())]
+            [f"top {k}", *(percent(values[key][k]) for key in columns.values())]
             for k in sorted(values["answer_at"], key=int)
         ]
         parts += [f"<h3>{html.escape(held)}</h3>", table(["found in", *columns], cells)]
@@ -145,16 +160,16 @@ def coverage_part(coverage: Mapping[str, Any]) -> str:
 
 def examples_part(folder: Path, questions: pa.Table) -> str:
     """The best and the worst trajectory of one iteration by outcome, the first by id among equals."""
-    scores = tables.read(folder / "scores.parquet", schema.SCORES).to_pylist()
-    rollouts = tables.read(folder / "rollouts.parquet", schema.ROLLOUTS)
+    scores = storage.read(folder / "scores.parquet", schema.SCORES).to_pylist()
+    rollouts = storage.read(folder / "rollouts.parquet", schema.ROLLOUTS)
     ends = [row for row in scores if row["outcome"] is not None]
     known = {row["question_id"]: row for row in questions.to_pylist()}
     parts = []
     chosen = [max(ends, key=lambda row: row["outcome"]), min(ends, key=lambda row: row["outcome"])]
     for end in chosen[: 1 if chosen[0] is chosen[1] else 2]:
-        rows = show.pick(rollouts, end["question_id"], end["sample"])
+        rows = pick(rollouts, end["question_id"], end["sample"])
         mine = [s for s in scores if (s["question_id"], s["sample"]) == (end["question_id"], end["sample"])]
-        text = show.render(rows, mine, known.get(end["question_id"]))
+        text = render(rows, mine, known.get(end["question_id"]))
         parts.append(f"<pre>{html.escape(text)}</pre>")
     return "\n".join(parts)
 
@@ -185,7 +200,7 @@ def page(parts: Mapping[str, str]) -> str:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
-    experiment.arguments(parser)
+    checks.arguments(parser)
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")
     validation.arguments(parser)
     parser.add_argument("--coverage", type=Path, required=True, metavar="FILE")
@@ -197,7 +212,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Write the page."""
-    params = experiment.read(args)
+    params = checks.read(args)
     evaluations = [read_evaluation(path) for path in args.metrics]
     parts = {"Results": results_part(table_rows(evaluations, SimpleNamespace(**params["tables"])))}
     if args.iterations:
@@ -205,7 +220,7 @@ def run(args: argparse.Namespace) -> str:
     parts["By type of question"] = types_part(evaluations)
     parts["What the indexes can answer"] = coverage_part(read_coverage(args.coverage))
     if args.iterations:
-        questions = tables.read(args.questions, schema.QUESTIONS)
+        questions = storage.read(args.questions, schema.QUESTIONS)
         where = "/".join(args.iterations[-1].parts[-3:])
         parts[f"Trajectories of {where}: best and worst outcome"] = examples_part(
             args.iterations[-1], questions

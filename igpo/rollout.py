@@ -5,22 +5,23 @@ before all questions were seen.
 """
 
 import argparse
-import logging
 import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from igpo import agent, protocols, schema
-from igpo.engine import open_engine
-from igpo.model import load_tokenizer, weights_sha256
-from igpo.protocol import Renderer
-from retrieval import modes, stage, tables
-from retrieval.client import open_search
-from retrieval.errors import UserError
-from retrieval.search import check_corpus
-
-log = logging.getLogger("igpo")
+from igpo import protocols
+from igpo.acting import agent
+from igpo.acting.engine import open_engine
+from igpo.experiment import schema
+from igpo.experiment.policy import load_tokenizer, weights_sha256
+from igpo.protocols.renderer import Renderer
+from pipeline import stage, storage
+from pipeline.errors import UserError
+from pipeline.log import log
+from retrieval.indexes import modes
+from retrieval.indexes.searcher import check_corpus
+from retrieval.server.client import open_search
 
 
 def choose_questions(
@@ -59,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Roll out and write the table."""
-    questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
+    questions = storage.read(args.questions, schema.QUESTIONS).to_pylist()
     if not questions:
         raise UserError(
             f"{args.questions}: no question; validations need dev questions: or run.validate_every: 0"
@@ -83,12 +84,12 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     identity = getattr(index, "identity", "none")  # a server tells it with its first answer
     meta = {
         "policy": weights_sha256(args.policy),
-        "questions": tables.sha256(args.questions),
+        "questions": storage.sha256(args.questions),
         "retriever": identity if searcher is index else f"{params.retriever} over {identity}",
         "decoding": "greedy" if params.temperature == 0 else f"temperature {params.temperature}",
         "protocol": params.protocol,
     }
-    tables.write(rows, schema.ROLLOUTS, args.out, schema.TURN_KEY, meta)
+    storage.write(rows, schema.ROLLOUTS, args.out, schema.TURN_KEY, meta)
     answered = sum(row["stop"] == "answered" for row in rows)
     return f"{len(trajectories)} trajectories, {len(rows) - len(trajectories)} turns, {answered} answered"
 

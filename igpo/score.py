@@ -1,14 +1,13 @@
 """Scores: `policy, reference, rollouts, questions -> scores.parquet`.
 
 s_t = mean log-probability per token of the gold answer, forced after turn t's observation (paper Eq. 3);
-what a search turn was worth follows from it (`igpo.step_rewards`). The gold answers of all turns, and the
-log-probabilities that training needs, come from one pass per model over each group. Unlike the released
+what a search turn was worth follows from it (`igpo.credit.step_rewards`). The gold answers of all turns, and
+the log-probabilities that training needs, come from one pass per model over each group. Unlike the released
 code, s is computed from the sampled token ids, with true positions, at temperature 1.
 """
 
 import argparse
 import itertools
-import logging
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -20,19 +19,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from igpo import protocols, reward, schema
-from igpo.model import context, load, load_tokenizer, weights_sha256
-from igpo.packing import Segment, depth, flatten, packs
-from igpo.protocol import Renderer
-from igpo.schema import Rows
-from igpo.step_rewards import STEP_REWARDS, Evidence, Vector, tf_idf
-from igpo.tree_pass import autocast, check_context, check_model, logprobs
-from igpo.trees import Scored, cut, force_answers, groups, other_observations, tree
-from retrieval import stage, tables
-from retrieval.encoder import compute_dtype
-from retrieval.errors import UserError
-
-log = logging.getLogger("igpo")
+from igpo import protocols
+from igpo.credit import answer_metrics
+from igpo.credit.step_rewards import STEP_REWARDS, Evidence, Vector, tf_idf
+from igpo.experiment import schema
+from igpo.experiment.policy import context, load, load_tokenizer, weights_sha256
+from igpo.experiment.schema import Rows
+from igpo.protocols.renderer import Renderer
+from igpo.tree.forward import autocast, check_context, check_model, logprobs
+from igpo.tree.groups import Scored, cut, force_answers, groups, other_observations, tree
+from igpo.tree.segments import Segment, depth, flatten, packs
+from pipeline import stage, storage
+from pipeline.devices import compute_dtype
+from pipeline.errors import UserError
+from pipeline.log import log
 
 
 @torch.inference_mode()
@@ -129,9 +129,9 @@ def score_trajectory(
                 **{name: row[name] for name in schema.TURN_KEY},
                 "gold_logprob": None if final else known.gold[turn][0],
                 "info_gain": gains[turn - 1] if 0 < turn < last else None,
-                "outcome": reward.outcome(answer, golds, params.format_penalty) if final else None,
-                "f1": reward.f1(answer, golds) if final else None,
-                "em": reward.exact_match(answer, golds) if final else None,
+                "outcome": answer_metrics.outcome(answer, golds, params.format_penalty) if final else None,
+                "f1": answer_metrics.f1(answer, golds) if final else None,
+                "em": answer_metrics.exact_match(answer, golds) if final else None,
                 "format_ok": answer is not None if final else None,
                 "old_logprobs": old[used : used + length],
                 "ref_logprobs": ref[used : used + length],
@@ -153,7 +153,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def asked_questions(questions: Path, rows: Rows) -> dict[str, dict[str, Any]]:
     """The questions in `rows` by id. Raises UserError where one is unknown or its first answer is empty."""
-    known = {row["question_id"]: row for row in tables.read(questions, schema.QUESTIONS).to_pylist()}
+    known = {row["question_id"]: row for row in storage.read(questions, schema.QUESTIONS).to_pylist()}
     asked = sorted({row["question_id"] for row in rows})
     for question_id in asked:
         if question_id not in known:
@@ -178,7 +178,7 @@ def passage_vectors(
         raise UserError(f"score.info_gain: stepsearch: question {bare[0]!r} has no supporting passages")
     wanted = {hit for row in rows for hit in row["hit_ids"]}
     wanted.update(name for question in questions.values() for name in question["supporting_ids"])
-    table = tables.read(corpus, tables.CORPUS)
+    table = storage.read(corpus, storage.CORPUS)
     found = table.filter(pc.is_in(table["id"], pa.array(sorted(wanted)))).to_pylist()
     texts = {row["id"]: f"{row['title']} {row['text']}" for row in found}
     if missing := wanted - set(texts):
@@ -232,7 +232,7 @@ def fit_context(scored: list[list[Scored]], limit: int, policy: Path) -> None:
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Score every trajectory and write the table."""
-    table = tables.read(args.rollouts, schema.ROLLOUTS)
+    table = storage.read(args.rollouts, schema.ROLLOUTS)
     rows = table.to_pylist()
     if not rows:
         raise UserError(f"{args.rollouts}: no rows")
@@ -259,8 +259,8 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         known = evidence(trajectory, values, question, vectors)
         scores += score_trajectory(trajectory, values, others, known, question["answers"], params)
     meta = {"policy": policy, "reference": reference}
-    meta |= {name: tables.sha256(getattr(args, name)) for name in ("rollouts", "questions")}
-    tables.write(scores, schema.SCORES, args.out, schema.TURN_KEY, meta)
+    meta |= {name: storage.sha256(getattr(args, name)) for name in ("rollouts", "questions")}
+    storage.write(scores, schema.SCORES, args.out, schema.TURN_KEY, meta)
     gains = [row["info_gain"] for row in scores if row["info_gain"] is not None]
     mean = f"{math.fsum(gains) / len(gains):+.3f}" if gains else "none"
     return f"{len(scores)} turns, mean information gain {mean}"

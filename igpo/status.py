@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from igpo import experiment
-from retrieval import stage, tables
+from igpo.experiment import checks, layout
+from pipeline import stage, storage
 
 STEPS = ("rollouts.parquet", "scores.parquet", "advantages.parquet", "policy.json")
 
@@ -26,11 +26,11 @@ def steps(params: Mapping[str, Any], root: Path) -> Iterator[tuple[str, int, int
     for arm in run["arms"]:
         for seed in run["seeds"]:
             ks = range(1, run["iterations"] + 1)
-            folders = [root / experiment.folder(arm, seed, k) for k in ks]
+            folders = [root / layout.folder(arm, seed, k) for k in ks]
             yield _count(f"{arm} s{seed}", [folder / step for folder in folders for step in STEPS])
-    if validations := experiment.validations(params):
+    if validations := layout.validations(params):
         yield _count("validations", [root / folder / "metrics.json" for folder in validations])
-    evaluated = [root / f"results/evaluations/{name}/metrics.json" for name in experiment.evaluations(run)]
+    evaluated = [root / f"results/evaluations/{name}/metrics.json" for name in layout.evaluations(run)]
     yield _count("evaluations", evaluated)
     yield _count("tables, page", [root / "results/tables/main.md", root / "results/report.html"])
     yield _count("MLflow", [root / "results/track.json"])
@@ -44,21 +44,21 @@ def _count(name: str, files: list[Path]) -> tuple[str, int, int, str]:
 
 def warnings(params: Mapping[str, Any], root: Path) -> Iterator[str]:
     """What the iterations' health warns of, as far as they are done."""
-    for folder in experiment.iterations(params["run"]):
+    for folder in layout.iterations(params["run"]):
         path = root / folder / "health.json"
-        for sentence in tables.read_json(path)["warnings"] if path.exists() else []:
+        for sentence in storage.read_json(path)["warnings"] if path.exists() else []:
             yield f"{folder.removeprefix('results/runs/')}: {sentence}"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
-    experiment.arguments(parser)
+    checks.arguments(parser)
     parser.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="folder that holds results/")
 
 
 def run(args: argparse.Namespace) -> str:
     """Print one line per part and one per warning."""
-    params = experiment.read(args)
+    params = checks.read(args)
     for name, done, wanted, following in steps(params, args.root):
         state = "done" if done == wanted else f"next: {following}"
         print(f"{name:<14} {done:>4} of {wanted:<4} {state}")

@@ -8,7 +8,6 @@ files is replaced. `mlflow.db` may be deleted at any time and made again by `sna
 import argparse
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +17,15 @@ from urllib.parse import quote
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from igpo import experiment, validation
-from igpo.tables import METRICS, curve_rows, mean, read_evaluation
-from retrieval import stage, tables
-from retrieval.errors import UserError
-from retrieval.params import apply_arm
+from igpo.experiment import checks, layout
+from igpo.reporting import validation
+from igpo.reporting.curves import curve_rows
+from igpo.reporting.results import METRICS, mean, read_evaluation
+from pipeline import stage, storage
+from pipeline.errors import UserError
+from pipeline.log import log
+from pipeline.settings import apply_arm
 
-log = logging.getLogger("igpo")
 NAME = "igpo"  # of the MLflow experiment
 Points = dict[tuple[str, int], float]  # (metric, step) -> value
 Runs = dict[str, Points]  # name of the run -> its points
@@ -93,7 +94,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def run_params(params: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The settings behind run `name`: the stage sections, a judge's too, with its arm laid over them."""
-    arm = experiment.evaluations(params["run"])[name][0]
+    arm = layout.evaluations(params["run"])[name][0]
     merged = apply_arm(params, arm)
     # without a model its other settings say nothing, and runs keep the keys that they had
     judge = ("judge",) if merged["judge"]["model"] else ()
@@ -156,7 +157,7 @@ def open_store(uri: str) -> tuple[MlflowClient, str]:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
-    experiment.arguments(parser)
+    checks.arguments(parser)
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")
     validation.arguments(parser)
     parser.add_argument("--tables", type=Path, required=True, metavar="DIR")
@@ -166,7 +167,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Bring every run up to date."""
-    params = experiment.read(args)
+    params = checks.read(args)
     if not args.tables.is_dir():
         raise UserError(f"{args.tables}: no such folder; give the one that `igpo tables` wrote")
     runs = collect(args.metrics, args.iterations, args.validations)
@@ -178,7 +179,7 @@ def run(args: argparse.Namespace) -> str:
         client.log_dict(run_id, params, "params.yaml")
         client.log_artifacts(run_id, str(args.tables), "tables")
         written[run_key(name, settings)] = len(points)
-    tables.write_json(written, args.out)
+    storage.write_json(written, args.out)
     return f"{len(runs)} runs, {sum(written.values())} points in {args.uri}"
 
 

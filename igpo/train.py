@@ -2,16 +2,13 @@
 
 Weights and AdamW's state live in fp32, over several processes a share in each; the passes run in bf16 where
 the machine is fast at it. The folder holds the bf16 policy and the state from which the next update goes on
-(`igpo/training_state.py`). Groups are packed without padding and share their
+(`igpo/training/checkpoint.py`). Groups are packed without padding and share their
 prompt; only policy tokens have a loss.
 """
 
 import argparse
 import itertools
-import logging
 import math
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,20 +16,25 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from igpo import distributed, lora, schema
-from igpo.allocator import save_memory
-from igpo.loss import Columns, Terms, policy_loss, token_weights
-from igpo.model import STATE, begin, load, load_tokenizer, save, weights_sha256
-from igpo.packing import Segment, depth, packs
-from igpo.schema import Rows, trajectories, turn_key
-from igpo.training_state import check_state, load_state, open_optimiser, save_state, state_argument, take_step
-from igpo.tree_pass import autocast, check_model
-from igpo.trees import cut, groups, tree
-from retrieval import stage, tables
-from retrieval.errors import UserError
-
-log = logging.getLogger("igpo")
-LOGPROBS = ("old_logprobs", "ref_logprobs")
+from igpo.experiment import schema
+from igpo.experiment.policy import STATE, begin, load, load_tokenizer, save, weights_sha256
+from igpo.training import distributed, lora
+from igpo.training.checkpoint import (
+    check_state,
+    load_state,
+    open_optimiser,
+    save_state,
+    state_argument,
+    take_step,
+)
+from igpo.training.loss import Columns, Terms, policy_loss
+from igpo.training.memory import save_memory
+from igpo.training.selection import TrainingGroup, counted, dropped, minibatches, training_groups
+from igpo.tree.forward import autocast, check_model
+from igpo.tree.segments import depth, packs
+from pipeline import stage, storage
+from pipeline.errors import UserError
+from pipeline.log import log
 
 
 def open_training(folder: Path, params: SimpleNamespace, longest: int = 0) -> tuple[Any, torch.optim.AdamW]:
@@ -75,50 +77,6 @@ def next_policy(model: Any, folder: Path) -> Any:
     return policy
 
 
-@dataclass
-class TrainingGroup:
-    """A question's trajectories: their tokens, and for the M policy tokens among them what the loss needs."""
-
-    segments: list[Segment]
-    columns: torch.Tensor  # (5, M): the fields of `loss.Columns`
-    spans: torch.Tensor  # numbers of consecutive policy tokens that share a ratio
-
-
-def counted(rollouts: Rows, scores: Rows, params: SimpleNamespace) -> Rows:
-    """The rollouts that have a loss: all, or those of questions whose outcomes differ.
-
-    The latter with `drop_equal_groups`, DAPO's filter (arXiv:2503.14476).
-    """
-    if not params.drop_equal_groups:
-        return rollouts
-    outcomes: dict[str, set[float]] = defaultdict(set)
-    for row in scores:
-        if row["outcome"] is not None:
-            outcomes[row["question_id"]].add(row["outcome"])
-    return [row for row in rollouts if len(outcomes[row["question_id"]]) > 1]
-
-
-def dropped(rollouts: Rows, kept: Rows) -> dict[str, float]:
-    """Numbers of groups, and of policy tokens in them, that are not in `kept`."""
-    names = {row["question_id"] for row in kept}
-    rest = [row for row in rollouts if row["question_id"] not in names]
-    return {
-        "dropped_groups": len({row["question_id"] for row in rest}),
-        "dropped_tokens": sum(len(row["policy_ids"]) for row in rest),
-    }
-
-
-def minibatches(rollouts: Rows, number: int) -> list[Rows]:
-    """The rollouts in `number` parts of whole questions, or in one for each question if there are fewer.
-
-    Ids begin with a question's type. Each part takes every `number`-th id, so it has a share of all types.
-    """
-    names = sorted({row["question_id"] for row in rollouts})
-    part = {name: place % number for place, name in enumerate(names)}
-    numbers = range(min(number, len(names)))
-    return [[row for row in rollouts if part[row["question_id"]] == wanted] for wanted in numbers]
-
-
 def summed_up(steps: list[dict[str, float]]) -> dict[str, float]:
     """The metrics of several optimiser steps as one: tokens are summed, the rest are means over tokens."""
     tokens = sum(step["policy_tokens"] for step in steps)
@@ -128,47 +86,6 @@ def summed_up(steps: list[dict[str, float]]) -> dict[str, float]:
         if name not in ("policy_tokens", "ratio_max")
     }
     return means | {"ratio_max": max(step["ratio_max"] for step in steps), "policy_tokens": tokens}
-
-
-def clip_scale(credit: dict[str, Any], last: bool, spread: float) -> float:
-    """A2TGPO's c = 1 + spread (2 sigmoid(z) - 1) of a search turn's normalised reward z; 1 for the answer."""
-    return 1.0 if last else 1 + spread * math.tanh(credit["normalised"] / 2)  # = 2 sigmoid(z) - 1
-
-
-def training_groups(
-    rollouts: Rows, scores: Rows, credits: Rows, params: SimpleNamespace
-) -> list[TrainingGroup]:
-    """The batch's groups that have policy tokens, those beyond `batch_tokens` cut into trajectories.
-
-    Raises UserError where a turn has no scores or advantage.
-    """
-    sizes = [sum(len(row["policy_ids"]) for row in rows) for rows in trajectories(rollouts)]
-    weights = iter(token_weights(sizes, params.aggregation, params.norm_tokens))
-    credit = {turn_key(row): row for row in credits}
-    score = {turn_key(row): row for row in scores}
-    result = []
-    for group in cut(groups(rollouts), params.batch_tokens):
-        columns: list[list[float]] = [[] for _ in Columns._fields]
-        spans: list[int] = []
-        for trajectory in group:
-            weight, turns = next(weights), trajectory.rows[1:]
-            for row in turns:
-                key, length = turn_key(row), len(row["policy_ids"])
-                known = key in credit and key in score and credit[key]["advantage"] is not None
-                if not known or {len(score[key][name] or []) for name in LOGPROBS} != {length}:
-                    raise UserError(f"advantages, scores: turn {key} of the rollouts is missing or differs")
-                scale = clip_scale(credit[key], row is turns[-1], params.clip_scale)
-                columns[0] += score[key]["old_logprobs"]
-                columns[1] += score[key]["ref_logprobs"]
-                for column, value in zip(columns[2:], (credit[key]["advantage"], weight, scale), strict=True):
-                    column += [value] * length
-            lengths = [len(row["policy_ids"]) for row in turns]
-            spans += {"token": [1] * sum(lengths), "turn": lengths, "sequence": [sum(lengths)]}[params.ratio]
-        if spans:
-            result.append(
-                TrainingGroup(tree(group), torch.tensor(columns), torch.tensor(spans, dtype=torch.long))
-            )
-    return result
 
 
 def accumulate(model: Any, batch: list[TrainingGroup], params: SimpleNamespace) -> tuple[float, list[Terms]]:
@@ -232,9 +149,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Go over the batch `params.updates` times, in `params.minibatches` steps each; write the next policy."""
-    rollouts = tables.read(args.rollouts, schema.ROLLOUTS).to_pylist()
-    scores = tables.read(args.scores, schema.SCORES).to_pylist()
-    credits = tables.read(args.advantages, schema.ADVANTAGES).to_pylist()
+    rollouts = storage.read(args.rollouts, schema.ROLLOUTS).to_pylist()
+    scores = storage.read(args.scores, schema.SCORES).to_pylist()
+    credits = storage.read(args.advantages, schema.ADVANTAGES).to_pylist()
     if not rollouts:
         raise UserError(f"{args.rollouts}: no rows")
     kept = counted(rollouts, scores, params)
@@ -273,19 +190,21 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
 def write_unchanged(args: argparse.Namespace, metrics: dict[str, float]) -> None:
     """Write the policy and its state as they were: a step without a gradient would decay the weights."""
     begin(args.out)
-    with tables.replacing(args.out / STATE) as temporary:
+    with storage.replacing(args.out / STATE) as temporary:
         save_file({} if args.no_state else load_state(args.policy / STATE), temporary)
     write_policy(args, load(args.policy, torch.bfloat16, "tree"), metrics)
 
 
 def write_policy(args: argparse.Namespace, policy: Any, metrics: dict[str, float]) -> None:
     """Write the next policy's folder, manifest last."""
-    parent = tables.read_json(args.policy / "policy.json") if (args.policy / "policy.json").exists() else {}
+    parent = storage.read_json(args.policy / "policy.json") if (args.policy / "policy.json").exists() else {}
     manifest = {
         "source": parent.get("source", str(args.policy)),
         "iteration": parent.get("iteration", 0) + 1,
         "parents": [weights_sha256(args.policy)],
-        "inputs": {name: tables.sha256(getattr(args, name)) for name in ("rollouts", "scores", "advantages")},
+        "inputs": {
+            name: storage.sha256(getattr(args, name)) for name in ("rollouts", "scores", "advantages")
+        },
         "metrics": metrics,
     }
     save(policy, load_tokenizer(args.policy), args.out, manifest)

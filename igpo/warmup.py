@@ -7,7 +7,6 @@ tokens only.
 """
 
 import argparse
-import logging
 import random
 import re
 from pathlib import Path
@@ -16,22 +15,25 @@ from typing import Any, NamedTuple
 
 import torch
 
-from igpo import agent, protocols, schema
-from igpo.distributed import check_size
-from igpo.engine import Generation
-from igpo.model import context, load, load_tokenizer, save, weights_sha256
-from igpo.packing import packs
-from igpo.protocol import Protocol, Renderer, passage_text
+from igpo import protocols
+from igpo.acting import agent
+from igpo.acting.engine import Generation
+from igpo.data.vitalqa_rules import CAPITAL
+from igpo.experiment import schema
+from igpo.experiment.policy import context, load, load_tokenizer, save, weights_sha256
 from igpo.protocols.igpo import call_text
-from igpo.training_state import take_step
-from igpo.tree_pass import autocast, logprobs
-from igpo.trees import groups, tree
-from igpo.vitalqa_rules import CAPITAL
-from retrieval import stage, tables
-from retrieval.errors import UserError
-from retrieval.search import check_corpus, open_searcher
+from igpo.protocols.protocol import Protocol, passage_text
+from igpo.protocols.renderer import Renderer
+from igpo.training.checkpoint import take_step
+from igpo.training.distributed import check_size
+from igpo.tree.forward import autocast, logprobs
+from igpo.tree.groups import groups, tree
+from igpo.tree.segments import packs
+from pipeline import stage, storage
+from pipeline.errors import UserError
+from pipeline.log import log
+from retrieval.indexes.searcher import check_corpus, open_searcher
 
-log = logging.getLogger("igpo")
 BEFORE, AFTER = 60, 30  # characters of context around a quoted fact
 
 
@@ -216,7 +218,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     tokenizer = load_tokenizer(args.policy)
     traces: list[agent.Trajectory] = []
     if params.traces:
-        questions = tables.read(args.questions, schema.QUESTIONS).to_pylist()
+        questions = storage.read(args.questions, schema.QUESTIONS).to_pylist()
         searcher = open_searcher(args.index)
         check_corpus(searcher, args.questions)
         renderer = Renderer(tokenizer, protocols.prepare("igpo", date=args.date))
@@ -230,7 +232,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
         "source": f"warm-up of {weights_sha256(args.policy)[:12]}",
         "iteration": 0,
         "parents": [weights_sha256(args.policy)],
-        "inputs": {"questions": tables.sha256(args.questions)},
+        "inputs": {"questions": storage.sha256(args.questions)},
         "metrics": {"traces": len(traces), "loss": final},
     }
     save(model.bfloat16(), tokenizer, args.out, manifest)

@@ -2,7 +2,7 @@
 
 import sys
 
-from retrieval.dispatch import dispatch
+from pipeline.dispatch import dispatch
 
 STAGES = {
     "corpus": "any corpus file to corpus.parquet",
@@ -16,7 +16,7 @@ STAGES = {
 
 def main() -> None:
     """Run the stage named on the command line."""
-    dispatch("retrieval", STAGES, sys.argv[1:])
+    dispatch("retrieval", STAGES, sys.argv[1:], {})
 
 
 if __name__ == "__main__":

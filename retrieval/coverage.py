@@ -23,11 +23,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from retrieval import stage, tables
-from retrieval.errors import UserError
-from retrieval.search import Hit, Searcher, check_corpus, open_searcher
-from retrieval.stage import log
-from retrieval.text import spaced
+from pipeline import stage, storage
+from pipeline.errors import UserError
+from pipeline.log import log
+from pipeline.text import spaced
+from retrieval.indexes.hits import Hit
+from retrieval.indexes.searcher import Searcher, check_corpus, open_searcher
 
 CUTS = (1, 3, 10, 100)
 QUESTIONS = pa.schema(
@@ -163,14 +164,6 @@ def check_questions(questions: list[dict[str, Any]], path: Path) -> None:
         known.add(name)
 
 
-def read_coverage(path: Path) -> dict[str, Any]:
-    """The content of coverage.json; UserError where it is something else."""
-    found = tables.read_json(path)
-    if not isinstance(found, dict) or {"benchmarks", "uncovered"} - found.keys():
-        raise UserError(f"{path}: not what `retrieval coverage` writes")
-    return found
-
-
 def arguments(parser: ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--index", type=Path, nargs="+", action="extend", required=True, metavar="DIR")
@@ -180,7 +173,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> str:
     """Audit one questions file."""
-    questions = tables.read(args.questions, QUESTIONS).select(QUESTIONS.names).to_pylist()
+    questions = storage.read(args.questions, QUESTIONS).select(QUESTIONS.names).to_pylist()
     if not questions:
         raise UserError(f"{args.questions}: no questions")
     check_questions(questions, args.questions)
@@ -188,7 +181,7 @@ def run(args: Namespace) -> str:
     searcher = open_searcher(args.index)
     check_corpus(searcher, args.questions)
     result = audit(searcher, questions)
-    tables.write_json({**result, "index_identity": searcher.identity}, args.out)
+    storage.write_json({**result, "index_identity": searcher.identity}, args.out)
     return f"{len(questions)} questions, {len(result['uncovered'])} uncovered"
 
 

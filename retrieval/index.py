@@ -6,105 +6,17 @@ The folder appears whole. A killed build leaves `.NAME.partial` beside it, where
 there `made` becomes the folder, and vectors stand beside it until it is in place.
 """
 
-import fcntl
-import hashlib
-import json
 import shutil
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from retrieval import passages, stage, tables
-from retrieval.errors import UserError
-
-KINDS = ("bm25", "dense", "rerank")
-
-
-def chosen(kind: str, params: SimpleNamespace) -> dict[str, Any]:
-    """The settings that a kind of index depends on."""
-    dense = ("encoder", "query_prefix", "passage_prefix", "max_tokens", "batch", "faiss")
-    names = {"bm25": ("k1", "b"), "dense": dense, "rerank": ("reranker",)}[kind]
-    return {name: getattr(params, name) for name in names}
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def encoder_sha256(kind: str, settings: dict[str, Any]) -> str | None:
-    """The hash of an encoder or cross-encoder; checks its folder before any work is done."""
-    if kind == "bm25":
-        return None
-    from retrieval.encoder_files import encoder_folder, fingerprint
-
-    source = settings["encoder" if kind == "dense" else "reranker"]
-    if source is None:
-        raise UserError("index.kinds has rerank: give the cross-encoder's folder as index.reranker")
-    return fingerprint(encoder_folder(source))
-
-
-def place(out: Path, manifest: str, corpus: Path) -> Path:
-    """Where `out` leads; UserError where what is there is no folder of ours (with `manifest`) to replace."""
-    real = out.resolve()
-    if corpus.resolve().is_relative_to(real):
-        raise UserError(f"--out {out}: the corpus itself is in this folder; give another --out")
-    if real.exists() and not real.is_dir():
-        raise UserError(f"--out {out}: a file is there; give another --out")
-    if real.is_dir() and any(real.iterdir()) and not (real / manifest).is_file():
-        raise UserError(f"--out {out}: a folder with other files is there; give another --out")
-    return real
-
-
-@contextmanager
-def workplace(out: Path, key: str) -> Iterator[Path]:
-    """The folder of an unfinished build of `out`; emptied unless it was begun with the same `key`.
-
-    Raises UserError where another process builds there.
-    """
-    work = out.parent / f".{out.name}.partial"
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "key").open("a+") as begun:
-        try:
-            fcntl.flock(begun, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{out}: another process is building it; wait for its end") from None
-        begun.seek(0)
-        if begun.read() != key:
-            for name in ("made", "vectors"):
-                shutil.rmtree(work / name, ignore_errors=True)
-            begun.truncate(0)
-            begun.write(key)
-            begun.flush()
-        yield work
-
-
-def finish(work: Path, out: Path) -> None:
-    """Let `work`/made take the place of `out`; what a killed build would go on from goes last."""
-    tables.take_place(work / "made", out)
-    shutil.rmtree(work)
-
-
-def manifest(
-    made: Path, kind: str, settings: dict[str, Any], encoder: str | None, corpus: tuple[int, str]
-) -> dict:
-    """Describe a finished index: what it was made of, and every file with its size in bytes."""
-    files = {path.relative_to(made).as_posix(): path for path in sorted(made.rglob("*")) if path.is_file()}
-    decisive = {name: value for name, value in settings.items() if name not in ("encoder", "reranker")}
-    return {
-        "version": tables.VERSION,
-        "kind": kind,
-        "rows": corpus[0],
-        "corpus_sha256": corpus[1],
-        "order_sha256": tables.sha256(made / "order.npy"),
-        "encoder_sha256": encoder,
-        "settings": settings,
-        "files": {name: path.stat().st_size for name, path in files.items()},
-        "identity": digest([tables.VERSION, kind, corpus[1], decisive, encoder]),
-    }
+from pipeline import stage, storage
+from pipeline.errors import UserError
+from retrieval.indexes import passages
+from retrieval.indexes.manifest import KINDS, chosen, digest, encoder_sha256, manifest
+from retrieval.indexes.workplace import finish, place, workplace
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -121,19 +33,20 @@ def add_index(args: Namespace, settings: dict[str, Any], made: Path, hashes: tup
     """Add the index to the passages in `made`; `hashes` are those of corpus and encoder."""
     stored = passages.Passages(made)
     if args.kind == "bm25":
-        from retrieval import bm25
+        from retrieval.indexes import bm25
 
         bm25.build(stored, made)
     elif args.kind == "dense":
-        from retrieval import dense, encode
+        from retrieval.indexes import dense
+        from retrieval.indexes.vectors import read_shards, vectors_key
 
         vectors = None
         if args.vectors:
-            key = encode.vectors_key(hashes[0], settings, hashes[1])
-            vectors = encode.read_shards(args.vectors, key, len(stored))
+            key = vectors_key(hashes[0], settings, hashes[1])
+            vectors = read_shards(args.vectors, key, len(stored))
         dense.build(stored, made.parent, settings, vectors)
     else:
-        from retrieval.rerank import Reranker
+        from retrieval.indexes.rerank import Reranker
 
         Reranker(Path(settings["reranker"]), hashes[1])  # can it be used?
 
@@ -144,7 +57,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     encoder = encoder_sha256(args.kind, settings)
     if not args.corpus.is_file():
         raise UserError(f"{args.corpus}: no such file")
-    out, source = place(args.out, "manifest.json", args.corpus), tables.sha256(args.corpus)
+    out, source = place(args.out, "manifest.json", args.corpus), storage.sha256(args.corpus)
     with workplace(out, digest([args.kind, settings, encoder, source])) as work:
         made = work / "made"
         shutil.rmtree(made, ignore_errors=True)  # of a killed build
@@ -155,7 +68,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
         except UserError:
             shutil.rmtree(work)  # going on would meet the same error
             raise
-        tables.write_json(manifest(made, args.kind, settings, encoder, corpus), made / "manifest.json")
+        storage.write_json(manifest(made, args.kind, settings, encoder, corpus), made / "manifest.json")
         finish(work, out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return f"{args.kind} index of {corpus[0]} passages, {size / 1e6:.0f} MB"

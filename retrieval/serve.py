@@ -23,14 +23,25 @@ from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from retrieval import stage
-from retrieval.batching import Batcher, Busy
-from retrieval.client import IDENTITY_HEADER
-from retrieval.errors import UserError
-from retrieval.search import DEPTH, Hit, Searcher, open_searcher
-from retrieval.stage import log
-from retrieval.telemetry import Observed, Telemetry
-from retrieval.wire import Limits, Retrieve, Search, check, document, read, searches, shown, unless_left
+from pipeline import stage
+from pipeline.errors import UserError
+from pipeline.log import log
+from retrieval.indexes.hits import Hit
+from retrieval.indexes.searcher import DEPTH, Searcher, open_searcher
+from retrieval.server.batching import Batcher, Busy
+from retrieval.server.client import IDENTITY_HEADER
+from retrieval.server.telemetry import Observed, Telemetry
+from retrieval.server.wire import (
+    Limits,
+    Retrieve,
+    Search,
+    check,
+    document,
+    read,
+    searches,
+    shown,
+    unless_left,
+)
 
 
 def add_reads(app: FastAPI, searcher: Searcher, telemetry: Telemetry) -> None:

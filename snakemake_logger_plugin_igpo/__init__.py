@@ -26,7 +26,7 @@ CHATTER = re.compile(
     "(Conda environments|Singularity containers|Group jobs): |RuleException:\nCalledProcessError|"
     "WorkflowError:\nAt least one job did not complete"
 )
-SUMMARY = re.compile(r"[\w.]+: (.+) \([\d.]+ s\)$")  # as retrieval/stage.py prints it
+SUMMARY = re.compile(r"[\w.]+: (.+) \([\d.]+ s\)$")  # as pipeline/stage.py prints it
 
 
 def subject(wildcards: dict[str, str]) -> str:

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from small_index import PARAMS, indexes
+from root import PARAMS_FILE
+from small_index import indexes
+from tiny import tiny
 
-from retrieval.params import read_params
+from pipeline.settings import read_params
 
 # the same examples every time, however slow the machine is
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
@@ -17,7 +19,7 @@ settings.load_profile("same")
 @pytest.fixture
 def params() -> dict:
     """All of params.yaml."""
-    return read_params([PARAMS])
+    return read_params([PARAMS_FILE])
 
 
 @pytest.fixture(scope="session")
@@ -30,31 +32,6 @@ def base_model(tmp_path_factory) -> Path:
     return folder
 
 
-def tiny(family: str, vocabulary: int = 320, tied: bool = False) -> torch.nn.Module:
-    """A random two-layer model of a family, in fp32, with tree attention; `tied`: embeddings are the head."""
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
-
-    import igpo.tree_attention  # noqa: F401  registers it
-
-    config_class, model_class = {
-        "llama": (LlamaConfig, LlamaForCausalLM),
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-    }[family]
-    torch.manual_seed(0)
-    config = config_class(
-        vocab_size=vocabulary,
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        tie_word_embeddings=tied,
-        attn_implementation="tree",
-    )
-    return model_class(config).eval()
-
-
 @pytest.fixture(params=["llama", "qwen2"])
 def tiny_model(request) -> torch.nn.Module:
     return tiny(request.param)
@@ -63,9 +40,9 @@ def tiny_model(request) -> torch.nn.Module:
 @pytest.fixture
 def fp32_passes(monkeypatch) -> None:
     """Stages of this process make their passes in fp32 on any machine."""
-    from igpo import tree_pass
+    from igpo.tree import forward
 
-    monkeypatch.setattr(tree_pass, "compute_dtype", lambda: torch.float32)
+    monkeypatch.setattr(forward, "compute_dtype", lambda: torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +54,9 @@ def built(tmp_path_factory) -> tuple[Path, Path, Path]:
 @pytest.fixture(scope="module")
 def searcher(built):
     """Over its BM25 index."""
-    from retrieval import search
+    from retrieval.indexes.searcher import open_searcher
 
-    return search.open_searcher([built[1]])
+    return open_searcher([built[1]])
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +65,7 @@ def url(searcher):
     from small_server import running
 
     from retrieval import serve
-    from retrieval.wire import Limits
+    from retrieval.server.wire import Limits
 
     limits = Limits(queries=40, chars=200, k=10, body_bytes=20_000, waiting=64, batch=8)
     with running(serve.create_app(searcher, 3, limits)) as address:

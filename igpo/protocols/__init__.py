@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from igpo.protocol import FIELD, TOOLS, Protocol
 from igpo.protocols import deepresearcher, few_shot, igpo, r1_searcher, react, search_o1, search_r1
-from retrieval.errors import UserError
-from retrieval.params import nearest
+from igpo.protocols.protocol import FIELD, TOOLS, Protocol
+from pipeline.errors import UserError
+from pipeline.settings import nearest
 
 PROTOCOLS: dict[str, Protocol] = {
     "igpo": igpo.PROTOCOL,

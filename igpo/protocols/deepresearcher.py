@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from igpo.protocol import Protocol
 from igpo.protocols.igpo import SCAFFOLD, parse
+from igpo.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
-    from retrieval.search import Hit
+    from retrieval.indexes.hits import Hit
 
 INSTRUCTIONS = """\
 ## Background

@@ -6,7 +6,7 @@ prompts are plain text, ours.
 
 from dataclasses import replace
 
-from igpo.protocol import Protocol, Turn
+from igpo.protocols.protocol import Protocol, Turn
 
 # (question, thought, answer). Facts outside the test questions: the form is shown, not the answers.
 EXAMPLES = (

@@ -14,8 +14,8 @@ shorter than the published ones: `deepresearcher` is nearer to those.
 import json
 from collections.abc import Sequence
 
-from igpo.protocol import Protocol, Turn
-from retrieval.search import clean
+from igpo.protocols.protocol import Protocol, Turn
+from retrieval.indexes.hits import clean
 
 MAX_QUERIES = 3  # of one call; the others are ignored, as in IGPO and DeepResearcher
 TAGS = ("think", "tool_call", "answer", "code")  # <code> must be balanced too, as in the releases
@@ -35,7 +35,7 @@ or read on in a page that was found:
 {"name": "open", "arguments": {"title": "page title"}}
 </tool_call>
 """
-# Word for word the released code's, for comparable scores (algorithms.md 1.2).
+# Word for word the released code's, for comparable scores.
 SCAFFOLD = "\nNow there's enough information to answer\n</think>\n<answer>\n{gold}\n</answer>"
 
 

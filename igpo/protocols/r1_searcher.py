@@ -12,10 +12,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from igpo.protocol import Protocol, Turn, first_action, passage_text
+from igpo.protocols.protocol import Protocol, Turn, first_action, passage_text
 
 if TYPE_CHECKING:
-    from retrieval.search import Hit
+    from retrieval.indexes.hits import Hit
 
 INSTRUCTIONS = """\
 The User asks a question and the Assistant solves it. The Assistant first reasons and then gives the final \

@@ -6,7 +6,7 @@ instructions are ours.
 
 import re
 
-from igpo.protocol import Protocol, Turn
+from igpo.protocols.protocol import Protocol, Turn
 
 INSTRUCTIONS = """\
 Answer the question. You have one tool, web_search: it takes words to look up and returns passages. Write \

@@ -8,7 +8,7 @@ published ones, the wording is ours.
 
 import re
 
-from igpo.protocol import Protocol, Turn, search_for
+from igpo.protocols.protocol import Protocol, Turn, search_for
 
 INSTRUCTIONS = """\
 You reason step by step and may search the web. To search, write <|begin_search_query|> query \

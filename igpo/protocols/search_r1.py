@@ -13,10 +13,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from igpo.protocol import Protocol, Turn, first_action
+from igpo.protocols.protocol import Protocol, Turn, first_action
 
 if TYPE_CHECKING:
-    from retrieval.search import Hit
+    from retrieval.indexes.hits import Hit
 
 INSTRUCTIONS = """\
 Answer the question below. Whenever you are given new information, first reason between <think> and \

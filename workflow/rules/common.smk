@@ -21,12 +21,18 @@ ALIVE = open(".snakemake/alive", "w")
 with contextlib.suppress(BlockingIOError):
     fcntl.flock(ALIVE, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
-from igpo import experiment, protocols, published
-from igpo.allocator import MALLOC
-from igpo.methods import WITH_CRITIC
-from retrieval.errors import UserError
-from retrieval.params import apply_arm, merge, numbers, read_params
-from retrieval.stage import gpu_devices
+from igpo import protocols
+from igpo.credit.methods import WITH_CRITIC
+from igpo.experiment import checks
+from igpo.experiment import layout
+from igpo.reporting import published
+from igpo.training.memory import MALLOC
+from pipeline.devices import gpu_devices
+from pipeline.errors import UserError
+from pipeline.settings import apply_arm
+from pipeline.settings import merge
+from pipeline.settings import numbers
+from pipeline.settings import read_params
 
 os.environ |= MALLOC
 
@@ -34,8 +40,8 @@ os.environ |= MALLOC
 # os._exit, since Snakemake would wrap SystemExit of an included file in a traceback.
 try:
     config.update(merge(read_params([ROOT / "params.yaml"]), numbers(config)))
-    experiment.check(config)
-    experiment.check_sources(config)
+    checks.check(config)
+    checks.check_sources(config)
 except UserError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     os._exit(2)

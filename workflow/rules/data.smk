@@ -5,7 +5,7 @@ INDEX_OPTIONS = " ".join(f"--index results/index/{kind}" for kind in KINDS)
 
 rule corpus:
     input:
-        experiment.source_files(config["corpus"]["source"]),
+        checks.source_files(config["corpus"]["source"]),
     output:
         "results/corpus.parquet",
     log:
@@ -86,7 +86,7 @@ rule indexes:
 
 rule model:
     input:
-        experiment.source_files(config["model"]["source"]),
+        checks.source_files(config["model"]["source"]),
     output:
         "results/models/base/policy.json",
     log:
@@ -102,7 +102,7 @@ rule model:
 
 rule judge_model:
     input:
-        experiment.source_files(config["judge"]["model"]),
+        checks.source_files(config["judge"]["model"]),
     output:
         "results/models/judge/policy.json",
     log:
@@ -116,7 +116,7 @@ rule judge_model:
 
 rule questions:
     input:
-        experiment.source_files(config["questions"]["source"]),
+        checks.source_files(config["questions"]["source"]),
         corpus="results/corpus.parquet",
     output:
         expand("results/questions/{split}.parquet", split=["train", "dev", "test"]),

@@ -2,11 +2,11 @@
 import re
 
 FOLDER = "results/runs/{arm}/s{seed}/{k}"
-COPIES = experiment.copies(config)
-VALIDATIONS = experiment.validations(config)
+COPIES = layout.copies(config)
+VALIDATIONS = layout.validations(config)
 VALIDATION_METRICS = expand("{folder}/metrics.json", folder=VALIDATIONS)
 # Iterations whose policies keep their weights.
-KEPT = "|".join(f"{k:03d}" for k in experiment.kept(RUN)) or "(?!)"
+KEPT = "|".join(f"{k:03d}" for k in layout.kept(RUN)) or "(?!)"
 TRAIN_QUESTIONS = "results/questions/train.parquet"
 ROLLOUT = (
     "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.rollout --config {params.config:q} --policy {params.policy}"
@@ -21,7 +21,7 @@ ruleorder: copy > score
 
 def previous_folder(wildcards):
     """Folder of the policy that acts in iteration k: that of k-1, or the warm start."""
-    return experiment.folder(wildcards.arm, wildcards.seed, int(wildcards.k) - 1)
+    return layout.folder(wildcards.arm, wildcards.seed, int(wildcards.k) - 1)
 
 
 def previous_policy(wildcards):
@@ -158,7 +158,7 @@ rule score:
 def previous_critic(wildcards):
     """Folder of the critic that values iteration k: that of k-1, or the warm start."""
     k = int(wildcards.k) - 1
-    return experiment.folder(wildcards.arm, wildcards.seed, k) + ("/critic" if k else "")
+    return layout.folder(wildcards.arm, wildcards.seed, k) + ("/critic" if k else "")
 
 
 def previous_critic_files(wildcards):
@@ -276,7 +276,7 @@ use rule train as train_kept with:
 rule policies:
     input:
         VALIDATION_METRICS,
-        policies=[f"{folder}/policy.json" for folder in experiment.policies(RUN)],
+        policies=[f"{folder}/policy.json" for folder in layout.policies(RUN)],
     output:
         "results/policies.sha256",
     shell:

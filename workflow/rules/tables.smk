@@ -1,8 +1,8 @@
 # From policies to the reader: evaluation rollouts, metrics, tables, page, MLflow.
-COMPARED = {table: experiment.compared(config, table) for table in experiment.COMPARISONS}
-MAIN = experiment.evaluations(RUN)
+COMPARED = {table: layout.compared(config, table) for table in experiment.COMPARISONS}
+MAIN = layout.evaluations(RUN)
 EVALUATIONS = functools.reduce(dict.__or__, COMPARED.values(), MAIN)  # all that any table may ask for
-RUN_FOLDERS = experiment.iterations(RUN)
+RUN_FOLDERS = layout.iterations(RUN)
 METRICS = expand("results/evaluations/{name}/metrics.json", name=MAIN)
 QUESTION_METRICS = expand("results/evaluations/{name}/questions.parquet", name=MAIN)
 VALIDATION_OPTION = f"--validations {' '.join(VALIDATIONS)}" if VALIDATIONS else ""
@@ -16,7 +16,7 @@ CURVES = expand(
 
 def evaluation_settings(name):
     """The `rollout` section of an evaluation's arm with `evaluate.rollout` laid over it."""
-    settings = experiment.dev_settings if name.startswith("dev/") else experiment.evaluation_settings
+    settings = layout.dev_settings if name.startswith("dev/") else layout.evaluation_settings
     return settings(config, EVALUATIONS[name][0])
 
 
@@ -92,7 +92,7 @@ def acting_policy(folder):
     trained = policy.split("/")[3:]
     if trained[1:]:
         return arm, int(trained[0][1:]), int(trained[1]) if trained[1].isdecimal() else trained[1]
-    return arm, None, 0 if policy == experiment.folder("", 0, 0) else None
+    return arm, None, 0 if policy == layout.folder("", 0, 0) else None
 
 
 def best_manifest(wildcards):
@@ -208,7 +208,7 @@ rule evaluate:
 
 def first_health(wildcards):
     """The health of a run's first iteration, with which that of later ones is compared."""
-    start = f"{experiment.folder(wildcards.arm, wildcards.seed, 1)}/health.json"
+    start = f"{layout.folder(wildcards.arm, wildcards.seed, 1)}/health.json"
     return start if int(wildcards.k) > 1 else []
 
 
@@ -271,7 +271,7 @@ def validations_of_compared(wildcards):
 
     They are made while the policies are there: else another target would train these arms again for them.
     """
-    folders = experiment.validations(config, experiment.compared_arms(config, wildcards.table))
+    folders = layout.validations(config, layout.compared_arms(config, wildcards.table))
     return expand("{folder}/metrics.json", folder=folders)
 
 
@@ -293,10 +293,10 @@ rule comparison:
     wildcard_constraints:
         table="algorithms|ablation|basis|gamma",
     params:
-        code=code("igpo.comparison"),
+        code=code("igpo.comparisons.comparison"),
         config=section("tables"),
     shell:
-        "exec python -m igpo.comparison --config {params.config:q} --table {wildcards.table}"
+        "exec python -m igpo.comparisons.comparison --config {params.config:q} --table {wildcards.table}"
         " --metrics {input.metrics} --out results/tables > {log} 2>&1"
 
 
@@ -313,10 +313,10 @@ rule per_question:
     wildcard_constraints:
         table="per_question",
     params:
-        code=code("igpo.per_question"),
+        code=code("igpo.comparisons.per_question"),
         config=section("tables"),
     shell:
-        "exec python -m igpo.per_question --config {params.config:q} --metrics {input.metrics}"
+        "exec python -m igpo.comparisons.per_question --config {params.config:q} --metrics {input.metrics}"
         " --out results/tables > {log} 2>&1"
 
 
@@ -325,7 +325,7 @@ rule single_turn:
         compared("questions.parquet"),
         lambda wildcards: expand(
             "{folder}/{file}.parquet",
-            folder=experiment.compared_iterations(config, wildcards.table),
+            folder=layout.compared_iterations(config, wildcards.table),
             file=["rollouts", "scores"],
         ),
         validations_of_compared,
@@ -337,15 +337,15 @@ rule single_turn:
     wildcard_constraints:
         table="single_turn",
     params:
-        code=code("igpo.single_turn"),
+        code=code("igpo.comparisons.single_turn"),
         config=lambda wildcards: json.dumps(config, sort_keys=True),
-        iterations=lambda wildcards: experiment.compared_iterations(config, wildcards.table),
+        iterations=lambda wildcards: layout.compared_iterations(config, wildcards.table),
     shell:
-        "exec python -m igpo.single_turn --config {params.config:q} --metrics {input.metrics}"
+        "exec python -m igpo.comparisons.single_turn --config {params.config:q} --metrics {input.metrics}"
         " --iterations {params.iterations} --out results/tables > {log} 2>&1"
 
 
-COLLAPSE_FOLDERS = experiment.collapse_iterations(config)
+COLLAPSE_FOLDERS = layout.collapse_iterations(config)
 
 
 rule collapse:
@@ -362,11 +362,11 @@ rule collapse:
     log:
         "logs/tables_collapse.log",
     params:
-        code=code("igpo.collapse"),
+        code=code("igpo.comparisons.collapse"),
         config=lambda wildcards: json.dumps(config, sort_keys=True),
         iterations=COLLAPSE_FOLDERS,
     shell:
-        "exec python -m igpo.collapse --config {params.config:q} --questions {input.questions}"
+        "exec python -m igpo.comparisons.collapse --config {params.config:q} --questions {input.questions}"
         " --iterations {params.iterations} --out results/tables > {log} 2>&1"
 
 
@@ -380,10 +380,10 @@ rule time_by_phase:
     log:
         "logs/tables_time.log",
     params:
-        code=code("igpo.time_by_phase"),
+        code=code("igpo.comparisons.time_by_phase"),
         iterations=RUN_FOLDERS,
     shell:
-        "exec python -m igpo.time_by_phase --iterations {params.iterations} --logs logs --out results/tables > {log} 2>&1"
+        "exec python -m igpo.comparisons.time_by_phase --iterations {params.iterations} --logs logs --out results/tables > {log} 2>&1"
 
 
 # `snakemake tables/ablation` makes the table and prints it; a target's name is a file's.

@@ -25,7 +25,7 @@ def validation_depth(k, step):
 
 def validation_section(folder):
     """Its section `rollout` as JSON."""
-    return json.dumps(experiment.validation_settings(config, validated(folder)[0]), sort_keys=True)
+    return json.dumps(layout.validation_settings(config, validated(folder)[0]), sort_keys=True)
 
 
 # Greedy answers to the same dev questions each time; no iteration's time holds that of this rule.
@@ -66,11 +66,11 @@ def updates(wildcards):
 def contenders(wildcards):
     """The policy after update k, or a run's last, with its validation; the best of those before it."""
     arm, seed, k = wildcards.arm, wildcards.seed, updates(wildcards)
-    policy, before = experiment.folder(arm, seed, k), experiment.best_before(RUN, k)
+    policy, before = layout.folder(arm, seed, k), layout.best_before(RUN, k)
     found = {"policy": f"{policy}/policy.json", "weights": weights(policy)}
     found["dev"] = f"{policy}/validation/metrics.json"
     if before:
-        best = f"{experiment.folder(arm, seed, before)}/best"
+        best = f"{layout.folder(arm, seed, before)}/best"
         found |= {"before": f"{best}/policy.json", "best_weights": weights(best)}
     return found
 
@@ -91,12 +91,12 @@ rule best_so_far:
         "logs/runs/{arm}/s{seed}/{k}/best.log",
     priority: lambda wildcards: validation_depth(updates(wildcards), 3)
     params:
-        code=code("igpo.best"),
+        code=code("igpo.training.best"),
         policy=subpath(input.policy, parent=True),
         before=before_option,
         out=subpath(output.policy, parent=True),
     shell:
-        "exec python -m igpo.best --policy {params.policy} --dev {input.dev} {params.before}"
+        "exec python -m igpo.training.best --policy {params.policy} --dev {input.dev} {params.before}"
         " --out {params.out} > {log} 2>&1"
 
 

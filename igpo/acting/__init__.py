@@ -1,0 +1,1 @@
+"""The agent and the engine that samples its turns."""

@@ -1,0 +1,270 @@
+"""A batch of questions through turns: generate, parse, search, append.
+
+All live trajectories advance together: one engine call and one search a turn. A trajectory that fails
+is data: its last turn's `stop` says why. A call whose result would leave no room for another turn ends its
+trajectory, so that contexts fit into `max_tokens`, with a forced answer of up to `turn_tokens` too; only a
+prompt can be longer.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from igpo.acting.engine import Engine, Generation, Request
+from igpo.protocols.protocol import Turn, observation_text
+from igpo.protocols.renderer import Renderer
+from pipeline.log import log
+from retrieval.indexes.hits import Hit
+from retrieval.indexes.modes import Oracle
+from retrieval.server.client import Refused
+
+
+@dataclass
+class Trajectory:
+    """One rollout in the making: its rows so far and the token ids of its context."""
+
+    question: dict[str, Any]
+    sample: int
+    context: list[int] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def live(self) -> bool:
+        """Whether another turn follows."""
+        return self.rows[-1]["stop"] is None
+
+    def add(self, generation: Generation | None, text: str, observation_ids: list[int], **known: Any) -> None:
+        """Append a turn; what the turn doesn't know stays null or empty."""
+        ids = generation.ids if generation else []
+        row = {
+            "question_id": self.question["question_id"],
+            "sample": self.sample,
+            "turn": len(self.rows),
+            "policy_ids": ids,
+            "policy_logprobs": generation.logprobs if generation else [],
+            "observation_ids": observation_ids,
+            "text": text,
+            "tool": None,
+            "queries": [],
+            "hit_ids": [],
+            "observation": None,
+            "answer": None,
+            "stop": None,
+        }
+        self.rows.append(row | known)
+        self.context += [*ids, *observation_ids]
+
+
+@dataclass
+class Call:
+    """A turn that calls a tool or is told that it is malformed. With a `stop` it is the trajectory's last."""
+
+    trajectory: Trajectory
+    generation: Generation
+    text: str
+    turn: Turn
+    hits: list[list[Hit]] = field(default_factory=list)
+    observation: str = ""
+    stop: str | None = None
+
+
+def request_seed(seed: int, iteration: int, trajectory: Trajectory, *purpose: str) -> int:
+    """A 32-bit seed from the identity of a turn, whatever else is in the batch."""
+    key = (seed, iteration, trajectory.question["question_id"], trajectory.sample, len(trajectory.rows))
+    return int.from_bytes(hashlib.sha256(repr(key + purpose).encode()).digest()[:4], "big")
+
+
+def search_all(searcher: Any, queries: Sequence[str], k: int) -> list[list[Hit]]:
+    """The top k hits of every query; each distinct query is searched once."""
+    distinct = sorted(set(queries))
+    found = dict(zip(distinct, searcher.search(distinct, k), strict=True)) if distinct else {}
+    return [found[query] for query in queries]
+
+
+def search_apart(searcher: Any, asked: Sequence[Sequence[str]], k: int) -> list[list[list[Hit]] | Refused]:
+    """The hits of each asker's queries in one search; where a server refuses it, each asker's alone."""
+    try:
+        found = iter(search_all(searcher, [query for queries in asked for query in queries], k))
+    except Refused as error:
+        return [error] if len(asked) == 1 else [search_apart(searcher, [one], k)[0] for one in asked]
+    return [list(itertools.islice(found, len(queries))) for queries in asked]
+
+
+def read_on(searcher: Any, trajectory: Trajectory, title: str, k: int) -> list[Hit]:
+    """A page's next k passages after the last one that the trajectory was shown."""
+    shown = [hit for row in reversed(trajectory.rows) for hit in reversed(row["hit_ids"])]
+    last = next((name for name in shown if (hit := searcher.get(name)) and hit.title == title), None)
+    return searcher.following(last, k) if last is not None else []
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Plays the renderer's protocol. `seeding` is (seed, iteration), `params` section `rollout`."""
+
+    engine: Engine
+    searcher: Any
+    renderer: Renderer
+    params: SimpleNamespace
+    seeding: tuple[int, int]
+
+    def run(self, trajectories: list[Trajectory]) -> None:
+        """Play every trajectory to its end, in place.
+
+        Last turns have `stop` answered, format_error, turn_limit, token_limit (an empty turn after a prompt
+        that leaves no room), or "error: …" with what a search server said when it refused the queries.
+        """
+        params = self.params
+        self.ask(trajectories)
+        for trajectory in trajectories:
+            if trajectory.live and not self.room_after(trajectory.context):
+                trajectory.add(None, "", [], stop="token_limit")
+        for number in range(1, params.max_turns + 1):
+            live = [trajectory for trajectory in trajectories if trajectory.live]
+            if not live:
+                break
+            log.info("turn %d of %d: %d trajectories", number, params.max_turns, len(live))
+            requests = [Request(t.context, request_seed(*self.seeding, t)) for t in live]
+            generations = self.generate(requests, self.renderer.protocol.stops)
+            last = number == params.max_turns
+            self.observe(self.decide(live, generations, last), last)
+
+    def room_after(self, *parts: Sequence[int]) -> bool:
+        """Whether another turn fits after these token ids."""
+        return sum(map(len, parts)) + self.params.turn_tokens <= self.params.max_tokens
+
+    def generate(self, requests: list[Request], stops: Sequence[str] = ()) -> list[Generation]:
+        """One engine call with the section's limits."""
+        return self.engine.generate(requests, self.params.turn_tokens, self.params.temperature, stops)
+
+    def ask(self, trajectories: list[Trajectory]) -> None:
+        """Turn 0: the prompt, in some protocols with what a search for the question finds."""
+        if not self.renderer.protocol.searches_first:
+            for trajectory in trajectories:
+                trajectory.add(None, "", self.renderer.prompt(trajectory.question["question"]))
+            return
+        questions = [trajectory.question["question"] for trajectory in trajectories]
+        found = search_apart(self.searcher, [[question] for question in questions], self.params.k)
+        for trajectory, question, hits in zip(trajectories, questions, found, strict=True):
+            if isinstance(hits, Refused):
+                trajectory.add(None, "", self.renderer.prompt(question))
+                trajectory.add(None, "", [], stop=f"error: {hits.reason}")
+                continue
+            passages = self.renderer.protocol.passages([question], hits, self.params.passage_chars)
+            trajectory.add(
+                None,
+                "",
+                self.renderer.prompt(question, passages),
+                tool="web_search",
+                queries=[question],
+                hit_ids=[hit.id for hit in hits[0]],
+                observation=passages,
+            )
+
+    def decide(self, live: list[Trajectory], generations: list[Generation], last: bool) -> list[Call]:
+        """End the trajectories that answered or failed; returns the calls of the others.
+
+        Where the protocol says what follows a malformed turn, that turn is a call too, unless it is the
+        `last` or leaves no room for another.
+        """
+        calls, invalid = [], self.renderer.protocol.invalid
+        message = None if last or invalid is None else self.renderer.encode(invalid)
+        for trajectory, generation in zip(live, generations, strict=True):
+            text = self.renderer.decode(generation.ids, generation.stopped)
+            turn = self.renderer.protocol.parse(text)
+            said = self.going_on(trajectory, generation, message) if turn.error else None
+            if said is not None:
+                calls.append(Call(trajectory, said, text, turn))
+            elif not generation.stopped and not self.renderer.protocol.cut_answers:
+                trajectory.add(generation, text, [], stop="token_limit")
+            elif turn.error:
+                trajectory.add(generation, text, [], stop="format_error")
+            elif turn.answer is not None:
+                trajectory.add(generation, text, [], answer=turn.answer, stop="answered")
+            else:
+                calls.append(Call(trajectory, generation, text, turn))
+        return calls
+
+    def going_on(
+        self, trajectory: Trajectory, generation: Generation, message: list[int] | None
+    ) -> Generation | None:
+        """A malformed turn without the token that would end the message; None where it is the last turn."""
+        if message is None:
+            return None
+        ids = self.renderer.unended(generation.ids, generation.stopped)
+        if not self.room_after(trajectory.context, ids, message):
+            return None
+        return Generation(ids, generation.logprobs[: len(ids)], generation.stopped)
+
+    def observe(self, calls: list[Call], last: bool) -> None:
+        """Run the calls and append their turns; what a trajectory's last turn found is noted but not read."""
+        self.find(calls)
+        if self.renderer.protocol.reader and not last:
+            self.condense(calls)
+        for call in calls:
+            encode = self.renderer.encode if call.turn.error else self.renderer.observation
+            call.stop = call.stop or ("turn_limit" if last else None)
+            read = [] if call.stop else encode(call.observation)
+            if not (call.stop or self.room_after(call.trajectory.context, call.generation.ids, read)):
+                read, call.stop = [], "token_limit"
+            call.trajectory.add(
+                call.generation,
+                call.text,
+                read,
+                tool=call.turn.tool,
+                queries=call.turn.queries,
+                hit_ids=[hit.id for listed in call.hits for hit in listed],
+                observation=call.observation,
+                stop=call.stop,
+            )
+
+    def find(self, calls: list[Call]) -> None:
+        """What the called tools find, and say, noted in the calls.
+
+        A call whose queries the server refuses gets a `stop`; each is sent by itself then, to learn which.
+        """
+        params = self.params
+        searches = [call for call in calls if call.turn.tool == "web_search"]
+        found = search_apart(self.searcher, [self.asked(call) for call in searches], params.k)
+        for call, hits in zip(searches, found, strict=True):
+            if isinstance(hits, Refused):
+                call.stop = f"error: {hits.reason}"
+            else:
+                call.hits = hits
+        for call in calls:
+            turn = call.turn
+            if turn.tool == "open" and "open" in params.tools and turn.queries:
+                call.hits = [read_on(self.searcher, call.trajectory, turn.queries[0], params.k)]
+            if call.stop is None:
+                call.observation = observation_text(
+                    self.renderer.protocol, turn, call.hits, params.tools, params.passage_chars
+                )
+
+    def asked(self, call: Call) -> list[str]:
+        """What is searched for: a call's queries, or the question in their place."""
+        if isinstance(self.searcher, Oracle):
+            return [call.trajectory.question["question"]] * len(call.turn.queries)
+        return call.turn.queries
+
+    def condense(self, calls: list[Call]) -> None:
+        """Let the policy put what helps in the place of what was found, each in a prompt of its own.
+
+        These tokens belong to no trajectory. A prompt that doesn't fit into `max_tokens` ends its trajectory.
+        """
+        readings = []
+        for call in calls:
+            if not any(call.hits):
+                continue
+            reasoning = "".join([*(row["text"] for row in call.trajectory.rows), call.text])
+            prompt = self.renderer.reading(reasoning, call.turn.queries[0], call.observation)
+            if not self.room_after(prompt):
+                call.stop = "token_limit"
+                continue
+            seed = request_seed(*self.seeding, call.trajectory, "reading")
+            readings.append((call, Request(prompt, seed)))
+        generations = self.generate([request for _, request in readings]) if readings else []
+        for (call, _), generation in zip(readings, generations, strict=True):
+            text = self.renderer.decode(generation.ids, generation.stopped)
+            call.observation = self.renderer.protocol.condensed(text)

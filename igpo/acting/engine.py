@@ -1,0 +1,195 @@
+"""Text generation: vLLM, or transformers where vLLM can't run; the same results type.
+
+With transformers a sequence's tokens depend on its prompt and seed alone. So they do with vLLM, but on
+processors whose kernels round a row by its neighbours, as AMX's in bf16: there a few of 24 changed.
+"""
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+
+from igpo.experiment.policy import check_folder, check_weights, context, load
+from pipeline.devices import compute_dtype, device
+from pipeline.errors import UserError, one_line
+from pipeline.log import log
+from retrieval.encoder.folder import UNREADABLE
+
+# vLLM reads these when it is imported.
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+# By default it leaves one core of a CPU to itself and pins its threads to the others.
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+KV_BYTES = 2 << 30  # vLLM's key-value cache on a CPU
+KV_BLOCK = 32  # tokens: the smallest unit that its prefix cache shares on a CPU (default: 128)
+
+
+class Generation(NamedTuple):
+    """Sampled tokens and their log-probabilities at temperature 1."""
+
+    ids: list[int]
+    logprobs: list[float]
+    stopped: bool  # True: end-of-turn or stop text; False: the token limit
+
+
+class Request(NamedTuple):
+    """A prompt to continue, and the seed of its sampling."""
+
+    prompt: list[int]
+    seed: int
+
+
+@contextmanager
+def keeping_sigsegv() -> Iterator[None]:
+    """Put SIGSEGV's handler back at the end.
+
+    vLLM loads libtvm_ffi, which takes the signal over; a JVM that runs already needs it for its own work and
+    would bring the process down, some minutes later.
+    """
+    action, libc = ctypes.create_string_buffer(256), ctypes.CDLL(None)  # struct sigaction has 152 bytes
+    libc.sigaction(signal.SIGSEGV, None, action)
+    try:
+        yield
+    finally:
+        libc.sigaction(signal.SIGSEGV, action, None)
+
+
+class VllmEngine:
+    """vLLM over a model folder."""
+
+    @keeping_sigsegv()
+    def __init__(self, policy: Path, max_tokens: int, tokenizer: Any, stops: bool):
+        """Start vLLM in this process, for sequences of at most `max_tokens` tokens.
+
+        Only with `stops` can they end at texts.
+
+        Raises UserError for weights with NaN, from which vLLM would sample without a word.
+        """
+        check_weights(policy)
+        from vllm import LLM
+
+        cpu = not torch.cuda.is_available()
+        # Per-request seeds fail on a CPU once a prompt is split, so no chunked prefill there.
+        special: dict[str, Any] = (
+            {
+                "enforce_eager": True,
+                "kv_cache_memory_bytes": KV_BYTES,
+                "block_size": KV_BLOCK,
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(max_tokens, 2048),
+            }
+            if cpu
+            else {}
+        )
+        self.llm = LLM(
+            model=str(policy),
+            dtype="bfloat16" if compute_dtype() is torch.bfloat16 else "float32",
+            max_model_len=max_tokens,
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+            skip_tokenizer_init=not stops,  # loading, copying and trying it takes half of the start
+            seed=0,
+            **special,
+        )
+        self.ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        log.info("loaded %s on %s", policy, device())
+
+    def generate(
+        self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
+    ) -> list[Generation]:
+        """Continue every prompt by at most `max_new` tokens; one ends where it holds a text of `stops`."""
+        from vllm import SamplingParams
+
+        params = [
+            SamplingParams(
+                temperature=temperature,
+                seed=request.seed,
+                max_tokens=max_new,
+                logprobs=0,
+                stop=list(stops),
+                stop_token_ids=self.ends,  # beside those of generation_config.json
+                include_stop_str_in_output=True,
+                detokenize=bool(stops),
+            )
+            for request in requests
+        ]
+        prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+        results = []
+        # On a CPU, compiling the ranks of log-probabilities takes 3 s of each start and saves nothing.
+        with torch._dynamo.config.patch(disable=not torch.cuda.is_available()):
+            outputs: Any = self.llm.generate(prompts, params, use_tqdm=False)
+        for output in outputs:
+            chosen = output.outputs[0]
+            ids = list(chosen.token_ids)
+            logprobs = [step[token].logprob for token, step in zip(ids, chosen.logprobs, strict=True)]
+            results.append(Generation(ids, logprobs, chosen.finish_reason == "stop"))
+        return results
+
+
+class TransformersEngine:
+    """Plain transformers: slower on every machine, but runs wherever torch does."""
+
+    def __init__(self, policy: Path, max_tokens: int, tokenizer: Any, stops: bool):
+        """Load the model folder."""
+        self.model = load(policy, compute_dtype(), "sdpa").eval()
+        self.tokenizer = tokenizer
+        # as vLLM: some families end a turn and a text with different tokens
+        more = self.model.generation_config.eos_token_id or []
+        self.ends = {self.tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])}
+
+    @torch.inference_mode()
+    def generate(
+        self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
+    ) -> list[Generation]:
+        """Continue every prompt by at most `max_new` tokens; one ends where it holds a text of `stops`."""
+        return [self._one(request, max_new, temperature, stops) for request in requests]
+
+    def _one(self, request: Request, max_new: int, temperature: float, stops: Sequence[str]) -> Generation:
+        generator = torch.Generator().manual_seed(request.seed)
+        tokens, cache = torch.tensor([request.prompt]), None
+        ids: list[int] = []
+        logprobs: list[float] = []
+        while len(ids) < max_new:
+            step = self.model(tokens.to(self.model.device), past_key_values=cache, logits_to_keep=1)
+            cache = step.past_key_values
+            logits = step.logits[0, -1].float().cpu()
+            if temperature > 0:
+                draw = torch.softmax((logits - logits.max()) / temperature, -1)
+                token = int(torch.multinomial(draw, 1, generator=generator))
+            else:
+                token = int(logits.argmax())
+            ids.append(token)
+            logprobs.append(float(torch.log_softmax(logits, -1)[token]))
+            if token in self.ends or (stops and any(text in self.tokenizer.decode(ids) for text in stops)):
+                return Generation(ids, logprobs, True)
+            tokens = torch.tensor([[token]])
+        return Generation(ids, logprobs, False)
+
+
+Engine = VllmEngine | TransformersEngine
+
+
+def open_engine(policy: Path, params: SimpleNamespace, tokenizer: Any, stops: bool) -> Engine:
+    """Start the engine that section `rollout` names; `stops`: sequences are to end at texts.
+
+    Raises UserError when the engine can't load the policy, or `max_tokens` exceeds the policy's context.
+    """
+    kind: Any = {"vllm": VllmEngine, "transformers": TransformersEngine}[params.engine]
+    log.info("starting %s with %s", params.engine, policy)
+    check_folder(policy)
+    limit = context(policy)
+    if params.max_tokens > limit:
+        raise UserError(f"rollout.max_tokens: {params.max_tokens} exceeds {policy}'s context, {limit}")
+    try:
+        return kind(policy, params.max_tokens, tokenizer, stops)
+    except (ImportError, AssertionError, *UNREADABLE) as error:  # vLLM asserts the shapes of weights
+        reason = one_line(error, 300)
+        raise UserError(
+            f"{params.engine} can't start with {policy}: {reason}; try engine: transformers"
+        ) from error

@@ -1,0 +1,1 @@
+"""The paper's tables and checks; each module is a command."""

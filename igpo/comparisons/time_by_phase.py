@@ -1,0 +1,115 @@
+"""Where the time of training goes: `logs and benchmark files of iterations -> time.{csv,md,tex}`.
+
+Seconds come from Snakemake's benchmark files, so they hold the start of every stage; this table alone isn't
+reproducible to the byte. What a stage ran on stands in its log.
+"""
+
+import argparse
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from igpo.comparisons.comparison import published_note
+from igpo.reporting import published
+from igpo.reporting.cells import NOTES, hashes, percent
+from igpo.reporting.measured import MEASURED, PHASES, benchmark_seconds, device_in, joined
+from igpo.reporting.results import SETTINGS, settings
+from igpo.reporting.text import Part, write_forms
+from igpo.reporting.validation import run_of
+from pipeline import stage, storage
+from pipeline.errors import UserError
+
+MADE_FROM = ("seed_names", "policy_sha256", "device", "questions_sha256", *SETTINGS, "printed_in")
+COLUMNS = ("source", "method", "phase", "share", "seconds", "jobs", *MADE_FROM)
+
+
+def our_rows(iterations: Sequence[Path], logs: Path) -> list[dict[str, Any]]:
+    """One row per arm and phase; `critic` for arms with one.
+
+    Raises UserError where an iteration's benchmark file is missing.
+    """
+    found: dict[str, dict[str, list[tuple[float, str]]]] = {}
+    policies: dict[str, dict[str, str]] = {}  # by arm and seed, the last
+    known: dict[str, dict[str, Any]] = {}  # by arm and seed, of the last iteration
+    for folder in iterations:
+        arm, seed, k = run_of(folder)
+        policy = storage.read_json(folder / "policy.json")["weights_sha256"]
+        policies.setdefault(arm, {})[seed] = policy
+        known.setdefault(arm, {})[seed] = storage.read_json(folder / "metrics.json")["provenance"]
+        for phase in MEASURED if (folder / "values.parquet").exists() else PHASES:
+            place = Path("runs", arm, f"s{seed}", k)
+            path = logs / "benchmark" / place / f"{phase}.tsv"
+            if not path.exists():
+                raise UserError(f"{path}: no such file; snakemake --forcerun {phase} measures it")
+            job = benchmark_seconds(path), device_in(logs / place / f"{phase}.log")
+            found.setdefault(arm, {}).setdefault(phase, []).append(job)
+    rows = []
+    for arm, phases in found.items():
+        total = sum(seconds for jobs in phases.values() for seconds, _ in jobs)
+        for phase, jobs in phases.items():
+            spent = sum(seconds for seconds, _ in jobs)
+            row = {"source": "ours", "method": arm, "phase": phase, "share": spent / total}
+            row |= {"seconds": spent, "jobs": len(jobs), "seed_names": " ".join(policies[arm])}
+            row |= {"policy_sha256": " ".join(policies[arm].values()), **settings(list(known[arm].values()))}
+            rows.append(row | {"device": joined(device for _, device in jobs)})
+    return rows
+
+
+def published_rows() -> list[dict[str, Any]]:
+    """The paper's table, its phases by our names."""
+    return [
+        {"source": "published", "method": "IGPO", "phase": row["phase"], "share": float(row["share"]) / 100}
+        | {"printed_in": published.printed_in("time")}
+        for row in published.read("time")
+    ]
+
+
+def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """(heads, cells): methods by phases in per cent; seconds, jobs and seeds where they are known."""
+    share = {(row["method"], row["phase"]): row["share"] for row in rows}
+    phases = [phase for phase in MEASURED if any(row["phase"] == phase for row in rows)]
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        seconds = f"{sum(row['seconds'] for row in mine):,.0f}" if "seconds" in mine[0] else "–"
+        known = [str(mine[0].get(name, "–")) for name in ("jobs", "seed_names")]
+        lines.append([method, *(percent(share.get((method, name))) for name in phases), seconds, *known])
+    return ["method", *phases, "seconds", "iterations", "seeds"], lines
+
+
+def provenance_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """(heads, cells): what each arm's rows were made from; hashes are shortened."""
+    lines = []
+    for method, group in itertools.groupby(rows, key=lambda row: row["method"]):
+        mine = list(group)
+        devices = joined(row["device"] for row in mine)
+        lines.append([method, mine[0]["seed_names"], hashes(mine[0]["policy_sha256"]), devices])
+    return ["method", "seeds", "policies", "run on"], lines
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage's files."""
+    parser.add_argument(
+        "--iterations", type=Path, nargs="+", required=True, metavar="DIR", help="runs/ARM/sS/K"
+    )
+    parser.add_argument("--logs", type=Path, default=Path("logs"), metavar="DIR")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def run(args: argparse.Namespace) -> str:
+    """Write the table in three forms."""
+    ours, theirs = our_rows(args.iterations, args.logs), published_rows()
+    parts = [
+        Part("Ours: time by phase", *cells(ours), NOTES["time"]),
+        Part("Where ours come from", *provenance_cells(ours), NOTES["devices"]),
+        Part("Published by the paper", *cells(theirs), published_note("time", "Per cent of the time")),
+    ]
+    write_forms([*ours, *theirs], COLUMNS, parts, args.out / "time")
+    return f"{len(ours)} rows"
+
+
+main = stage.command(None, arguments, run, __doc__)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a turn is worth: answer metrics, step rewards, advantages."""

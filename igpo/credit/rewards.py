@@ -1,0 +1,60 @@
+"""Rows of rollouts and scores -> the trajectories that a method gets."""
+
+import dataclasses
+import itertools
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from igpo.credit.methods import Trajectory
+from igpo.experiment.schema import Rows, turn_key
+from pipeline.errors import UserError
+
+
+def turn_reward(row: dict[str, Any], last: bool) -> float:
+    """Step reward of a turn, or the outcome of the last. Raises UserError where it is missing."""
+    name = "outcome" if last else "info_gain"
+    value = row[name]
+    if value is None or not math.isfinite(value):
+        raise UserError(f"scores: {name} of {turn_key(row)} is {value}; score again")
+    return value
+
+
+def trajectory(rows: Rows, scores: Rows) -> Trajectory:
+    """What a method sees of a trajectory, from its rollout and score rows of turns 0…T."""
+    observations = [row["observation"] for row in rows]
+    return Trajectory(
+        rows[0]["question_id"],
+        [turn_reward(row, row is scores[-1]) for row in scores[1:]],
+        [len(row["policy_ids"]) for row in rows[1:]],
+        [tuple(observations[:turn]) for turn in range(1, len(rows))],
+    )
+
+
+def check_keys(rollouts: Rows, scores: Rows) -> None:
+    """Raise UserError unless both tables hold the same turns."""
+    if [turn_key(row) for row in rollouts] != [turn_key(row) for row in scores]:
+        raise UserError("scores: its turns are not those of the rollouts; score these rollouts again")
+
+
+def with_values(batch: list[Trajectory], rollouts: Rows, values: Rows | None) -> list[Trajectory]:
+    """The batch with a critic's values. Raises UserError unless they are of these rollouts."""
+    turns = [turn_key(row) for row in rollouts if row["turn"]]
+    if values is None or [turn_key(row) for row in values] != turns:
+        raise UserError("this method needs --values of these rollouts: run `igpo critic`")
+    rest = iter([row["value"] for row in values])
+    return [dataclasses.replace(t, values=list(itertools.islice(rest, len(t.rewards)))) for t in batch]
+
+
+def at_progress(params: SimpleNamespace, progress: float | None) -> SimpleNamespace:
+    """The settings with start + (end - start) progress in place of every pair [start, end].
+
+    `progress` is the share of the run's iterations that are done with this one, as in the released code.
+    Raises UserError for a pair without it.
+    """
+    pairs = {name: value for name, value in vars(params).items() if isinstance(value, list)}
+    if pairs and progress is None:
+        raise UserError(f"advantage: {' and '.join(pairs)} change over a run: give --progress, 0 to 1")
+    return SimpleNamespace(
+        **vars(params) | {name: start + (end - start) * progress for name, (start, end) in pairs.items()}
+    )

@@ -1,0 +1,1 @@
+"""Questions: published forms, VitalQA and its rules, supporting passages."""

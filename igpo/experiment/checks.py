@@ -1,0 +1,152 @@
+"""The experiment's parameters as a whole: read and checked before anything runs."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from igpo.credit.methods import WITH_CRITIC
+from igpo.experiment.layout import compared_arms, row_name, scores_alike, selected
+from igpo.reporting import published
+from pipeline.errors import UserError
+from pipeline.settings import apply_arm, check_schema, nearest, parse_json, read_params
+
+COMPARISONS = (  # sections of `tables` that name arms to compare
+    "algorithms",
+    "ablation",
+    "basis",
+    "per_question",
+    "single_turn",
+    "gamma",
+)
+
+
+def check(params: Mapping[str, Any]) -> None:
+    """Check all sections, the arms, and the names in `run` and `tables`; UserError for the first wrong one.
+
+    An arm's keys obey the schema of the section that it is laid over, so the merged sections do too.
+    """
+    check_schema(params)
+    if params["judge"]["url"] and not params["judge"]["model"]:
+        raise UserError("params: judge.url is set but not judge.model: name the model there")
+    run = params["run"]
+    for name in run["arms"] + run["baselines"]:
+        arm = apply_arm(params, name)
+        if arm["advantage"]["method"] in WITH_CRITIC and arm["critic"]["gamma"] != arm["advantage"]["gamma"]:
+            raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
+    check_selected(params)
+    trained = [row_name(run, arm, how) for arm in run["arms"] for how in selected(run)]
+    rows = [*run["baselines"], "warmup", *(trained if run["iterations"] else [])]
+    baseline = params["tables"]["baseline"]
+    if baseline not in rows:
+        raise UserError(
+            f"params: tables.baseline: {baseline!r} is not a row; nearest: {nearest(baseline, rows)!r}"
+        )
+    for table in COMPARISONS:
+        check_comparison(params, table)
+    for name in params["tables"]["collapse"]:
+        check_recomputed(params, name)
+
+
+def check_recomputed(params: Mapping[str, Any], name: str) -> None:
+    """Raise UserError unless the advantages of arm `name` follow from other arms' rollouts and scores."""
+    where = f"params: tables.collapse: {name!r}"
+    if apply_arm(params, name)["advantage"]["method"] in WITH_CRITIC:
+        raise UserError(f"{where} needs a critic's values, which other arms lack: leave it out")
+    if not scores_alike(params, name):
+        raise UserError(f"{where} has a `rollout` or `score` section of its own: leave it out")
+
+
+def check_selected(params: Mapping[str, Any]) -> None:
+    """Raise UserError where `run.select` asks for validations that aren't made, or names a row as an arm."""
+    run = params["run"]
+    if "best_dev" in selected(run) and not run["validate_every"]:
+        raise UserError("params: run.select: best_dev needs validations: set run.validate_every above 0")
+    for arm in run["arms"]:
+        for how in selected(run)[1:]:
+            if (name := row_name(run, arm, how)) in params["arms"]:
+                raise UserError(
+                    f"params: arms.{name}: run.select gives {arm} a row of this name; rename the arm"
+                )
+
+
+def check_comparison(params: Mapping[str, Any], table: str) -> None:
+    """Raise UserError unless the arms of `tables.TABLE` exist and stand for rows that the paper prints."""
+    chosen = params["tables"][table]
+    for arm in compared_arms(params, table):
+        apply_arm(params, arm)
+    printed = published.methods(table)
+    for arm, row in chosen["rows"].items():
+        if row is not None and row not in printed:
+            where, near = f"tables.{table}.rows.{arm}", nearest(row, printed)
+            raise UserError(f"params: {where}: no published row {row!r}; nearest: {near!r}")
+
+
+def source_files(given: str | list[str] | None) -> list[str]:
+    """The files behind a source, or behind each of a list: itself, or those in a folder; none where embedded.
+
+    `{split}` in a name stands for each of the splits that are there.
+    """
+    named = [given] if isinstance(given, str) else given or []
+    splits = ("train", "dev", "test")
+    paths = dict.fromkeys(Path(source.replace("{split}", split)) for source in named for split in splits)
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    return [str(file) for file in files if file.is_file()]
+
+
+def is_cached(name: str) -> bool:
+    """Whether `name` is a Hugging Face id whose model lies in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except ValueError:  # a path that no id can be
+        return False
+
+
+def check_sources(params: Mapping[str, Any]) -> None:
+    """Raise UserError for the first file or folder that the parameters name and that is not there.
+
+    Relative paths are seen from the working directory. A model may also be in Hugging Face's cache.
+    """
+    embedded = {"corpus.source": "vital", "model.source": "smollm2", "questions.source": "vitalqa"}
+    if "dense" in params["index"]["kinds"]:
+        embedded["index.encoder"] = "minilm"
+    if "rerank" in params["index"]["kinds"]:
+        if params["index"]["reranker"] is None:
+            raise UserError(
+                "params: index.kinds has rerank: give the cross-encoder's folder as index.reranker"
+            )
+        embedded["index.reranker"] = ""
+    if params["judge"]["model"] and not params["judge"]["url"]:
+        embedded["judge.model"] = "smollm2"
+    for key, own in embedded.items():
+        section, name = key.split(".")
+        given = params[section][name]
+        named = [given] if isinstance(given, str) else given
+        for source in named if named != [own] else []:
+            if not (source_files(source) or (own == "smollm2" and is_cached(source))):
+                raise UserError(
+                    f"params: {key}: {source!r} is neither a file nor a folder with files, "
+                    f"seen from {Path.cwd()}; give one{f', or {own!r}' if own else ''}"
+                )
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that look at the whole experiment."""
+    parser.add_argument(
+        "--params", type=Path, action="append", metavar="FILE", help="repeatable; default: params.yaml"
+    )
+    parser.add_argument("--config", metavar="JSON", help="all parameters, as the rules pass them")
+
+
+def read(args: argparse.Namespace) -> dict[str, Any]:
+    """The checked parameters that `arguments` name."""
+    if args.config is not None:
+        if args.params:
+            raise UserError("--config is all parameters: give it or --params, not both")
+        params = parse_json(args.config, "--config")
+    else:
+        params = read_params(args.params or [Path("params.yaml")])
+    check(params)
+    return params

@@ -1,0 +1,156 @@
+"""Every table's columns. Read and write with `pipeline.storage`, which checks, sorts and renames into place.
+
+Key of the per-turn tables: (question_id, sample, turn). Turn 0 is the prompt, turns 1…T are the model's.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.settings import nearest
+
+Rows = list[dict[str, Any]]
+
+QUESTIONS = pa.schema(
+    [
+        ("question_id", pa.string()),  # key
+        ("benchmark", pa.string()),
+        ("question", pa.string()),
+        (
+            "answers",
+            pa.list_(pa.string()),
+        ),  # at least one; the first is the target of information gain
+        ("supporting_ids", pa.list_(pa.string())),  # corpus ids in the order of the hops; empty: unknown
+        ("hops", pa.int8()),  # 0: unknown
+        ("split", pa.string()),  # train | dev | test
+        ("type", pa.string()),  # kind of question within its benchmark
+    ]
+)
+QUESTIONS_KEY = ("question_id",)
+
+TURN_KEY = ("question_id", "sample", "turn")
+_key = [("question_id", pa.string()), ("sample", pa.int16()), ("turn", pa.int16())]
+_floats = pa.list_(pa.float32())
+
+ROLLOUTS = pa.schema(
+    [
+        *_key,
+        ("policy_ids", pa.list_(pa.int32())),  # tokens the policy sampled in this turn; empty at turn 0
+        ("policy_logprobs", _floats),  # as the engine sampled them, aligned with policy_ids
+        ("observation_ids", pa.list_(pa.int32())),  # tokens the environment appended; turn 0: the prompt
+        ("text", pa.string()),  # decoded policy_ids
+        ("tool", pa.string()),  # null: no tool call
+        ("queries", pa.list_(pa.string())),
+        ("hit_ids", pa.list_(pa.string())),  # corpus ids in the order shown
+        ("observation", pa.string()),  # the tool's answer as the model reads it
+        ("answer", pa.string()),  # last turn of an answered trajectory, else null
+        (
+            "stop",
+            pa.string(),
+        ),  # last turn only: answered | format_error | turn_limit | token_limit | error: …
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        *_key,
+        ("gold_logprob", pa.float32()),  # mean per gold token after this turn; null at T
+        ("info_gain", pa.float32()),  # turns 1…T-1: the step reward
+        ("outcome", pa.float32()),  # reward of turn T, format penalty included
+        ("f1", pa.float32()),  # turn T
+        ("em", pa.float32()),  # turn T
+        ("format_ok", pa.bool_()),  # turn T
+        ("old_logprobs", _floats),  # under the policy before the update, aligned with policy_ids
+        ("ref_logprobs", _floats),  # under the reference policy
+    ]
+)
+
+VALUES = pa.schema(
+    [
+        *_key,  # turns 1…T
+        ("value", pa.float32()),  # the critic's, ahead of the turn's first token; null for a turn without any
+    ]
+)
+
+ADVANTAGES = pa.schema(
+    [
+        *_key,  # turns 1…T
+        ("reward", pa.float32()),  # step reward, or outcome at turn T
+        ("normalised", pa.float32()),  # by the method: reward, return or step advantage
+        ("advantage", pa.float32()),
+    ]
+)
+
+JUDGEMENTS = pa.schema(
+    [
+        ("question_id", pa.string()),  # key, with sample
+        ("sample", pa.int16()),
+        ("mbe", pa.float32()),  # 1 right, 0 wrong; null: the judge gave no verdict
+        ("reply", pa.string()),  # the judge's own words; null where it was not asked
+    ]
+)
+JUDGEMENTS_KEY = ("question_id", "sample")
+
+FAILURES = ("format_error", "token_limit", "turn_limit", "error")  # how a trajectory ends without an answer
+ANSWERS = ("f1", "em", "f1_squad", "em_squad")  # metrics of an answer
+METRICS = (
+    *ANSWERS,  # a trajectory without an answer counts 0
+    *(f"{name}_format" for name in ANSWERS),  # it counts the format penalty
+    "answer_rate",
+    "format_failure",  # ended by a malformed turn, the token limit or an error
+    *FAILURES,
+    "turns",
+    "searches",  # queries run
+    "gold_recall",  # share of the supporting passages that were shown; null where they are unknown
+    "mbe",  # share that a judge model finds right; null without one, and without its verdict
+)
+PER_QUESTION = pa.schema(
+    [("question_id", pa.string()), ("benchmark", pa.string()), ("type", pa.string()), ("hops", pa.int8())]
+    + [("covered", pa.bool_())]
+    + [(name, pa.float32()) for name in METRICS]
+)
+
+
+def turn_key(row: dict[str, Any]) -> tuple[str, int, int]:
+    """(question_id, sample, turn) of a row of any per-turn table."""
+    return row["question_id"], row["sample"], row["turn"]
+
+
+def of_benchmarks(questions: Rows, names: Sequence[str], key: str) -> Rows:
+    """The questions of the named benchmarks, all where none is named; UserError for a name that has none."""
+    known = sorted({question["benchmark"] for question in questions})
+    for name in names:
+        if name not in known:
+            raise UserError(f"{key}: no questions of {name!r}; nearest: {nearest(name, known)!r}")
+    return [question for question in questions if not names or question["benchmark"] in names]
+
+
+def in_turns(questions: Rows) -> Rows:
+    """The questions in another order: one of each type, then a second of each, while a type has any left."""
+    rank: Counter[str] = Counter()
+    ranks = []
+    for question in questions:
+        ranks.append(rank[question["type"]])
+        rank[question["type"]] += 1
+    order = sorted(range(len(questions)), key=ranks.__getitem__)
+    return [questions[number] for number in order]
+
+
+def trajectories(rows: Rows) -> list[Rows]:
+    """Cut sorted rollout rows into trajectories of turns 0…T.
+
+    Raises UserError when a turn is missing or the last one has no `stop`.
+    """
+    result = []
+    for key, turns in itertools.groupby(rows, key=lambda row: (row["question_id"], row["sample"])):
+        listed = list(turns)
+        if [row["turn"] for row in listed] != list(range(len(listed))) or len(listed) < 2:
+            raise UserError(f"rollouts: trajectory {key} has turns {[row['turn'] for row in listed]}")
+        if listed[-1]["stop"] is None:
+            raise UserError(f"rollouts: trajectory {key} has no stop in its last turn; roll out again")
+        result.append(listed)
+    return result

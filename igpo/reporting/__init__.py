@@ -1,0 +1,1 @@
+"""Numbers of finished runs, and their form for a reader."""

@@ -1,0 +1,189 @@
+"""Figures as SVG text."""
+
+import io
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from igpo.reporting import published, validation
+from igpo.reporting.cells import hashes, metric_name
+
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+)  # told apart by colour-blind readers
+X_LABELS = {
+    "iteration": "iteration",
+    "updates": "updates so far",
+    "tokens_used": "tokens that updates used so far",
+}
+FIGURES = {  # name -> (title, what is on the x axis, panels: column -> title)
+    "dev": (
+        "Dev questions, greedy",
+        "updates",
+        {
+            "dev_f1": "F1, with its 95 % interval over questions",
+            "dev_f1_1hop": "F1 on questions of one hop",
+            "dev_f1_2hop": "F1 on questions of two hops",
+            "dev_searches": "searches per question",
+            "dev_format_failure": "malformed trajectories",
+            "dev_answer_rate": "answered",
+        },
+    ),
+    "training": (
+        "Training curves",
+        "iteration",
+        {
+            "f1": "F1 of the sampled trajectories",
+            "reward": "outcome reward",
+            "info_gain": "information gain per turn",
+            "format_failure": "malformed trajectories",
+            "searches": "searches per trajectory",
+            "kl": "KL to the warm start, per token",
+            "flat_advantage": "groups without any advantage",
+            "gold_logprob_end": "log-probability of the answer at the end",
+            "entropy": "entropy per sampled token",
+            "duplicate_queries": "queries asked before",
+            "gold_recall": "supporting passages shown",
+            "invalid_turns": "invalid turns",
+        },
+    ),
+    "evidence": (
+        "Information gain by what a search showed",
+        "iteration",
+        {
+            "info_gain_evidence": "a new supporting passage",
+            "info_gain_answer": "one that holds the answer",
+            "info_gain_no_evidence": "no new supporting passage",
+        },
+    ),
+    "token_efficiency": (
+        "Token efficiency",
+        "tokens_used",
+        {"f1": "F1 of the sampled trajectories", "em": "exact match", "reward": "outcome reward"},
+    ),
+    "collapse": (
+        "Collapse: share of groups without spread",
+        "iteration",
+        {"flat_outcome": "of outcomes", "flat_info_gain": "of information gains", "flat_both": "of either"},
+    ),
+    "gold_entropy": (
+        "The gold answer's log-probability per token",
+        "iteration",
+        {
+            "gold_logprob_start": "before the first turn",
+            "gold_logprob_end": "after the last search",
+            "gold_entropy_reduction": "difference: reduction of its entropy",
+        },
+    ),
+}
+
+
+def svg(figure: Figure, points: Sequence[str]) -> str:
+    """The figure as an <svg> element without time stamps or random ids; its description lists `points`."""
+    out = io.StringIO()
+    metadata = {"Date": None, "Creator": None, "Description": "; ".join(points)}
+    with matplotlib.rc_context({"svg.hashsalt": "igpo", "svg.fonttype": "none"}):
+        figure.savefig(out, format="svg", metadata=metadata)
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def with_derived(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of iterations, run after run, with two more columns.
+
+    `tokens_used`: `update_tokens` of the run's earlier iterations, which made the policy that acts in this
+    one. `gold_entropy_reduction`: how much the log-probability of the gold answer rose from the prompt to the
+    last search.
+    """
+    used: dict[tuple[str, int], float] = defaultdict(float)
+    result = []
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    for row in sorted(rows, key=lambda row: (arms.index(row["arm"]), row["seed"], row["iteration"])):
+        reduction = row["gold_logprob_end"] - row["gold_logprob_start"]
+        run = row["arm"], row["seed"]
+        result.append({**row, "tokens_used": used[run], "gold_entropy_reduction": reduction})
+        used[run] += row["update_tokens"]
+    return result
+
+
+def drawn(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The figures of rows of curves by name; `dev` only where a policy was validated."""
+    there = [name for name in FIGURES if name != "dev" or any(row.get("dev_f1") is not None for row in rows)]
+    return {name: draw(name, rows) for name in there}
+
+
+def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """One of `FIGURES` of rows of curves: thin lines are seeds, a thick line is their mean.
+
+    A band is the 95 % interval over questions, its bounds' mean over seeds.
+    """
+    _, x, panels = FIGURES[name]
+    rows = rows if name == "dev" else with_derived(validation.of_iterations(rows))
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    height = len(panels) // 3
+    figure = Figure(figsize=(10, 2.6 * height), layout="constrained")
+    axes = figure.subplots(height, 3, sharex=True, squeeze=False)
+    for axis, (column, label) in zip(axes.flat, panels.items(), strict=True):
+        for arm, colour in zip(arms, COLOURS * len(arms), strict=False):
+            _lines(axis, [row for row in rows if row["arm"] == arm], (x, column), arm, colour)
+        axis.set_title(label, fontsize=10)
+        axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    for axis in axes[-1]:
+        axis.set_xlabel(X_LABELS[x])
+    axes.flat[0].legend(frameon=False)
+    if name == "training":
+        figure.supxlabel(f"{published.curve_means()}\n{published.CURVES}", fontsize=6, color="#555555")
+    return svg(figure, [_point(row) for row in rows])
+
+
+def _point(row: Mapping[str, Any]) -> str:
+    policy = hashes(row["policy_sha256"] or "unknown")
+    return f"{row['arm']} s{row['seed']} iteration {row['iteration']}: policy {policy}"
+
+
+def _lines(
+    axis: Any, rows: Sequence[Mapping[str, Any]], columns: tuple[str, str], arm: str, colour: str
+) -> None:
+    found = [row for row in rows if row.get(columns[1]) is not None]
+    seeds = sorted({row["seed"] for row in rows})
+    for seed in seeds if len(seeds) > 1 else []:
+        one = [[row[name] for row in found if row["seed"] == seed] for name in columns]
+        axis.plot(*one, color=colour, lw=0.7, alpha=0.6)
+    steps = sorted({row["iteration"] for row in found})
+
+    def means(name: str) -> list[float]:
+        return [statistics.fmean(row[name] for row in found if row["iteration"] == step) for step in steps]
+
+    x, y = columns
+    axis.plot(means(x), means(y), color=colour, lw=2, marker="o", ms=4, label=arm)
+    bounds = f"{y}_low", f"{y}_high"
+    if found and all(name in row for row in found for name in bounds):
+        axis.fill_between(means(x), *map(means, bounds), color=colour, alpha=0.15, lw=0)
+
+
+def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """The metric of every row of one benchmark with its 95 % interval; `names` label the rows."""
+    metric = rows[0]["metric"]
+    figure = Figure(figsize=(10, 0.6 + 0.4 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    places = list(range(len(rows)))[::-1]
+    for place, row, colour in zip(places, rows, COLOURS * len(rows), strict=False):
+        low, high = 100 * row[f"{metric}_low"], 100 * row[f"{metric}_high"]
+        axis.plot([low, high], [place, place], color=colour, lw=3, solid_capstyle="round")
+        axis.plot(100 * row[metric], place, "o", color=colour, ms=9)
+    axis.set_yticks(places, names)
+    axis.set_ylim(-0.6, len(rows) - 0.4)
+    axis.set_xlim(min(0, *(100 * row[f"{metric}_low"] for row in rows)), 100)
+    axis.set_xlabel(f"{metric_name(metric)} in per cent")
+    axis.grid(axis="x", alpha=0.3)
+    return svg(figure, [f"{row['method']}: policies {hashes(row['policy_sha256'])}" for row in rows])

@@ -1,0 +1,96 @@
+"""What validations on dev questions add to curves: columns of the iterations in which their policies act."""
+
+import argparse
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import storage
+from pipeline.errors import UserError
+
+DEV_METRICS = ("f1", "em", "answer_rate", "format_failure", "searches", "turns")
+DEV = (  # columns of a row whose policy was validated
+    *("dev_f1", "dev_em", "dev_f1_low", "dev_f1_high", "dev_answer_rate", "dev_format_failure"),
+    *("dev_searches", "dev_turns", "dev_n", "dev_f1_1hop", "dev_f1_2hop"),
+)
+WARM_START = ("", 0, 0)
+Row = dict[str, Any]
+
+
+def arguments(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """The options of a stage that reads curves."""
+    parser.add_argument(
+        "--iterations",
+        type=Path,
+        nargs="+" if required else "*",
+        required=required,
+        default=[],
+        metavar="DIR",
+        help="runs/ARM/sS/K",
+    )
+    parser.add_argument(
+        "--validations", type=Path, nargs="*", default=[], metavar="DIR", help="runs/ARM/sS/K/validation"
+    )
+
+
+def run_of(folder: Path) -> tuple[str, str, str]:
+    """Arm, seed and number of an iteration; UserError where its folder isn't called `ARM/sSEED/K`."""
+    found = re.fullmatch(r".*?([^/]+)/s(\d+)/(\d+)", folder.absolute().as_posix())
+    if not found:
+        raise UserError(f"{folder}: not an iteration's folder, ARM/sSEED/K")
+    arm, seed, k = found.groups()
+    return arm, seed, k
+
+
+def dev_values(folder: Path) -> Row:
+    """The `DEV` columns of a validation's folder; F1 by hops is None where no question has so many."""
+    metrics = storage.read_json(folder / "metrics.json")
+    if "hops" not in metrics:
+        raise UserError(f"{folder / 'metrics.json'}: has no 'hops'; evaluate again")
+    overall, hops = metrics["overall"], metrics["hops"]
+    row: Row = {f"dev_{name}": overall[name]["mean"] for name in DEV_METRICS}
+    row |= {f"dev_f1_{bound}": overall["f1"][bound] for bound in ("low", "high")}
+    row |= {f"dev_f1_{number}hop": hops[number]["f1"]["mean"] if number in hops else None for number in "12"}
+    return row | {"dev_n": overall["n"]}
+
+
+def by_policy(validations: Iterable[Path]) -> dict[tuple[str, int, int], Path]:
+    """Validations by arm, seed and updates of their policy; `WARM_START` is the one that runs share."""
+    found = {}
+    for folder in validations:
+        place = folder.absolute().parent
+        arm, seed, k = WARM_START if place.name == "warmup" else run_of(place)
+        found[arm, int(seed), int(k)] = folder
+    return found
+
+
+def with_dev(rows: Sequence[Row], validations: Iterable[Path]) -> list[Row]:
+    """Rows of iterations with `updates`, which the policy that acted has had, and the `DEV` columns.
+
+    A run's last policy acts in no iteration: where it was validated, a last row has these columns alone.
+    """
+    dev, found = by_policy(validations), []
+    for (arm, seed), group in itertools.groupby(rows, key=lambda row: (row["arm"], row["seed"])):
+        known = {updates: folder for (*run, updates), folder in dev.items() if run == [arm, seed]}
+        known = {0: dev[WARM_START], **known} if WARM_START in dev else known
+        mine = [{**row, "updates": row["iteration"] - 1} for row in group]
+        found += [
+            row | (dev_values(known[row["updates"]]) if row["updates"] in known else {}) for row in mine
+        ]
+        if (last := mine[-1]["iteration"]) in known:
+            found.append(_end(mine[-1], known[last]))
+    return found
+
+
+def _end(row: Row, folder: Path) -> Row:
+    """The row of a run's last policy, after that of its last iteration."""
+    policy = storage.read_json(folder / "metrics.json")["provenance"].get("policy")
+    end = {"arm": row["arm"], "seed": row["seed"], "iteration": row["iteration"] + 1}
+    return end | {"updates": row["iteration"], "policy_sha256": policy} | dev_values(folder)
+
+
+def of_iterations(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows that an iteration stands behind."""
+    return [row for row in rows if "n" in row]

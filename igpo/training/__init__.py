@@ -1,0 +1,1 @@
+"""The update: loss, optimiser state, memory, several processes."""

@@ -1,0 +1,131 @@
+"""What an update leaves to the next one beside the policy: `training_state.st`, and the optimiser it makes.
+
+Of each weight the file holds the bits that the folder's bf16 drops (int16) and AdamW's moments: the first in
+bf16, the second in fp32, since a step changes it by a thousandth, less than bf16 can tell. Of a model with
+LoRA it holds the adapters with their moments in fp32, and the weights that they are added to.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from igpo.training import distributed, lora
+from pipeline import storage
+from pipeline.errors import UserError, one_line
+from pipeline.log import log
+from retrieval.encoder.folder import UNREADABLE
+
+MOMENTS = {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.float32}
+
+
+def state_argument(parser: argparse.ArgumentParser) -> None:
+    """The option of a stage that updates weights for the last time."""
+    parser.add_argument("--no-state", action="store_true", help="no update follows: leave its state empty")
+
+
+def load_state(path: Path) -> lora.State:
+    """The tensors of a state by their names; none where there is no file. UserError where it is broken."""
+    try:
+        return load_file(path) if path.exists() else {}
+    except UNREADABLE as error:
+        raise _unusable(path, one_line(error, 300)) from None
+
+
+def check_state(state: lora.State, model: Any, path: Path) -> None:
+    """Raise UserError unless a state, read from `path`, has the names and shapes that the model's would have.
+
+    A weight that never had a gradient has no moments.
+    """
+    adapted = lora.is_adapted(model)
+    wanted: dict[str, tuple[int, ...]] = {}
+    for name, weight in model.named_parameters():
+        empty = weight.data.to("meta")
+        moments = {f"{key}.{name}": empty for key in MOMENTS}
+        moved = not moments.keys().isdisjoint(state)
+        entries = moments if moved else {}
+        if adapted:
+            entries = entries | lora.entry(name, empty)
+        elif moved:
+            entries = entries | {f"rest.{name}": empty}
+        wanted |= {key: tuple(entry.shape) for key, entry in entries.items()}
+        wanted |= {"step": ()} if moved else {}
+    found = {key: tuple(entry.shape) for key, entry in state.items()}
+    for key in sorted(found.keys() | wanted.keys()) if state else ():
+        if found.get(key) != wanted.get(key):
+            here, there = (values.get(key, "none") for values in (found, wanted))
+            raise _unusable(path, f"{key} has shape {here}, expected {there}")
+
+
+def _unusable(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: not a usable training state: {reason}; delete {path.parent} and make it again")
+
+
+def rest(value: torch.Tensor) -> torch.Tensor:
+    """What bf16 drops of fp32 values: the difference of their bits, int16.
+
+    A value midway between two of bf16 may come back one unit of its last place off.
+    """
+    rounded = value.bfloat16().float()
+    return (value.view(torch.int32) - rounded.view(torch.int32)).clamp(max=2**15 - 1).short()
+
+
+def restore(weight: torch.Tensor, dropped: torch.Tensor) -> None:
+    """Put back in place what `rest` found: of a weight in fp32, a shard's part of it."""
+    bits = distributed.local(weight).view(torch.int32)
+    bits += distributed.local(distributed.placed_like(dropped, weight)).int()
+
+
+def open_optimiser(model: Any, state: lora.State, params: SimpleNamespace) -> torch.optim.AdamW:
+    """AdamW over the model's weights, both as the last update left them in `state`."""
+    named = dict(model.named_parameters())
+    optimiser = torch.optim.AdamW(
+        named.values(), lr=params.lr, betas=(0.9, 0.999), weight_decay=params.weight_decay, fused=True
+    )
+    for name, weight in named.items():
+        if f"rest.{name}" in state:
+            restore(weight.data, state[f"rest.{name}"])
+        if f"exp_avg.{name}" in state:  # else it never had a gradient
+            moments = {key: distributed.placed_like(state[f"{key}.{name}"], weight) for key in MOMENTS}
+            step = state["step"].to(weight.device, copy=True)
+            optimiser.state[weight] = {"step": step, **moments}
+    return optimiser
+
+
+def take_step(optimiser: torch.optim.AdamW) -> None:
+    """Update the weights and clear their gradients; the log says how long it took."""
+    start = time.monotonic()
+    optimiser.step()
+    optimiser.zero_grad()
+    log.info("optimiser's step: %.2f s", time.monotonic() - start)
+
+
+def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path, empty: bool) -> None:
+    """Write the state of a model and its optimiser, or an empty one.
+
+    The first process does, and all must call it.
+    """
+    adapted = lora.is_adapted(model)
+    state: lora.State = {}
+    for name, weight in () if empty else model.named_parameters():
+        kept = optimiser.state.get(weight, {})  # empty: has no gradient
+        value = distributed.whole(weight.data)
+        entries = {
+            f"{key}.{name}": distributed.whole(kept[key]).to(torch.float32 if adapted else kind)
+            for key, kind in MOMENTS.items()
+            if kept
+        }
+        if adapted:
+            entries |= lora.entry(name, value)
+        elif kept:
+            entries[f"rest.{name}"] = rest(value)
+        if distributed.is_first():
+            state |= {key: entry.cpu() for key, entry in entries.items()}
+            state |= {"step": kept["step"].cpu()} if kept else {}
+    if distributed.is_first():
+        with storage.replacing(path) as temporary:
+            save_file(state, temporary)

@@ -1,0 +1,202 @@
+"""One stage over several processes: torchrun starts them, FSDP2 shards the model over them.
+
+Every process reads the same files, holds a share of each weight, of its gradient and of AdamW's state, and
+passes a share of the batch; gradients are summed, so the update is that of one process. Where there is only
+one, these functions hand back what they are given.
+"""
+
+import functools
+import json
+import logging
+import math
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import run as torchrun
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from igpo.tree.forward import logprobs
+from igpo.tree.segments import Pack, Segment, batches, pack
+from pipeline.errors import UserError
+from pipeline.log import log
+
+Run = Callable[[Namespace, SimpleNamespace], str]
+
+
+def over_processes(module: str, run: Run) -> Run:
+    """Let a stage's `run` start its module in `params.processes` processes, of which the first sums up."""
+
+    @functools.wraps(run)
+    def start(args: Namespace, params: SimpleNamespace) -> str:
+        if dist.is_torchelastic_launched():
+            with joined():
+                summary = run(args, params)
+                return summary if is_first() else ""
+        if params.processes == 1:
+            return run(args, params)
+        files = {name: str(path) for name, path in vars(args).items() if isinstance(path, Path)}
+        words = [f"--{name}={value}" for name, value in files.items()]
+        words += [f"--{name.replace('_', '-')}" for name, value in vars(args).items() if value is True]
+        launch(params.processes, module, [*words, "--config", json.dumps(vars(params))])
+        return ""
+
+    return start
+
+
+def launch(processes: int, module: str, words: list[str]) -> None:
+    """Run a stage's module in several processes of this machine, which share its cores or have a GPU each.
+
+    Exits with code 2 where one of them did: it has said why.
+    """
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise UserError(f"processes is {processes}, but there are {torch.cuda.device_count()} GPUs")
+    os.environ["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // processes))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    try:
+        torchrun.main(["--standalone", "--nproc-per-node", str(processes), "-m", module, *words])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        if failure.exitcode != 2:
+            raise
+        sys.exit(2)
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the processes that torchrun started. The first UserError among them ends all and alone is told.
+
+    The others fail of it, in their next exchange.
+    """
+    store, rank, processes = next(dist.rendezvous("env://"))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(store=store, rank=rank, world_size=processes)
+    if rank:
+        log.setLevel(logging.WARNING)  # progress once
+    try:
+        yield
+    except Exception as error:
+        own = isinstance(error, UserError)
+        if store.add("errors", int(own)) > own:
+            sys.exit(2)
+        raise
+    dist.destroy_process_group()
+
+
+def is_joined() -> bool:
+    """Whether this process is one of those that torchrun started; vLLM leaves a group of its own behind."""
+    return dist.is_torchelastic_launched() and dist.is_initialized()
+
+
+def is_first() -> bool:
+    """Whether this process writes the files: the only one, or the first of several."""
+    return not is_joined() or dist.get_rank() == 0
+
+
+def shard(model: Any) -> None:
+    """Shard a causal language model over the processes; its call becomes `logprobs`."""
+    if is_joined():
+        model.forward = functools.partial(logprobs, model)
+        shard_around(model, model)
+
+
+def shard_around(module: Any, body: Any) -> None:
+    """Shard a module with a causal language model in it over the processes, a layer at a time.
+
+    FSDP gathers weights ahead of a module's call, so a pass must enter by that of `module`.
+    """
+    if not is_joined():
+        return
+    mesh = init_device_mesh(body.device.type, (dist.get_world_size(),))
+    for part in (*body.get_decoder().layers, module):
+        fully_shard(part, mesh=mesh)
+        # Gradients are summed, not averaged: the loss has the batch's weights. Gloo has plain sums alone.
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether a module that was to be sharded met several processes."""
+    return isinstance(model, FSDPModule)
+
+
+def logprobs_of(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor:
+    """`logprobs` of a model that may be sharded; all processes must call it equally often."""
+    return model(packed, entropy) if is_sharded(model) else logprobs(model, packed, entropy)
+
+
+def idle_pass(model: Any) -> None:
+    """Take part in the other processes' pass of a sharded model: a tiny one whose gradient is zero."""
+    packed = pack([Segment([0, 0], wanted=[1])], model.device)
+    (0 * model(packed)).sum().backward()
+
+
+def share(trees: list[list[Segment]], tokens: int) -> tuple[list[int], int]:
+    """Numbers of the trees that this process passes, and of its idle passes while others still have some.
+
+    The largest tree first, each to the process with the fewest tokens; `tokens` is the budget of a pass.
+    """
+    if not is_joined():
+        return list(range(len(trees))), 0
+    sizes = [sum(len(segment.ids) for segment in tree) for tree in trees]
+    shares: list[list[int]] = [[] for _ in range(dist.get_world_size())]
+    for number in sorted(range(len(trees)), key=lambda i: -sizes[i]):
+        min(shares, key=lambda mine: sum(sizes[i] for i in mine)).append(number)
+    passes = [len(list(batches([trees[i] for i in sorted(mine)], tokens))) for mine in shares]
+    rank = dist.get_rank()
+    return sorted(shares[rank]), max(passes) - passes[rank]
+
+
+def gathered(value: Any) -> list[Any]:
+    """Every process's value, in the order of ranks; tensors in it must be on the CPU."""
+    if not is_joined():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The full tensor of a shard; all processes must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's shard of a tensor, which shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def check_size(model: Any, setting: str) -> None:
+    """Raise UserError where a step of rate `setting` left NaN or infinity; all processes must call it."""
+    size = float(whole(torch.nn.utils.get_total_norm([weight.detach() for weight in model.parameters()])))
+    if not math.isfinite(size):
+        raise UserError(f"the norm of the weights is {size} after a step: lower {setting}")
+
+
+def whole_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The model's weights in full, on the CPU; the first process has them, all must call it."""
+    weights = {}
+    for name, weight in model.named_parameters():
+        value = whole(weight.data)
+        if is_first():
+            weights[name] = value.cpu()
+    return weights
+
+
+def placed_like(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A copy of `tensor`, which every process holds, with the type, place and shards of `weight`."""
+    tensor = tensor.to(weight.device, weight.dtype, copy=True)
+    if not isinstance(weight, DTensor):
+        return tensor
+    return distribute_tensor(tensor, weight.device_mesh, weight.placements, src_data_rank=None)

@@ -1,0 +1,102 @@
+"""Rows of an iteration -> the groups that an update learns from."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from igpo.experiment.schema import Rows, trajectories, turn_key
+from igpo.training.loss import Columns, token_weights
+from igpo.tree.groups import cut, groups, tree
+from igpo.tree.segments import Segment
+from pipeline.errors import UserError
+
+LOGPROBS = ("old_logprobs", "ref_logprobs")
+
+
+@dataclass
+class TrainingGroup:
+    """A question's trajectories: their tokens, and for the M policy tokens among them what the loss needs."""
+
+    segments: list[Segment]
+    columns: torch.Tensor  # (5, M): the fields of `loss.Columns`
+    spans: torch.Tensor  # numbers of consecutive policy tokens that share a ratio
+
+
+def counted(rollouts: Rows, scores: Rows, params: SimpleNamespace) -> Rows:
+    """The rollouts that have a loss: all, or those of questions whose outcomes differ.
+
+    The latter with `drop_equal_groups`, DAPO's filter (arXiv:2503.14476).
+    """
+    if not params.drop_equal_groups:
+        return rollouts
+    outcomes: dict[str, set[float]] = defaultdict(set)
+    for row in scores:
+        if row["outcome"] is not None:
+            outcomes[row["question_id"]].add(row["outcome"])
+    return [row for row in rollouts if len(outcomes[row["question_id"]]) > 1]
+
+
+def dropped(rollouts: Rows, kept: Rows) -> dict[str, float]:
+    """Numbers of groups, and of policy tokens in them, that are not in `kept`."""
+    names = {row["question_id"] for row in kept}
+    rest = [row for row in rollouts if row["question_id"] not in names]
+    return {
+        "dropped_groups": len({row["question_id"] for row in rest}),
+        "dropped_tokens": sum(len(row["policy_ids"]) for row in rest),
+    }
+
+
+def minibatches(rollouts: Rows, number: int) -> list[Rows]:
+    """The rollouts in `number` parts of whole questions, or in one for each question if there are fewer.
+
+    Ids begin with a question's type. Each part takes every `number`-th id, so it has a share of all types.
+    """
+    names = sorted({row["question_id"] for row in rollouts})
+    part = {name: place % number for place, name in enumerate(names)}
+    numbers = range(min(number, len(names)))
+    return [[row for row in rollouts if part[row["question_id"]] == wanted] for wanted in numbers]
+
+
+def clip_scale(credit: dict[str, Any], last: bool, spread: float) -> float:
+    """A2TGPO's c = 1 + spread (2 sigmoid(z) - 1) of a search turn's normalised reward z; 1 for the answer."""
+    return 1.0 if last else 1 + spread * math.tanh(credit["normalised"] / 2)  # = 2 sigmoid(z) - 1
+
+
+def training_groups(
+    rollouts: Rows, scores: Rows, credits: Rows, params: SimpleNamespace
+) -> list[TrainingGroup]:
+    """The batch's groups that have policy tokens, those beyond `batch_tokens` cut into trajectories.
+
+    Raises UserError where a turn has no scores or advantage.
+    """
+    sizes = [sum(len(row["policy_ids"]) for row in rows) for rows in trajectories(rollouts)]
+    weights = iter(token_weights(sizes, params.aggregation, params.norm_tokens))
+    credit = {turn_key(row): row for row in credits}
+    score = {turn_key(row): row for row in scores}
+    result = []
+    for group in cut(groups(rollouts), params.batch_tokens):
+        columns: list[list[float]] = [[] for _ in Columns._fields]
+        spans: list[int] = []
+        for trajectory in group:
+            weight, turns = next(weights), trajectory.rows[1:]
+            for row in turns:
+                key, length = turn_key(row), len(row["policy_ids"])
+                known = key in credit and key in score and credit[key]["advantage"] is not None
+                if not known or {len(score[key][name] or []) for name in LOGPROBS} != {length}:
+                    raise UserError(f"advantages, scores: turn {key} of the rollouts is missing or differs")
+                scale = clip_scale(credit[key], row is turns[-1], params.clip_scale)
+                columns[0] += score[key]["old_logprobs"]
+                columns[1] += score[key]["ref_logprobs"]
+                for column, value in zip(columns[2:], (credit[key]["advantage"], weight, scale), strict=True):
+                    column += [value] * length
+            lengths = [len(row["policy_ids"]) for row in turns]
+            spans += {"token": [1] * sum(lengths), "turn": lengths, "sequence": [sum(lengths)]}[params.ratio]
+        if spans:
+            result.append(
+                TrainingGroup(tree(group), torch.tensor(columns), torch.tensor(spans, dtype=torch.long))
+            )
+    return result

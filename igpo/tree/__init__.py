@@ -1,0 +1,1 @@
+"""Token trees: many sequences with shared beginnings in one forward pass."""

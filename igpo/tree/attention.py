@@ -1,0 +1,165 @@
+"""Attention "tree" over a pack of token trees; importing this module registers it with transformers."""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from igpo.tree.segments import Block
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:  # its import takes a while
+    from torch.nn.attention.flex_attention import BlockMask
+
+
+def _scores(query: torch.Tensor, key: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Of queries (H, G R, D) by keys (H, S, D), -inf for `hidden` (R, n) of the last n: (H, G R, S)."""
+    scores = query @ key.transpose(1, 2)
+    last = scores.unflatten(1, (-1, len(hidden)))[..., -hidden.shape[1] :]
+    last.masked_fill_(hidden, -torch.inf)
+    return scores
+
+
+def _gathered(block: Block, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """What of tensors (H, N, D) stands under a block's keys."""
+    return [torch.cat([tensor[:, piece] for piece in block.keys], 1) for tensor in tensors]
+
+
+def _first(seen: int, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """The first `seen` keys of (H, S, D), contiguous: oneDNN's products would copy slices more slowly."""
+    return [tensor[:, :seen].contiguous() for tensor in tensors]
+
+
+class _Attention(torch.autograd.Function):
+    """Products of matrices, of one head's keys with all the queries' heads that share it.
+
+    On a CPU in bf16 they are faster than the kernel behind SDPA, which would keep scores in fp32. Nothing of
+    the size of rows x keys is kept: the backward pass makes the probabilities p again, then from scores less
+    each row's highest: bf16 rounds these least where p is high. With dx the gradient of x:
+
+        dv = p^T dmixed        ds = p (dp - rowsum(p dp)), dp = dmixed v^T        dq = ds k        dk = ds^T q
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float,
+        blocks: list[Block],
+    ) -> torch.Tensor:
+        ctx.scaling, ctx.blocks = scaling, blocks
+        backward_follows = any(ctx.needs_input_grad)
+        asked = (query[0] * scaling).unflatten(0, (key.shape[1], -1))  # (H, G, N, D): G share keys
+        mixed, highest = torch.empty_like(asked), asked.new_empty(asked.shape[:3])
+        for block in blocks:
+            keys, values = _gathered(block, key[0], value[0])
+            for rows, seen, hidden in block.parts:
+                k, v = _first(seen, keys, values)
+                scores = _scores(asked[:, :, rows].flatten(1, 2), k, hidden)
+                if backward_follows:
+                    highest[:, :, rows] = scores.amax(-1).view_as(highest[:, :, rows])
+                mixed[:, :, rows] = (scores.softmax(-1) @ v).view_as(mixed[:, :, rows])
+        if backward_follows:
+            ctx.save_for_backward(torch.cat([asked, -highest[..., None]], -1), key, value)
+        return mixed.flatten(0, 1)[None]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        lowered, key, value = ctx.saved_tensors
+        given = gradient[0].unflatten(0, lowered.shape[:2])
+        of_asked = torch.empty_like(given)
+        of_key, of_value = (torch.zeros_like(tensor[0], dtype=torch.float32) for tensor in (key, value))
+        for block in ctx.blocks:
+            keys, values = _gathered(block, key[0], value[0])
+            with_ones = functional.pad(keys, (0, 1), value=1.0)
+            of_keys, of_values = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (keys, values))
+            for rows, seen, hidden in block.parts:
+                q, of_mixed = (tensor[:, :, rows].flatten(1, 2) for tensor in (lowered, given))
+                k, k_one, v = _first(seen, keys, with_ones, values)
+                p = _scores(q, k_one, hidden).softmax(-1)
+                of_p = of_mixed @ v.transpose(1, 2)
+                of_scores = torch._softmax_backward_data(of_p, p, -1, p.dtype)
+                of_asked[:, :, rows] = (of_scores @ k).view_as(of_asked[:, :, rows])
+                of_keys[:, :seen] += of_scores.transpose(1, 2) @ q[..., :-1]
+                of_values[:, :seen] += p.transpose(1, 2) @ of_mixed
+            lengths = [piece.stop - piece.start for piece in block.keys]
+            for total, part in ((of_key, of_keys), (of_value, of_values)):
+                for piece, found in zip(block.keys, part.split(lengths, 1), strict=True):
+                    total[:, piece] += found
+        of_query = (of_asked * ctx.scaling).flatten(0, 1)
+        return of_query[None], of_key.to(key.dtype)[None], of_value.to(value.dtype)[None], None, None
+
+
+def _over_paths(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, blocks: list[Block]
+) -> torch.Tensor:
+    """SDPA over a whole path at a time: it rounds as in a model's own pass over this path alone.
+
+    Of paths that share a token the last one has its row. Segments in a block together attend under a mask.
+    """
+    key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
+    mixed, missing = torch.empty_like(query), torch.ones(query.shape[2], dtype=torch.bool)
+    for block in reversed(blocks):
+        path = torch.cat([torch.arange(piece.start, piece.stop) for piece in block.keys])
+        if block.together:
+            [(rows, seen, hidden)] = block.parts
+            asked = torch.arange(rows.start, rows.stop)
+            mask = functional.pad(~hidden, (seen - hidden.shape[1], 0), value=True)
+        else:
+            asked, mask = path, None
+        new = missing[asked]
+        if new.any():
+            found = functional.scaled_dot_product_attention(
+                *(query[:, :, asked], key[:, :, path], value[:, :, path]),
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scaling,
+            )
+            mixed.index_copy_(2, asked[new], found[:, :, new])
+            missing[asked] = False
+    return mixed
+
+
+@functools.cache
+def _flex() -> Any:
+    """FlexAttention: compiled on a GPU, else it would make all scores at once, as its reference does."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True) if torch.cuda.is_available() else flex_attention
+
+
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float,
+    blocks: "list[Block] | BlockMask | None" = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention over a pack: query (1, H, N, D), key and value (1, H_kv, N, D) -> (1, N, H, D)."""
+    if blocks is None:
+        raise ValueError("tree attention needs the blocks of a pack")
+    if softcap is not None or s_aux is not None:
+        raise UserError("token trees can't express attention with capped logits or sinks; use another model")
+    # under autocast rotation leaves queries and keys in fp32
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    with torch.autocast(query.device.type, enabled=False):
+        if isinstance(blocks, list):
+            over = _Attention.apply if value.dtype is torch.bfloat16 else _over_paths
+            mixed: Any = over(query, key, value, scaling, blocks)
+        else:
+            mixed = _flex()(query, key, value, block_mask=blocks, scale=scaling, enable_gqa=True)
+    return mixed.transpose(1, 2), None
+
+
+AttentionInterface.register("tree", _attention)
+AttentionMaskInterface.register("tree", lambda *args, **kwargs: None)

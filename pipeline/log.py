@@ -1,0 +1,5 @@
+"""The log of every stage."""
+
+import logging
+
+log = logging.getLogger("pipeline")

@@ -1,0 +1,122 @@
+"""What every stage shares: its command line, one summary line, exit codes, GPUs of its own.
+
+A stage is `python -m package.name --config JSON --out …`; JSON is its section of `params.yaml`.
+"""
+
+import argparse
+import ctypes
+import errno
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pipeline.devices import claim_gpus
+from pipeline.errors import UserError, one_line
+from pipeline.log import log
+from pipeline.settings import settings
+
+# What keeps a stage from writing, and how to mend it.
+UNWRITABLE = {
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG), "give another path"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "give a path where you may write"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, or give a path elsewhere"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads a stage's command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End as every user error does: in one line, without the usage ahead of it."""
+        raise UserError(f"{message}; see --help")
+
+
+def positive(kind: Callable[[str], Any] = int, most: float = sys.float_info.max) -> Callable[[str], Any]:
+    """An argparse type: a number of `kind`, int or float, above 0 and at most `most`; not infinite."""
+    bound = "" if most == sys.float_info.max else f", at most {most:g}"
+    expected = f"expected a {'whole ' if kind is int else ''}number above 0{bound}"
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: {expected}")
+        return value
+
+    return parse
+
+
+def end_with(parent: int) -> None:
+    """Ask the kernel to end this process when its parent dies, at once where it has; only Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def die_with_parent() -> None:
+    """End a rule's stage when Snakemake dies, so that a killed run leaves none behind."""
+    if "IGPO_DIE_WITH_PARENT" in os.environ:
+        end_with(os.getppid())
+
+
+def command(
+    section: str | None,
+    arguments: Callable[[argparse.ArgumentParser], None],
+    run: Callable[..., str],
+    doc: str | None,
+) -> Callable[..., None]:
+    """Make a stage's `main(argv)`.
+
+    `arguments` adds the stage's files to the parser; `run(args, settings)` (`run(args)` without a
+    section) does the work and returns the summary line. Exit code 2 with one line on UserError and where
+    the system lets it not write.
+    """
+
+    def main(argv: list[str] | None = None) -> None:
+        spec = sys.modules[run.__module__].__spec__
+        module = (spec.name if spec else run.__module__).split(".")  # not __main__ under `python -m`
+        name = f"{module[0]}.{module[-1]}"
+        parser = Parser(
+            prog=name.replace(".", " "), description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        arguments(parser)
+        if section:
+            group = parser.add_argument_group("settings", f"section {section!r} of params.yaml")
+            group.add_argument("--params", type=Path, action="append", metavar="FILE", help="repeatable")
+            group.add_argument("--config", metavar="JSON", help="the section itself, as the rules pass it")
+            group.add_argument("--arm", metavar="NAME", help="apply this entry of `arms:`")
+            group.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        log.setLevel(logging.INFO)
+        die_with_parent()
+        start = time.monotonic()
+        try:
+            args = parser.parse_args(argv)
+            claim_gpus()
+            summary = run(args, settings(args, section)) if section else run(args)
+        except UserError as error:
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        except BrokenPipeError:
+            sys.exit(0)
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            where = error.filename2 or error.filename or name
+            print(f"error: {where}: {error.strerror}; {UNWRITABLE[error.errno]}", file=sys.stderr)
+            sys.exit(2)
+        if summary:
+            print(f"{name}: {summary} ({time.monotonic() - start:.1f} s)")
+
+    return main

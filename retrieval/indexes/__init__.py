@@ -1,0 +1,1 @@
+"""Indexes over one corpus, and the searcher that asks them."""

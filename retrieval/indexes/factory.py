@@ -1,0 +1,77 @@
+"""`index.faiss` -> an empty FAISS index: a factory string, then search parameters as `name=number`.
+
+What can't be built over a corpus is refused here, before its passages are encoded.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import faiss
+
+from pipeline.errors import UserError
+
+TRAINING_ROWS = 200_000  # vectors that IVF and PQ learn from, evenly spaced
+OPQ_ROWS = 256  # that an OPQ rotation needs: the centroids of 8 bits
+
+
+def training_step(rows: int) -> int:
+    """Every how many rows of a part one is learned from."""
+    return -(-rows // TRAINING_ROWS)
+
+
+def plain(error: Exception) -> str:
+    """What FAISS says, without its place in FAISS's source."""
+    return re.sub(r"^Error in .*?\.cpp:\d+: ", "", str(error))
+
+
+def least_rows(index: faiss.Index) -> int:
+    """How many vectors an empty index has to learn from; 0 for one that learns nothing."""
+    index = faiss.downcast_index(index)
+    needed = [getattr(index, "nlist", 0), index.pq.ksub if hasattr(index, "pq") else 0]
+    if isinstance(index, faiss.IndexPreTransform):
+        chain: Any = index.chain  # declared as a list, but a C++ vector
+        steps = [faiss.downcast_VectorTransform(chain.at(at)) for at in range(chain.size())]
+        needed += [OPQ_ROWS for step in steps if isinstance(step, faiss.OPQMatrix)]
+        needed += [step.d_out for step in steps if isinstance(step, faiss.PCAMatrix)]
+    inner = ("index", "base_index", "storage")
+    return max(*needed, *(least_rows(getattr(index, name)) for name in inner if hasattr(index, name)), 0)
+
+
+def set_parameter(index: faiss.Index, parameter: str, form: str) -> None:
+    """Set a search parameter, which the index's file keeps; UserError for one that the index doesn't have."""
+    name, _, value = parameter.partition("=")
+    try:
+        if not re.fullmatch(r"[1-9]\d{0,8}", value):
+            raise RuntimeError
+        faiss.ParameterSpace().set_index_parameter(index, name, int(value))
+    except RuntimeError:
+        raise UserError(
+            f"params: index.faiss: {form!r} has no search parameter {parameter!r}; "
+            "expected such as nprobe=32 (IVF) or efSearch=128 (HNSW), a whole number above 0"
+        ) from None
+
+
+def blank_index(given: str, dimension: int, sizes: Sequence[int]) -> faiss.Index:
+    """An empty inner-product index for parts of so many vectors each.
+
+    Raises UserError for what FAISS does not know, and for an index that needs more vectors or other ones.
+    """
+    form, *parameters = given.split() or [""]
+    where = f"params: index.faiss: {form!r}"
+    if re.search(r"IVF0+\b|HNSW[01]\b|IDMap", form):  # FAISS finds out late, or ends the process
+        raise UserError(f"{where}: can't be built: give lists from IVF1, links from HNSW2, and no IDMap")
+    try:
+        index = faiss.index_factory(dimension, form, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"{where} does not fit vectors of {dimension} numbers: {plain(error)}") from None
+    step = training_step(sum(sizes))
+    least, learned = least_rows(index), sum(-(-size // step) for size in sizes)
+    if learned < least:
+        raise UserError(
+            f"{where} learns from {least} vectors or more, here from {learned} ({sum(sizes)} passages, "
+            f"at most {TRAINING_ROWS}); give fewer lists or bits, or Flat"
+        )
+    for parameter in parameters:
+        set_parameter(index, parameter, form)
+    return index

@@ -1,0 +1,51 @@
+"""The folder in which an index is built; a killed build goes on there."""
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.errors import UserError
+
+
+def place(out: Path, manifest: str, corpus: Path) -> Path:
+    """Where `out` leads; UserError where what is there is no folder of ours (with `manifest`) to replace."""
+    real = out.resolve()
+    if corpus.resolve().is_relative_to(real):
+        raise UserError(f"--out {out}: the corpus itself is in this folder; give another --out")
+    if real.exists() and not real.is_dir():
+        raise UserError(f"--out {out}: a file is there; give another --out")
+    if real.is_dir() and any(real.iterdir()) and not (real / manifest).is_file():
+        raise UserError(f"--out {out}: a folder with other files is there; give another --out")
+    return real
+
+
+@contextmanager
+def workplace(out: Path, key: str) -> Iterator[Path]:
+    """The folder of an unfinished build of `out`; emptied unless it was begun with the same `key`.
+
+    Raises UserError where another process builds there.
+    """
+    work = out.parent / f".{out.name}.partial"
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "key").open("a+") as begun:
+        try:
+            fcntl.flock(begun, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{out}: another process is building it; wait for its end") from None
+        begun.seek(0)
+        if begun.read() != key:
+            for name in ("made", "vectors"):
+                shutil.rmtree(work / name, ignore_errors=True)
+            begun.truncate(0)
+            begun.write(key)
+            begun.flush()
+        yield work
+
+
+def finish(work: Path, out: Path) -> None:
+    """Let `work`/made take the place of `out`; what a killed build would go on from goes last."""
+    storage.take_place(work / "made", out)
+    shutil.rmtree(work)

@@ -1,0 +1,1 @@
+"""What the search server and its clients share."""

@@ -1,0 +1,1 @@
+"""Forms of corpora, Wikipedia dumps, ids of passages."""

@@ -1,0 +1,290 @@
+"""Corpus file, of any form that published corpora use -> raw rows, streamed, each with its place in the file.
+
+JSON lines, one JSON list, one JSON object by title, tab-separated with a header, parquet, a Wikipedia XML
+dump; plain or compressed (gzip, bzip2, xz, zstandard). The form is found by looking at the first bytes, not
+at the name, except that a name with `.jsonl` promises lines. At most one passage and one read buffer are in
+memory.
+
+A line of JSON or of a table ends at a line feed, nowhere else. Blank lines may stand at the end of a file.
+"""
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import json
+import lzma
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from retrieval.sources import wikipedia
+
+FIRST_LINE_BYTES = 1 << 20  # a longer first line is taken for one big JSON value
+CHUNK_CHARS = 1 << 20
+VALUE_CHARS = 1 << 26  # a JSON value that does not end within this is malformed
+WHITE_SPACE = re.compile(r"\s*")
+TEXT_KEYS = ("contents", "text", "extract", "paragraph_text")
+# How a passage begins, told from an object of passages by title.
+PASSAGE = re.compile(rf'\{{\s*"(?:_?id|title|{"|".join(TEXT_KEYS)})"\s*:\s*["\d]')
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+ZSTANDARD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one to skip (pzstd)
+UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError)  # of a file that is truncated or damaged
+Row = tuple[int, Any]  # line (or parquet row) number counted from 1, raw row
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open a file for reading, through the decompressor that its first bytes ask for."""
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic[:2] == b"\x1f\x8b":
+        return cast(BinaryIO, gzip.open(path))
+    if magic[:3] == b"BZh":
+        return cast(BinaryIO, bz2.open(path))
+    if magic == b"\xfd7zXZ\x00":
+        return cast(BinaryIO, lzma.open(path))
+    if ZSTANDARD.match(magic):
+        return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
+    return path.open("rb")
+
+
+def plain_path(path: Path) -> Path:
+    """The path without the ending that says how the file is compressed."""
+    return path.with_suffix("") if path.suffix in COMPRESSED else path
+
+
+def corpus_file(path: Path) -> Path:
+    """The file itself, or a BEIR folder's `corpus.jsonl`, maybe compressed; UserError where it has none."""
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("corpus.jsonl*"))
+    if not found:
+        raise UserError(f"{path}: a folder without corpus.jsonl; give a corpus file or a BEIR folder")
+    return found[0]
+
+
+def is_passage(value: dict[str, Any]) -> bool:
+    """Tell one passage from an object of passages by title."""
+    return any(isinstance(value.get(key), str) for key in TEXT_KEYS) or isinstance(value.get("id"), str | int)
+
+
+def form(path: Path) -> str:
+    """`parquet`, `tsv`, `xml`, `json` (one value) or `lines`; UserError for an empty file."""
+    with path.open("rb") as file:
+        if file.read(4) == b"PAR1":
+            return "parquet"
+    with opened(path) as stream:
+        first = stream.readline(FIRST_LINE_BYTES).removeprefix(codecs.BOM_UTF8)
+        while first.isspace():
+            first = stream.readline(FIRST_LINE_BYTES)
+        more = bool(stream.read(1))
+    if not first:
+        raise UserError(f"{path}: line 1: the file is empty")
+    if first.lstrip().startswith((b"<mediawiki", b"<?xml")):
+        return "xml"
+    if b"\t" in first and b"text" in first.replace(b'"', b"").strip().split(b"\t"):
+        return "tsv"
+    if ".jsonl" in path.suffixes or first.lstrip()[:1] not in (b"{", b"["):
+        return "lines"
+    try:
+        value = json.loads(first)
+    except ValueError:
+        return "json"
+    return "lines" if isinstance(value, dict) and (more or is_passage(value)) else "json"
+
+
+def text_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The numbered lines of a file, without line ends; ValueError for a blank one before the last."""
+    blank = 0
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            blank = blank or number
+            continue
+        if blank:
+            raise ValueError(f"line {blank}: empty line")
+        yield number, line.rstrip(b"\r\n")
+
+
+def lines(stream: BinaryIO) -> Iterator[Row]:
+    """Rows of JSON lines; ValueError `line N: …` if one is blank or not JSON."""
+    for number, line in text_lines(stream):
+        try:
+            yield number, json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: not JSON: {error}") from None
+
+
+class Scanner:
+    """Read JSON values one after another out of a text stream."""
+
+    def __init__(self, stream: BinaryIO):
+        self.text = io.TextIOWrapper(stream, encoding="utf-8-sig")
+        self.buffer, self.at, self.line = "", 0, 1
+        self.decoder = json.JSONDecoder()
+
+    def more(self) -> bool:
+        """Read another chunk; False at the end of the file."""
+        chunk = self.text.read(CHUNK_CHARS)
+        self.buffer, self.at = self.buffer[self.at :] + chunk, 0
+        return bool(chunk)
+
+    def move(self, to: int) -> None:
+        """Go on to position `to` of the buffer, counting lines."""
+        self.line += self.buffer.count("\n", self.at, to)
+        self.at = to
+
+    def peek(self) -> str:
+        """The next character that is not white space; "" at the end of the file."""
+        while True:
+            self.move(WHITE_SPACE.match(self.buffer, self.at).end())  # type: ignore[union-attr]
+            if self.at < len(self.buffer) or not self.more():
+                return self.buffer[self.at : self.at + 1]
+
+    def expect(self, allowed: str) -> str:
+        """Consume one of the `allowed` characters; ValueError otherwise."""
+        found = self.peek()
+        if not found or found not in allowed:
+            raise ValueError(f"line {self.line}: not JSON: expected one of {allowed}, found {found!r}")
+        self.at += 1
+        return found
+
+    def value(self) -> Any:
+        """Consume one value; ValueError where it is malformed."""
+        self.peek()
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.buffer, self.at)
+                if end < len(self.buffer) or not self.more():  # a number may go on in the next chunk
+                    self.move(min(end, len(self.buffer)))
+                    return value
+            except json.JSONDecodeError as error:
+                place = self.line + self.buffer.count("\n", self.at, error.pos)
+                if len(self.buffer) - self.at > VALUE_CHARS or not self.more():
+                    raise ValueError(f"line {place}: not JSON: {error.msg}") from None
+
+
+def values(stream: BinaryIO) -> Iterator[Row]:
+    """Rows of one JSON list, of one JSON object by title, or of passages one after another."""
+    scanner = Scanner(stream)
+    scanner.peek()
+    while PASSAGE.match(scanner.buffer, scanner.at):
+        yield scanner.line, scanner.value()
+        if not scanner.peek():
+            return
+    opening = scanner.expect("[{")
+    closing = {"[": "]", "{": "}"}[opening]
+    separator = opening if scanner.peek() != closing else scanner.expect(closing)
+    while separator != closing:
+        scanner.peek()
+        number, value = scanner.line, scanner.value()
+        if opening == "{":
+            scanner.expect(":")
+            value = entry(value, scanner.value())
+        yield number, value
+        separator = scanner.expect("," + closing)
+    if scanner.peek():
+        raise ValueError(f"line {scanner.line}: not JSON: text after the end of the value")
+
+
+def entry(title: str, value: Any) -> dict[str, Any]:
+    """A row out of one item of an object by title: list of sentences, object, or text."""
+    if isinstance(value, dict):
+        return {"title": title, **value}
+    return {"title": title, "sentences" if isinstance(value, list) else "text": value}
+
+
+def unquoted(field: str) -> str:
+    """A field without the quotes around it; one whose quotes do not pair is taken as it stands."""
+    inside = field[1:-1]
+    paired = len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inside.replace('""', "")
+    return inside.replace('""', '"') if paired else field
+
+
+def fields(row: str, columns: int) -> list[str] | None:
+    """The fields of a tab-separated row; None if the last one opens a quote that a later line may close.
+
+    ValueError if they are not as many as the header's columns.
+    """
+    raw = row.split("\t")
+    found = [unquoted(field) for field in raw]
+    if len(raw) < columns and raw[-1].startswith('"') and found[-1] == raw[-1]:
+        return None
+    if len(found) != columns and '"' in row:  # a tab within quotes
+        found = next(csv.reader([row], delimiter="\t"))
+    if len(found) != columns:
+        fault = "more" if len(found) > columns else "fewer"
+        raise ValueError(f"{fault} columns than the header names: {len(found)}, not {columns}")
+    return found
+
+
+def separated(stream: BinaryIO) -> Iterator[Row]:
+    """Rows of a tab-separated file with a header line.
+
+    A row is a line, and goes on to another only while it lacks columns and a quote is open: text that begins
+    or ends with a quote, or holds one, takes no other row in.
+    """
+    csv.field_size_limit(VALUE_CHARS)
+    header, waiting, begun = list[str](), list[str](), 0
+    for number, line in text_lines(stream):
+        waiting.append(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        begun = begun or number
+        row = "\n".join(waiting)
+        try:
+            found = fields(row, len(header) or row.count("\t") + 1)
+        except (csv.Error, ValueError) as error:
+            raise ValueError(f"line {begun}: {error}") from None
+        if found is None:
+            continue
+        if header:
+            yield number, dict(zip(header, found, strict=True))
+        elif len(set(found)) < len(found):
+            raise ValueError(f"line {number}: two columns of one name")
+        header, waiting, begun = header or found, [], 0
+    if waiting:
+        raise ValueError(f"line {begun}: a quote opens and none closes, and columns are missing")
+
+
+def records(path: Path) -> Iterator[Row]:
+    """Rows of a parquet file, batch by batch."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        number = 0
+        for batch in file.iter_batches(4096):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+READERS = {"lines": lines, "json": values, "tsv": separated, "xml": wikipedia.rows}
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """Stream the raw rows of a corpus file.
+
+    Raises UserError naming file and line for a file that is missing, empty, truncated or malformed.
+    """
+    number = 0
+    try:
+        kind = form(path)
+        if kind == "parquet":
+            yield from records(path)
+            return
+        with opened(path) as stream:
+            for number, row in READERS[kind](stream):
+                yield number, row
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UNREADABLE as error:
+        raise UserError(f"{path}: line {number + 1}: truncated or unreadable file: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: line {number + 1}: not UTF-8: {error.reason}") from None
+    except RecursionError:
+        raise UserError(f"{path}: line {number + 1}: not a passage: nested too deeply") from None
+    except (ValueError, LookupError) as error:  # LookupError: an XML file's unknown encoding
+        raise UserError(f"{path}: {error}") from None

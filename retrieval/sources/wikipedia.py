@@ -1,0 +1,252 @@
+"""Wikipedia XML dump (`pages-articles.xml`, plain or compressed) -> passages, streamed, in the dump's order.
+
+An article becomes plain text: no redirects, templates, tables, references, headings, files, links to other
+languages, or sections that list links. The text is cut into passages of about 100 words, as in the passages
+of DPR; their ids are `page-number`. Wikitext is parsed by mwparserfromhell on all cores.
+"""
+
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, BinaryIO
+from xml.etree import ElementTree
+
+from pipeline.stage import end_with
+
+WORDS = 100
+PAGES_PER_TASK = 64
+# Sections that point elsewhere: they are dropped, with the sections below them.
+POINTERS = {
+    "bibliography",
+    "citations",
+    "external links",
+    "footnotes",
+    "further reading",
+    "notes",
+    "references",
+    "see also",
+    "sources",
+}
+DROPPED_TAG = re.compile(
+    "categorytree|ce|chart|chem|gallery|graph|hiero|imagemap|indicator|inputbox|maplink|mapframe|math|phonos|ref"
+    "|score|section|table|templatedata|templatestyles|timeline"
+)
+REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
+SWITCH = re.compile("__[A-Z]+__")  # such as __NOTOC__
+# Tags that end a line or a block: their words are not one.
+BLOCK_TAG = re.compile(r"</?(?:blockquote|br|center|d[dlt]|div|hr|li|ol|p|t[dhr]|ul)\b[^<>]*>", re.IGNORECASE)
+COMMENT = re.compile("<!--.*?(?:-->|\\Z)", re.DOTALL)
+# Tags whose contents are no wikitext.
+OPAQUE = (
+    "ce|chem|graph|hiero|mapframe|maplink|math|nowiki|pre|score|source|syntaxhighlight|templatedata|timeline"
+)
+# What opens and closes; of `{{name|` that nothing closes, the text stays.
+PAIRS = re.compile(
+    rf"<(?P<opaque>{OPAQUE})\b[^<>]*(?<!/)>.*?</(?P=opaque)\s*>"
+    r"|(?P<open>\{\{|\[\[|^[ \t:]*\{\|)|(?P<close>\}\}|\]\]|^[ \t]*\|\}(?!\}))"
+    r"|<(?P<end>/?)(?P<tag>[a-z]+)\b[^<>]*?(?P<void>/?)>",
+    re.DOTALL | re.IGNORECASE | re.MULTILINE,
+)
+OPENED = {"}}": "{{", "]]": "[[", "|}": "{|"}
+UNCLOSED = re.compile(r"\{\{(?:[^{}\[\]|\n]*\|)?")
+DROPPED_NAMESPACES = ("-2", "6", "14")  # media, files, categories
+ENGLISH = frozenset(("media", "file", "image", "category"))  # what they are called in every edition
+# Prefixes of links to an article in another language: the codes of Wikipedia's editions.
+LANGUAGES = frozenset(
+    """
+    aa ab ace ady af ak als alt am ami an ang ann anp ar arc ary arz as ast atj av avk awa ay az azb ba
+    ban bar bat-smg bbc bcl bdr be be-tarask be-x-old bew bg bh bi bjn blk bm bn bo bpy br bs btm bug bxr
+    ca cbk-zam cdo ce ceb ch cho chr chy ckb co cr crh cs csb cu cv cy da dag de dga din diq dsb dtp dty
+    dv dz ee el eml en eo es et eu ext fa fat ff fi fiu-vro fj fo fon fr frp frr fur fy ga gag gan gcr gd
+    gl glk gn gom gor got gpe gsw gu guc gur guw gv ha hak haw he hi hif ho hr hsb ht hu hy hyw hz ia iba
+    id ie ig igl ii ik ilo inh io is it iu ja jam jbo jv ka kaa kab kaj kbd kbp kcg kg kge ki kj kk kl km
+    kn knc ko koi kr krc ks ksh ku kus kv kw ky la lad lb lbe lez lfn lg li lij lld lmo ln lo lrc lt ltg
+    lv lzh mad mai map-bms mdf mg mh mhr mi min mk ml mn mni mnw mo mos mr mrj ms mt mus mwl my myv mzn
+    na nah nan nap nb nds nds-nl ne new ng nia nl nn no nov nqo nr nrm nso nup nv ny oc olo om or os pa
+    pag pam pap pcd pcm pdc pfl pi pih pl pms pnb pnt ps pt pwn qu rm rmy rn ro roa-rup roa-tara rsk ru
+    rue rup rw sa sah sat sc scn sco sd se sg sgs sh shi shn shy si simple sk skr sl sm smn sn so sq sr
+    srn ss st stq su sv sw syl szl szy ta tay tcy tdd te tet tg th ti tig tk tl tly tn to tpi tr trv ts
+    tt tum tw ty tyv udm ug uk ur uz ve vec vep vi vls vo vro wa war wo wuu xal xh xmf yi yo yue za zea
+    zgh zh zh-classical zh-min-nan zh-yue zu
+    """.split()  # noqa: SIM905
+)
+SMALL = {
+    "sup": str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻"),
+    "sub": str.maketrans("0123456789+-−", "₀₁₂₃₄₅₆₇₈₉₊₋₋"),
+}
+NUMBER = re.compile("[0-9+−-]+")
+# Raised after a word, lowered after a digit: H2O stays as people search for it.
+SET_OFF = re.compile(
+    r"(?:(?<=[\w)])<(?=sup)|(?<=\d)<(?=sub))(?P<name>su[bp])\s*>(?P<contents>[^<>]*)</su[bp]\s*>",
+    re.IGNORECASE,
+)
+# What a dropped template leaves between brackets and before a comma; `.NET` and `.312` keep their place.
+HOLES = [
+    (re.compile(r"\(\s*(?:[;,]\s*)*"), "("),
+    (re.compile(r"\s*\(\s*\)"), ""),
+    (re.compile(r"\s+([,.;])(?=[\s\"')\]]|$)"), r"\1"),
+]
+Page = tuple[str, str, frozenset[str], str]  # id, title, prefixes of links that are dropped, wikitext
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A page that the wikitext parser fails on."""
+
+    title: str
+    reason: str
+
+
+Row = dict[str, str] | Unreadable
+
+
+def pages(stream: BinaryIO) -> Iterator[Page]:
+    """The articles of a dump, one in memory at a time; ValueError names the line that is not XML."""
+    root, page = None, dict[str, str]()
+    dropped = ENGLISH
+    try:
+        for event, element in ElementTree.iterparse(stream, events=("start", "end")):
+            root = element if root is None else root
+            name = element.tag.rpartition("}")[2]
+            if event == "start":
+                if name == "page":
+                    page = {}
+                elif name == "redirect":
+                    page["redirect"] = "yes"
+            elif element.get("key", element.get("id")) in DROPPED_NAMESPACES and not page:  # or an alias
+                dropped |= {prefix_of(f"{element.text}:")}
+            elif name in ("title", "ns", "id", "text"):
+                page.setdefault(
+                    name, element.text or ""
+                )  # the first id is the page's, the next its revision's
+            elif name == "page":
+                text = page.get("text", "")
+                if page.get("ns") == "0" and "redirect" not in page and not REDIRECT.match(text):
+                    yield page["id"], page["title"], dropped, text
+                root.clear()
+    except ElementTree.ParseError as error:
+        raise ValueError(f"line {error.position[0]}: not XML: {error}") from None
+    except KeyError as error:
+        raise ValueError(f"a page without {error} after page {page.get('id')}") from None
+
+
+def prefix_of(link: str) -> str:
+    """The prefix before a link's first colon as names are compared: spaces for underscores, no case."""
+    prefix, colon, _ = link.replace("_", " ").partition(":")
+    return " ".join(prefix.split()).casefold() if colon else ""
+
+
+def balanced(wikitext: str) -> str:
+    """The wikitext without opening and closing marks that lack each other; the parser is slow on these.
+
+    Braces, brackets and tags; linear in the length of the text.
+    """
+    waiting: list[tuple[str, re.Match[str]]] = []
+    depth: Counter[str] = Counter()
+    lone: list[re.Match[str]] = []
+    for found in PAIRS.finditer(wikitext):
+        if found["opaque"] or found["void"]:
+            continue
+        mark = found[0].strip(" \t:")
+        name = found["tag"].lower() if found["tag"] else OPENED.get(mark, mark)
+        if found["open"] or found["end"] == "":
+            waiting.append((name, found))
+            depth[name] += 1
+        elif not depth[name]:
+            lone.append(found)
+        else:
+            while waiting[-1][0] != name:
+                other, unclosed = waiting.pop()
+                depth[other] -= 1
+                lone.append(unclosed)
+            waiting.pop()
+            depth[name] -= 1
+    lone += [unclosed for _, unclosed in waiting]
+    kept, at = [], 0
+    for found in sorted(lone, key=lambda one: one.start()):
+        kept.append(wikitext[at : found.start()])
+        at = (UNCLOSED.match(wikitext, found.start()) or found).end()
+    return "".join([*kept, wikitext[at:]])
+
+
+def set_apart(found: re.Match[str]) -> str:
+    """A raised or lowered number in characters of its own, else behind ^ or _: 10⁴, not 104."""
+    name, contents = found["name"].lower(), found["contents"].strip()
+    if NUMBER.fullmatch(contents):
+        return contents.translate(SMALL[name])
+    return f"{'^' if name == 'sup' else '_'}{contents}" if NUMBER.match(contents) else found[0]
+
+
+def plain(wikitext: str, dropped: frozenset[str] = ENGLISH) -> str:
+    """The running text of an article on one line; links with a prefix of `dropped` leave nothing."""
+    import mwparserfromhell
+    from mwparserfromhell.nodes import Heading
+
+    shown = SET_OFF.sub(set_apart, COMMENT.sub("", SWITCH.sub("", wikitext)))
+    code = mwparserfromhell.parse(balanced(BLOCK_TAG.sub(r" \g<0> ", shown)))
+    kept: list[Any] = []
+    level = 0  # of the section that is being dropped
+    for node in code.nodes:
+        if isinstance(node, Heading) and (not level or node.level <= level):
+            level = node.level if node.title.strip_code().strip().casefold() in POINTERS else 0
+        elif not isinstance(node, Heading) and not level:
+            kept.append(node)
+    code.nodes = kept
+    for tag in code.filter_tags():
+        if DROPPED_TAG.fullmatch(str(tag.tag).strip().casefold()):
+            tag.contents = ""
+    for link in code.filter_wikilinks():
+        prefix = prefix_of(str(link.title))
+        if prefix in dropped or prefix in LANGUAGES:
+            link.title = link.text = ""
+        elif str(link.title).lstrip().startswith(":"):  # shown, unlike the same without the colon
+            link.title = str(link.title).lstrip()[1:]
+    text = " ".join(code.strip_code().split())
+    for pattern, replacement in HOLES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def cut(text: str) -> list[str]:
+    """Pieces of about `WORDS` words, all of nearly the same length."""
+    words = text.split()
+    count = max(1, round(len(words) / WORDS)) if words else 0
+    return [" ".join(words[len(words) * i // count : len(words) * (i + 1) // count]) for i in range(count)]
+
+
+def articles(batch: list[Page]) -> list[Row]:
+    """The passages of some pages; an Unreadable in place of a page that can't be parsed."""
+    found: list[Row] = []
+    for number, title, dropped, wikitext in batch:
+        try:
+            text = plain(wikitext, dropped)
+            text.encode()
+        except Exception as error:  # one page in millions: the parser's own faults come in any class
+            found.append(Unreadable(title, f"{type(error).__name__}: {error}"))
+            continue
+        pieces = enumerate(cut(text))
+        found += [{"id": f"{number}-{i}", "title": title, "text": piece} for i, piece in pieces]
+    return found
+
+
+def rows(stream: BinaryIO) -> Iterator[tuple[int, Row]]:
+    """Numbered passages and unreadable pages of a dump; at most a few hundred pages are in memory."""
+    workers = len(os.sched_getaffinity(0))
+    source, number = pages(stream), 0
+    waiting: deque[Future[list[Row]]] = deque()
+    with ProcessPoolExecutor(workers, initializer=partial(end_with, os.getpid())) as pool:
+        while True:
+            batch = list(islice(source, PAGES_PER_TASK))
+            if batch:
+                waiting.append(pool.submit(articles, batch))
+            if not waiting:
+                return
+            if not batch or len(waiting) > 2 * workers:
+                for row in waiting.popleft().result():
+                    number += 1
+                    yield number, row

@@ -1,0 +1,164 @@
+"""What an experiment will cost and how far it is: `igpo plan`, `igpo status`, and what they measure."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import results_tree
+from root import ROOT
+from safetensors.numpy import save_file
+
+from igpo import plan, status
+from igpo.experiment import layout
+from igpo.reporting import measured
+from igpo.reporting.measured import Speed
+from igpo.reporting.volume import volume, with_comparisons
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.settings import read_params
+
+
+def test_the_papers_experiment_is_the_papers(params):
+    paper = read_params([ROOT / "params.yaml", ROOT / "experiments" / "paper.yaml"])
+    numbers = volume({**paper, "run": {**paper["run"], "seeds": [1], "arms": ["igpo"]}}, {"test": 3197})
+    assert numbers["validation trajectories"] == 7 * 512  # before the run, and after each ten updates
+    assert numbers["training trajectories"] == 30_720  # 60 steps of 32 questions and 16 trajectories
+    assert numbers["evaluation trajectories"] == 7 * 3197
+    assert paper["rollout"]["max_turns"] == 10
+    assert paper["train"]["norm_tokens"] == paper["rollout"]["max_turns"] * paper["rollout"]["turn_tokens"]
+    assert len(paper["evaluate"]["rollout"]["benchmarks"]) == 7
+
+
+def test_a_plan_has_the_arms_of_comparisons_and_their_critics(params):
+    params["run"] |= {"arms": ["igpo"], "seeds": [1, 2], "iterations": 3}
+    numbers = volume(with_comparisons(params, ["algorithms"]), {})
+    arms = len(layout.compared_arms(params, "algorithms"))  # igpo and ppo among them
+    assert (numbers["runs"], numbers["of them with a critic"]) == (2 * arms, 2)
+    assert numbers["updates"] == 2 * 3 * (arms + 1)
+    assert numbers["of them for critics"] * arms == numbers["training tokens"]
+    assert numbers["policies kept"] == 2 * numbers["runs"]  # the last and the best
+    models = numbers["policies kept"] + 2 * 3 + 4  # critics go with their states; base, start, two in use
+    assert plan.disk_bytes(numbers, 1000, keep_states=True) == 1000 * (8 * numbers["updates"] + 2 * models)
+    found = plan.hours(numbers, {"rollout": 10.0, "critic": 5.0})
+    played = sum(numbers[f"{name} tokens"] for name in ("training", "validation", "evaluation"))
+    assert found["rollout"] == pytest.approx(played / 36_000)
+    assert found["critic"] == pytest.approx(numbers["of them for critics"] / 18_000)
+    assert found["score"] is found["train"] is None
+
+
+def write_measured(root: Path, weights: int) -> None:
+    """What an iteration of 5 tokens leaves: benchmark files, a log that names its device, a base model."""
+    results_tree.write_iteration(root / "results", "igpo", 1, 1, f1=0.5)
+    timed, logs = (root / "logs" / name / "igpo/s1/001" for name in ("benchmark/runs", "runs"))
+    timed.mkdir(parents=True)
+    logs.mkdir(parents=True)
+    for phase, seconds in (("rollout", 2), ("train", 10)):
+        (timed / f"{phase}.tsv").write_text(f"s\th:m:s\n{seconds}.0\t0:00:{seconds}\n")
+    (logs / "rollout.log").write_text("07:01:02 loaded results/warmup on 2 CPU cores\nigpo.rollout: …\n")
+    base = root / "results/models/base"
+    base.mkdir(parents=True)
+    save_file({"w": np.zeros((weights // 100, 100), np.float16)}, base / "model.safetensors")
+    storage.write_json({"source": "smollm2"}, base / "policy.json")
+
+
+def test_speeds_are_measured_from_what_ran_and_scaled(params, tmp_path):
+    write_measured(tmp_path, 1_000_000)
+    speeds = measured.speeds(tmp_path)
+    assert speeds == {"rollout": Speed(2.5, "2 CPU cores"), "train": Speed(0.5, "")}
+    gpus = {"rollout": 1, "train": 8}
+    same = plan.expected(speeds, 1_000_000, 1_000_000, gpus)
+    assert same["rollout"] == (2.5, "measured on 2 CPU cores")
+    assert same["train"] == (4.0, "scaled from 1 M weights on a machine that its log doesn't name")
+    other = plan.expected({"train": Speed(6.0, "2 x NVIDIA H200")}, 1_000_000, 3_000_000, gpus)
+    assert other["train"] == (8.0, "scaled from 1 M weights on 2 x NVIDIA H200")
+    assert plan.planned_weights(params, tmp_path) == 1_000_000
+    params["model"]["source"] = str(tmp_path / "another")
+    assert plan.planned_weights(params, tmp_path) == 0
+
+
+def test_a_plan_says_gpu_hours_and_where_they_come_from(tmp_path, capsys):
+    write_measured(tmp_path, 1_000_000)
+    files = [
+        word for name in ("params.yaml", "experiments/paper.yaml") for word in ("--params", str(ROOT / name))
+    ]
+    options = ["--root", str(tmp_path), "--weights", "2e6", "--questions", "test=3197", "--tokens", "4000"]
+    plan.main([*files, *options, "--throughput", "train=1000"])
+    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    trained, evaluated = 6 * 30_720 * 4000, (12 * 3197 + (1 + 6 * 6) * 512) * 4000  # validations with them
+    assert lines["training tokens"] == f"{trained:,}"
+    assert lines["memory of training, without activations"] == "0.0 GB  0.0 GB on each of 8"
+    rollout, train = (trained + evaluated) / 1.25 / 3600, trained / 1000 / 3600
+    how = f"{rollout:,.2f} h on 1, at 1.2 tokens/s scaled from 1 M weights on 2 CPU cores"
+    assert lines["GPU hours of rollout"] == f"{rollout:,.2f} h  {how}"
+    assert (
+        lines["GPU hours of train"]
+        == f"{8 * train:,.2f} h  {train:,.2f} h on 8, at 1,000.0 tokens/s as given"
+    )
+    assert "run an iteration here, or give --throughput score=N" in lines["GPU hours of score"]
+    assert lines["GPU hours in total"] == f"{rollout + 8 * train:,.2f} h  without score, indexing"
+    assert "GPU hours of critic" not in lines
+
+
+def test_a_plan_counts_the_disk_of_corpus_indexes_and_trajectories(params, tmp_path):
+    corpus = tmp_path / "results/corpus.parquet"
+    storage.write([{"id": "1", "title": "a", "text": "b"}], storage.CORPUS, corpus, ("id",))
+    for kind, settings in (("bm25", {"k1": 0.9}), ("dense", {"encoder": "minilm", "faiss": "Flat"})):
+        made = {"kind": kind, "rows": 10, "files": {"a": 1000, "b": 500}, "settings": settings}
+        storage.write_json(made, tmp_path / f"results/index/{kind}/manifest.json")
+    sizes = {name: size for name, size, _ in plan.data_bytes(params, tmp_path, 2000)}
+    assert sizes == {"corpus": 2000 * corpus.stat().st_size, "index bm25": 300_000, "index dense": 300_000}
+    params["index"]["faiss"] = "IVF16,PQ64"
+    dense = ("index dense", 2000 * 384 * 4, "2,000 vectors of 384 x 4 bytes")
+    assert list(plan.data_bytes(params, tmp_path, 2000))[-1] == dense
+    params["index"]["encoder"] = str(tmp_path / "nowhere")
+    assert list(plan.data_bytes(params, tmp_path, 2000))[-1][1] is None
+    assert {size for _, size, _ in plan.data_bytes(params, tmp_path, 0)} == {None}
+    numbers = volume(params, {"test": 7}, length=1000)
+    tokens = sum(numbers[f"{name} tokens"] for name in ("training", "validation", "evaluation"))
+    *_, trajectories, _, total = plan.disk_lines(params, tmp_path, numbers, 10**9, 10**9)
+    assert trajectories[1:] == (f"{16 * tokens / 1e9:,.1f} GB", "16.0 bytes a token")
+    data = 10**9 * (corpus.stat().st_size + 150) + 16 * tokens + plan.disk_bytes(numbers, 10**9, False)
+    assert total == ("disk in total", f"{data / 1e9:,.1f} GB", "without index dense")
+
+
+def test_plan_multiplies_and_status_counts(params, tmp_path, capsys):
+    run = {
+        "arms": ["igpo"],
+        "baselines": ["rag"],
+        "seeds": [1, 2],
+        "iterations": 3,
+        "validate_every": 2,
+        "validation_questions": None,
+        "select": "last",
+        "keep_policies": "all",
+        "keep_training_state": False,
+    }
+    params["run"] = run
+    params["rollout"] |= {"questions": 5, "samples": 4, "max_tokens": 100}
+    params["evaluate"]["rollout"] = {"questions": None, "samples": 1}
+    numbers = volume(params, {"test": 7, "dev": 9})
+    assert numbers["training trajectories"] == 2 * 3 * 5 * 4
+    assert numbers["training tokens"] == 12_000
+    assert volume(params, {"test": 7, "dev": 9}, length=30)["training tokens"] == 3600
+    assert numbers["evaluation trajectories"] == 4 * 7
+    assert (
+        numbers["validation trajectories"] == (1 + 2 * 2) * 9
+    )  # the start; after 2 and 3 updates of each run
+    assert numbers["policies kept"] == 2 * (3 + 1)
+    assert plan.disk_bytes(numbers, 1000, keep_states=False) == 1000 * (2 * (8 + 4) + 8 * 2)
+    with pytest.raises(UserError, match="give --questions test=N"):
+        volume(params, {})
+    with pytest.raises(UserError, match="give --questions dev=N"):
+        volume(params, {"test": 7})
+    (tmp_path / "results/runs/igpo/s1/001").mkdir(parents=True)
+    (tmp_path / "results/runs/igpo/s1/001/rollouts.parquet").touch()
+    found = {
+        name: (done, wanted, following) for name, done, wanted, following in status.steps(params, tmp_path)
+    }
+    assert found["igpo s1"] == (1, 12, "001/scores.parquet")
+    assert found["igpo s2"] == (0, 12, "001/rollouts.parquet")
+    assert found["validations"] == (0, 5, "validation/metrics.json")
+    assert list(status.warnings(params, tmp_path)) == []
+    storage.write_json({"warnings": ["it falls"]}, tmp_path / "results/runs/igpo/s1/001/health.json")
+    assert list(status.warnings(params, tmp_path)) == ["igpo/s1/001: it falls"]

@@ -1,0 +1,436 @@
+"""Scores against a slow reference that runs one forward pass per turn."""
+
+import itertools
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_index import refusal
+from small_qwen import tokenizer
+from tiny import tiny
+
+from igpo import score
+from igpo.credit.step_rewards import Evidence
+from igpo.experiment import schema
+from igpo.experiment.policy import load, load_tokenizer
+from igpo.protocols import prepare
+from igpo.protocols.renderer import Renderer
+from igpo.tree.forward import autocast, logprobs
+from igpo.tree.groups import other_observations
+from igpo.tree.segments import depth, flatten, packs
+from pipeline import storage
+from pipeline.errors import UserError
+
+PARAMS = SimpleNamespace(
+    info_gain="log_prob_diff", gold="first", counterfactuals=2, format_penalty=-2.0, dtype="float32"
+)
+
+
+def rollout(question: str, sample: int, prompt: list[int], turns: list[tuple[list[int], list[int]]], answer):
+    """Rollout rows from (policy_ids, observation_ids) of every turn."""
+    rows = []
+    for number, (policy, observation) in enumerate([([], prompt), *turns]):
+        row = dict.fromkeys(schema.ROLLOUTS.names)
+        last = number == len(turns)
+        row |= {"question_id": question, "sample": sample, "turn": number, "queries": []}
+        row["hit_ids"] = ["d"] if number and observation else []
+        row |= {"policy_ids": policy, "observation_ids": observation, "policy_logprobs": [0.0] * len(policy)}
+        row["tool"] = None if last else "web_search"
+        rows.append(row | {"answer": answer if last else None, "stop": "answered" if last else None})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def renderer(base_model):
+    return Renderer(load_tokenizer(base_model), prepare("igpo"))
+
+
+@pytest.fixture(scope="module")
+def rows(renderer):
+    """Two questions; the first with two samples, of three turns and of one."""
+    turn, seen = renderer.turn, renderer.observation
+    first, second = renderer.prompt("When was Melville born?"), renderer.prompt("Who wrote Emma?")
+    search = turn("\nI look.\n</think>\n<tool_call>{}</tool_call>")
+    turns = [
+        (search, seen("Melville: American writer (1819–1891)")),
+        (search, seen("Nothing")),
+        (turn("1819"), []),
+    ]
+    return [
+        *rollout("q1", 0, first, turns, "1819"),
+        *rollout("q1", 1, first, [(turn("\nNo"), [])], None),
+        *rollout("q2", 0, second, [(search, seen("Emma: novel by Jane Austen")), (turn("x"), [])], "x"),
+    ]
+
+
+GOLDS = {"q1": ["1819"], "q2": ["Jane Austen", "Austen", " "]}
+QUESTIONS = {name: {"answers": golds, "supporting_ids": []} for name, golds in GOLDS.items()}
+
+
+def naive_gold(model, renderer, context, gold):
+    """Mean gold log-probability after a context by one plain forward pass."""
+    ids, chosen = renderer.forced_answer(gold)
+    logits = model(torch.tensor([context + ids])).logits[0].log_softmax(-1)
+    return sum(float(logits[len(context) + i - 1, ids[i]]) for i in chosen) / len(chosen)
+
+
+def context(rows, turn, observation=None):
+    """All tokens up to a turn's end; with `observation` in place of the turn's own."""
+    ids = [token for row in rows[:turn] for token in row["policy_ids"] + row["observation_ids"]]
+    own = rows[turn]["observation_ids"] if observation is None else observation
+    return ids + rows[turn]["policy_ids"] + own
+
+
+def score_rows(base_model, renderer, rows, **changed):
+    """The rows that the stage would write."""
+    params = SimpleNamespace(**vars(PARAMS) | changed)
+    groups = score.forced_groups(rows, renderer, QUESTIONS, params)
+    values = score.run_model(base_model, [score.tree(group) for group in groups], 4096, torch.float32)
+    result = []
+    for trajectory in itertools.chain.from_iterable(groups):
+        question = QUESTIONS[trajectory.rows[0]["question_id"]]
+        known = score.evidence(trajectory, values, question, {})
+        result += score.score_trajectory(trajectory, values, values, known, question["answers"], params)
+    return result
+
+
+@pytest.fixture(scope="module")
+def scored(base_model, renderer, rows):
+    return score_rows(base_model, renderer, rows)
+
+
+def test_scores_equal_one_pass_per_turn(base_model, renderer, rows, scored):
+    """Disagreements 10 and 17: true positions, whatever the pass holds; one pass instead of one by turn."""
+    model = load(base_model, torch.float32, "eager").eval()
+    with torch.inference_mode():
+        for trajectory in schema.trajectories(rows):
+            key = (trajectory[0]["question_id"], trajectory[0]["sample"])
+            mine = [row for row in scored if (row["question_id"], row["sample"]) == key]
+            gold = [
+                naive_gold(model, renderer, context(trajectory, turn), GOLDS[key[0]][0])
+                for turn in range(len(trajectory) - 1)
+            ]
+            assert [row["gold_logprob"] for row in mine[:-1]] == pytest.approx(gold, abs=1e-4)
+            gains = [row["info_gain"] for row in mine if row["info_gain"] is not None]
+            assert gains == pytest.approx([b - a for a, b in itertools.pairwise(gold)], abs=2e-4)
+
+
+def test_a_question_s_samples_share_the_gold_answer_after_their_prompt(renderer, rows, scored):
+    """Nothing is computed twice: one more sample adds its own turns only."""
+    groups = score.forced_groups(rows, renderer, QUESTIONS, PARAMS)
+    for group in groups:
+        (prompt, _), *_ = group[0].trunk.path()
+        trunks = [trajectory.trunk for trajectory in group]
+        after_prompt = [segment for segment in flatten([score.tree(group)]) if segment.parent is prompt]
+        assert len([segment for segment in after_prompt if segment not in trunks]) == 1
+    first = [row["gold_logprob"] for row in scored if row["question_id"] == "q1" and row["turn"] == 0]
+    assert first[0] == first[1]
+
+
+def test_old_logprobs_equal_a_plain_pass(base_model, rows, scored):
+    model = load(base_model, torch.float32, "eager").eval()
+    trajectory = schema.trajectories(rows)[0]
+    ids = [token for row in trajectory for token in row["policy_ids"] + row["observation_ids"]]
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    at = 0
+    for row, mine in zip(trajectory, scored, strict=False):
+        expected = [float(logits[at + i - 1, token]) for i, token in enumerate(row["policy_ids"])]
+        assert mine["old_logprobs"] == pytest.approx(expected, abs=2e-4)
+        at += len(row["policy_ids"]) + len(row["observation_ids"])
+
+
+def test_information_gain_telescopes_and_reading_the_fact_raises_it(scored):
+    turns = [row for row in scored if (row["question_id"], row["sample"]) == ("q1", 0)]
+    gains = [row["info_gain"] for row in turns[1:-1]]
+    assert sum(gains) == pytest.approx(turns[-2]["gold_logprob"] - turns[0]["gold_logprob"], abs=1e-9)
+    assert gains[0] > 0.5
+
+
+def test_the_last_turn_alone_has_an_outcome(scored):
+    outcomes = [
+        (row["question_id"], row["sample"], row["outcome"]) for row in scored if row["outcome"] is not None
+    ]
+    assert outcomes == [("q1", 0, 1.0), ("q1", 1, -2.0), ("q2", 0, 0.0)]
+    assert all((row["outcome"] is None) == (row["f1"] is None) for row in scored)
+
+
+def test_prob_diff_is_the_difference_of_probabilities(base_model, renderer, rows):
+    mine = score_rows(base_model, renderer, rows, info_gain="prob_diff")[:4]
+    probability = [torch.tensor(row["gold_logprob"]).exp().item() for row in mine[:-1]]
+    assert mine[1]["info_gain"] == pytest.approx(probability[1] - probability[0], abs=1e-6)
+
+
+def test_the_best_gold_is_the_likeliest_alias(base_model, renderer, rows):
+    found = score_rows(base_model, renderer, rows, gold="best")[-3:]
+    model = load(base_model, torch.float32, "eager").eval()
+    trajectory = schema.trajectories(rows)[-1]
+    with torch.inference_mode():
+        expected = [
+            max(naive_gold(model, renderer, context(trajectory, turn), gold) for gold in GOLDS["q2"][:2])
+            for turn in (0, 1)
+        ]
+    assert [row["gold_logprob"] for row in found[:2]] == pytest.approx(expected, abs=1e-4)
+    assert found[1]["info_gain"] == pytest.approx(expected[1] - expected[0], abs=2e-4)
+
+
+def test_a_counterfactual_gain_is_less_what_other_questions_observations_give(base_model, renderer, rows):
+    found = score_rows(base_model, renderer, rows, info_gain="counterfactual")
+    model = load(base_model, torch.float32, "eager").eval()
+    first, _, second = schema.trajectories(rows)
+    searches = [(first, 1, [second[1]]), (first, 2, [second[1]]), (second, 1, [first[1], first[2]])]
+    gains = [row["info_gain"] for row in found if row["info_gain"] is not None]
+    with torch.inference_mode():
+        for (trajectory, turn, others), gain in zip(searches, gains, strict=True):
+            gold = GOLDS[trajectory[0]["question_id"]][0]
+            own = naive_gold(model, renderer, context(trajectory, turn), gold)
+            instead = [
+                naive_gold(model, renderer, context(trajectory, turn, row["observation_ids"]), gold)
+                for row in others
+            ]
+            assert gain == pytest.approx(own - sum(instead) / len(instead), abs=2e-4)
+    assert gains[0] > 0.5
+
+
+def test_random_observations_come_from_other_questions_and_follow_from_the_turn(caplog):
+    rows = [
+        {"question_id": f"q{number}", "sample": 0, "turn": turn, "tool": "web_search"}
+        | {"observation_ids": [number, turn], "hit_ids": ["d"]}
+        for number in range(6)
+        for turn in range(4)
+    ]
+    drawn = other_observations(rows, 3)
+    assert set(drawn) == {(row["question_id"], 0, row["turn"]) for row in rows if row["turn"]}
+    for (question_id, _, _), observations in drawn.items():
+        assert len({tuple(ids) for ids in observations}) == 3
+        assert all(f"q{number}" != question_id and turn for number, turn in observations)
+    assert drawn == other_observations(rows, 3)
+    assert len({repr(observations) for observations in drawn.values()}) > 6
+    assert not caplog.records
+    assert other_observations(rows[:4], 3) == {("q0", 0, turn): [] for turn in (1, 2, 3)}
+    assert "3 of 3 search turns have a gain of 0" in caplog.text
+
+
+def test_what_names_an_error_or_no_results_stands_for_no_document(caplog):
+    rows = [
+        {"question_id": f"q{number}", "sample": 0, "turn": turn, "tool": "web_search"}
+        | {"observation_ids": [number, turn], "hit_ids": ["d"] if (number, turn) == (1, 2) else []}
+        for number in range(3)
+        for turn in range(3)
+    ]
+    drawn = other_observations(rows, 3)
+    own = {("q1", 0, 1): [], ("q1", 0, 2): []}
+    assert drawn == {(row["question_id"], 0, row["turn"]): [[1, 2]] for row in rows if row["turn"]} | own
+    assert "2 of 6 search turns" in caplog.text
+
+
+def test_stepsearch_reads_the_passages_from_the_corpus(tmp_path):
+    texts = [("1", "Melville", "writer"), ("2", "Emma", "novel by Austen"), ("3", "Rome", "city")]
+    corpus = [dict(zip(("id", "title", "text"), row, strict=True)) for row in texts]
+    storage.write(corpus, storage.CORPUS, tmp_path / "corpus.parquet", ("id",))
+    asked = {"q1": {"supporting_ids": ["1"]}}
+    found = score.passage_vectors(tmp_path / "corpus.parquet", asked, [{"hit_ids": ["2"]}])
+    assert list(found) == ["1", "2"]
+    assert set(found["2"]) == {"emma", "novel", "by", "austen"}
+    with pytest.raises(UserError, match="no passage '9'"):
+        score.passage_vectors(tmp_path / "corpus.parquet", asked, [{"hit_ids": ["9"]}])
+    with pytest.raises(UserError, match="question 'q2' has no supporting passages"):
+        score.passage_vectors(tmp_path / "corpus.parquet", {"q2": {"supporting_ids": []}}, [])
+    with pytest.raises(UserError, match="give --corpus"):
+        score.passage_vectors(None, asked, [])
+
+
+def test_without_step_rewards_gains_are_0_and_the_rest_is_as_with_them(base_model, renderer, rows, scored):
+    found = score_rows(base_model, renderer, rows, info_gain="none")
+    assert [row["info_gain"] for row in found if row["info_gain"] is not None] == [0.0] * 3
+    for row, other in zip(found, scored, strict=True):
+        assert row | {"info_gain": other["info_gain"]} == other
+
+
+def test_any_gold_answer_earns_the_outcome(tmp_path):
+    """Disagreement 6: training with the released code knows the first alias alone, in F1 too."""
+    words = tokenizer()
+    policy = tmp_path / "policy"
+    tiny("qwen2", len(words)).bfloat16().save_pretrained(policy)
+    words.save_pretrained(policy)
+    rows = rollout("q2", 0, [1, 2], [([3], [4]), ([5], [])], "Austen")
+    score.main([*stage_words(tmp_path, policy, policy, rows), "--params", "params.yaml"])
+    last = storage.read(tmp_path / "scores.parquet", schema.SCORES).to_pylist()[-1]
+    assert (last["outcome"], last["f1"], last["em"]) == (1.0, 1.0, 1.0)
+
+
+def test_the_call_that_ran_out_of_turns_carries_the_penalty_and_has_no_gain():
+    """Disagreement 18: in the first released code an empty turn is blamed, and the call gets a gain of 0."""
+    rows = rollout("q1", 0, [1, 2], [([3], [4]), ([5], [])], None)
+    rows[-1] |= {"stop": "turn_limit", "tool": "web_search", "hit_ids": ["x"]}
+    ((trajectory,),) = score.groups(rows)
+    logprobs = {id(trajectory.trunk): [-0.5, -0.25]}
+    known = Evidence([[-2.0], [-1.0]], [[]], [], {})
+    found = score.score_trajectory(trajectory, logprobs, logprobs, known, GOLDS["q1"], PARAMS)
+    assert [row["info_gain"] for row in found] == [None, 1.0, None]
+    assert [row["outcome"] for row in found] == [None, None, -2.0]
+    assert [row["old_logprobs"] for row in found] == [[], [-0.5], [-0.25]]
+
+
+def test_a_missing_turn_is_an_error(rows):
+    with pytest.raises(UserError, match=r"trajectory \('q1', 0\) has turns \[0, 2, 3\]"):
+        schema.trajectories([rows[0], *rows[2:]])
+
+
+def test_a_group_beyond_the_budget_is_cut_and_scores_the_same(base_model, renderer, rows):
+    whole = score.forced_groups(rows, renderer, QUESTIONS, PARAMS)
+    parts = score.cut(whole, 100)
+    assert [len(part) for part in parts] == [1, 1, 1]
+    assert score.cut(whole, 4096) == whole
+    found = []
+    for groups in (whole, parts):
+        values = score.run_model(base_model, [score.tree(group) for group in groups], 100, torch.float32)
+        segments = [segment for group in groups for segment in score.tree(group) if segment.wanted]
+        found.append([values[id(segment)] for segment in segments])
+    for left, right in zip(*found, strict=True):
+        assert left == pytest.approx(right, abs=1e-4)
+
+
+def test_naive_passes_give_the_same(base_model, renderer, rows):
+    trees = [score.tree(group) for group in score.forced_groups(rows, renderer, QUESTIONS, PARAMS)]
+    packed = score.run_model(base_model, trees, 4096, torch.float32)
+    naive = score.run_naive(base_model, trees, torch.float32)
+    assert naive.keys() == packed.keys()
+    for key, values in packed.items():
+        assert values == pytest.approx(naive[key], abs=2e-4)
+
+
+def test_a_training_pass_in_bf16_gives_the_same(base_model, renderer, rows):
+    """Otherwise ratios of the first update aren't 1."""
+    groups = score.forced_groups(rows, renderer, QUESTIONS, PARAMS)
+    trees = [score.tree(group, branches=False) for group in groups]
+    values = score.run_model(base_model, trees, 4096, torch.bfloat16)
+    model = load(base_model, torch.float32, "tree").train()
+    ((packed, _),) = packs(trees, 4096, "cpu", "trained on")
+    with autocast("cpu", torch.bfloat16):
+        parts = packed.split(logprobs(model, packed))
+    for segment, part in zip(packed.segments, parts, strict=True):
+        assert values[id(segment)] == pytest.approx(part.tolist(), abs=1e-6)
+
+
+def stage_words(folder: Path, policy: Path, reference: Path, rows) -> list[str]:
+    """Command line of the stage over `rows`, with the questions that they ask."""
+    questions = [
+        dict.fromkeys(schema.QUESTIONS.names)
+        | {"question_id": name, "answers": golds, "supporting_ids": [], "hops": 1}
+        for name, golds in GOLDS.items()
+    ]
+    storage.write(questions, schema.QUESTIONS, folder / "questions.parquet", schema.QUESTIONS_KEY)
+    storage.write(rows, schema.ROLLOUTS, folder / "rollouts.parquet", schema.TURN_KEY)
+    files = {"rollouts": folder / "rollouts.parquet", "questions": folder / "questions.parquet"}
+    files |= {"policy": policy, "reference": reference, "out": folder / "scores.parquet"}
+    return [word for name, path in files.items() for word in (f"--{name}", str(path))]
+
+
+def copied(base_model: Path, folder: Path) -> Path:
+    """A copy of the base model that a test may spoil."""
+    shutil.copytree(base_model, folder, ignore=shutil.ignore_patterns("policy.json"))
+    return folder
+
+
+def other_vocabulary(folder: Path) -> None:
+    changed = load_tokenizer(folder)
+    changed.add_tokens(["<another>"])
+    changed.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    first = next(iter(weights))
+    save_file(weights | {first: weights[first] + 1}, folder / "model.safetensors", {"format": "pt"})
+
+
+def no_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def short_context(folder: Path) -> None:
+    config = storage.read_json(folder / "config.json")
+    storage.write_json(config | {"max_position_embeddings": 128}, folder / "config.json")
+
+
+def nan_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] = torch.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "spoilt", "message"),
+    [
+        (no_template, "policy", "has no chat template"),
+        (short_context, "policy", "exceeds the context of 128 tokens"),
+        (nan_weight, "policy", "holds NaN or infinity"),
+        (other_vocabulary, "reference", "the reference's vocabulary differs"),
+    ],
+)
+def test_an_unusable_model_is_one_line_and_no_file(
+    base_model, rows, tmp_path, capsys, spoil, spoilt, message
+):
+    folder = copied(base_model, tmp_path / "model")
+    spoil(folder)
+    policy, reference = (folder, base_model) if spoilt == "policy" else (base_model, folder)
+    words = stage_words(tmp_path, policy, reference, rows)
+    with pytest.raises(SystemExit) as stopped:
+        score.main([*words, "--params", "params.yaml"])
+    assert stopped.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "scores.parquet").exists()
+
+
+@pytest.fixture
+def short(tmp_path) -> Path:
+    """A tiny policy that reads 128 tokens."""
+    words = tokenizer()
+    tiny("qwen2", len(words)).bfloat16().save_pretrained(tmp_path / "short")
+    words.save_pretrained(tmp_path / "short")
+    short_context(tmp_path / "short")
+    return tmp_path / "short"
+
+
+def test_a_prompt_beyond_the_context_is_one_line_that_names_its_question(short, tmp_path, capsys):
+    rows = [*rollout("q1", 0, [1, 2], [([3], [])], None), *rollout("q2", 0, [1] * 150, [([], [])], None)]
+    said = refusal(capsys, score.main, *stage_words(tmp_path, short, short, rows), "--params", "params.yaml")
+    assert "question 'q2': its prompt of 150 tokens, 1" in said
+    assert "exceeds the context of 128 tokens of" in said
+    assert "rollout.k" in said
+
+
+def test_an_other_observation_beyond_the_context_is_left_out(short, tmp_path, caplog):
+    """The first sample's observation fits into its own trajectory, not into the other question's."""
+    rows = [
+        *rollout("q1", 0, [1, 2], [([3], [4] * 80), ([5], [])], "x"),
+        *rollout("q1", 1, [1, 2], [([3], [6] * 5), ([5], [])], "x"),
+        *rollout("q2", 0, [1] * 20, [([3] * 40, [7] * 5), ([5], [])], "x"),
+    ]
+    words = [*stage_words(tmp_path, short, short, rows), "--params", "params.yaml"]
+    score.main([*words, "--set", "score.info_gain=counterfactual", "--set", "score.dtype=float32"])
+    assert "1 of 4 other observations are left out of the gains" in caplog.text
+    found = storage.read(tmp_path / "scores.parquet", schema.SCORES).to_pylist()[-2]
+    renders = Renderer(load_tokenizer(short), prepare("igpo"))
+    model = load(short, torch.float32, "eager").eval()
+    with torch.inference_mode():
+        own, other = (
+            naive_gold(model, renders, context(rows[-3:], 1, seen), "Jane Austen")
+            for seen in ([7] * 5, [6] * 5)
+        )
+    assert found["info_gain"] == pytest.approx(own - other, abs=2e-4)
+    assert found["info_gain"] != 0
+
+
+def test_depth_counts_the_whole_path(renderer, rows):
+    trunk = score.groups(rows)[0][0].trunk
+    assert depth(trunk) == sum(len(row["policy_ids"]) + len(row["observation_ids"]) for row in rows[:4])
+
+
+def test_rollouts_of_another_vocabulary_are_one_line(short, tmp_path, capsys):
+    rows = rollout("q1", 0, [1, 10**6], [([3], [])], None)
+    said = refusal(capsys, score.main, *stage_words(tmp_path, short, short, rows), "--params", "params.yaml")
+    assert "rollouts: token id 1000000 is none of the" in said

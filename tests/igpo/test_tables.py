@@ -1,0 +1,471 @@
+"""Tables, page and trajectory printer: numbers in their cells, ours and published apart, equal bytes."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import results_tree
+import yaml
+
+from igpo import evaluate, figures, report, show, tables
+from igpo.comparisons import comparison, per_question, time_by_phase
+from igpo.experiment import checks, schema
+from igpo.reporting import plots, published
+from igpo.reporting.cells import percent
+from igpo.reporting.curves import curve_row
+from igpo.reporting.results import read_evaluation, table_rows
+from igpo.reporting.text import Part, latex_parts, markdown_parts
+from igpo.reporting.validation import run_of
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.settings import SCHEMA
+
+PARAMS = SimpleNamespace(baseline="closed_book", metric="f1", bootstrap=200, seed=0)
+COMPARED = {"baseline": "warmup", "rows": {"igpo": "IGPO"}}
+CONFIG = results_tree.config(**vars(PARAMS), **dict.fromkeys(checks.COMPARISONS, COMPARED), collapse=["igpo"])
+
+
+@pytest.fixture
+def made(tmp_path):
+    return results_tree.write_results(tmp_path / "results")
+
+
+def make_tables(made, out, config=CONFIG):
+    tables.main(results_tree.command(*made, config=config, out=out))
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_seeds_become_mean_std_and_an_interval_over_both(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    rows = {row["method"]: row for row in read_csv(tmp_path / "out/main.csv") if row["source"] == "ours"}
+    assert list(rows) == ["closed_book", "warmup", "igpo"]
+    igpo = rows["igpo"]
+    assert (igpo["seeds"], igpo["n"]) == ("2", "4")
+    assert [float(igpo[f"f1{end}"]) for end in ("", "_low", "_high")] == pytest.approx([0.6, 0.5, 0.7])
+    assert float(igpo["f1_std"]) == pytest.approx(0.141421)  # of 0.5 and 0.7, n - 1 = 1
+    assert float(igpo["f1_difference"]) == pytest.approx(0.5)
+    assert rows["warmup"]["f1_std"] == ""
+
+
+def test_differences_are_paired_by_question_and_hold_the_spread_over_seeds(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    rows = {row["method"]: row for row in read_csv(tmp_path / "out/main.csv") if row["source"] == "ours"}
+    found = [float(rows["igpo"][f"f1_difference_{name}"]) for name in ("low", "high", "p")]
+    assert found == pytest.approx([0.4, 0.6, 0.0])  # from both draws 0.5 - 0.1 to both draws 0.7 - 0.1
+    assert rows["closed_book"]["f1_difference_p"] == "1"
+
+
+def test_rows_say_what_they_were_made_from_and_split_by_coverage(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    assert row["seed_names"] == "1 2"
+    assert row["questions_sha256"] == "ab" * 32
+    assert row["policy_sha256"] == "igpo_s1 policy igpo_s2 policy"
+    assert (row["protocol"], row["code"], row["metric"]) == ("igpo", "evaluate:2b rollout:1a", "f1")
+    assert (row["n_covered"], row["n_uncovered"]) == ("3", "1")
+    assert float(row["f1_covered"]) == pytest.approx(0.6)
+
+
+def test_rows_say_which_iteration_was_taken_and_by_what(made, tmp_path):
+    for path, iteration in zip(made[0][2:], (2, 1), strict=True):
+        metrics = storage.read_json(path)
+        metrics["provenance"] |= {"iteration": iteration, "selected": "best_dev"}
+        storage.write_json(metrics, path)
+    text = make_tables(made, tmp_path / "out")["main.md"].decode()
+    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    assert (row["seed_names"], row["iteration"], row["selected"]) == ("1 2", "2 1", "best_dev")
+    assert "| igpo | igpo | 1 2 | 2 1 best_dev |" in re.sub(" +", " ", text)
+
+
+def test_questions_of_one_hop_and_of_two_stand_apart(made, tmp_path):
+    for path, shift in zip(made[0], (0, 0, 0.2, 0.2), strict=True):
+        by_question = path.with_name("questions.parquet")
+        rows = storage.read(by_question, schema.PER_QUESTION).to_pylist()
+        for row in rows:
+            row["f1"] += shift * (row["hops"] - 1)  # 0.7 and 0.9 on the two of two hops
+        storage.write(rows, schema.PER_QUESTION, by_question, ("question_id",))
+    text = re.sub(" +", " ", make_tables(made, tmp_path / "out")["main.md"].decode())
+    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    assert (row["n_1hop"], row["n_2hop"]) == ("2", "2")
+    assert [float(row[f"f1_{hops}hop"]) for hops in (1, 2)] == pytest.approx([0.6, 0.8])
+    differences = [float(row[f"f1_2hop_difference{end}"]) for end in ("", "_low", "_high")]
+    assert differences == pytest.approx([0.7, 0.6, 0.8])  # to closed book's 0.1, over both draws of a seed
+    assert "## By hops: vitalqa" in text
+    assert "| igpo | 60.0 | +50.0 | [+40.0, +60.0] | 80.0 | +70.0 | [+60.0, +80.0] |" in text
+
+
+def test_a_benchmark_of_one_number_of_hops_has_no_table_by_hops(made, tmp_path):
+    for path in made[0]:
+        by_question = path.with_name("questions.parquet")
+        rows = storage.read(by_question, schema.PER_QUESTION).to_pylist()
+        storage.write([row | {"hops": 1} for row in rows], schema.PER_QUESTION, by_question, ("question_id",))
+    assert b"By hops" not in make_tables(made, tmp_path / "out")["main.md"]
+    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    assert (row["n_1hop"], row["n_2hop"], row["f1_2hop"]) == ("4", "0", "")
+
+
+def test_main_csv_keeps_its_first_columns(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    heads = (tmp_path / "out/main.csv").read_text().splitlines()[0]
+    assert heads.startswith(
+        "source,method,seeds,benchmark,n,f1,em,f1_format,answer_rate,format_failure,turns,searches,"
+        "f1_low,f1_high,f1_std,f1_difference,"
+    )
+
+
+def test_two_runs_give_equal_bytes(made, tmp_path):
+    assert make_tables(made, tmp_path / "one") == make_tables(made, tmp_path / "two")
+
+
+def test_published_rows_are_told_apart_and_keep_the_papers_average():
+    rows = [row for row in published.f1_rows("main") if row["method"] == "IGPO"]
+    assert {row["source"] for row in rows} == {"published"}
+    cells = [row["f1"] for row in rows if row["benchmark"] != "avg"]
+    average = next(row["f1"] for row in rows if row["benchmark"] == "avg")
+    assert len(cells) == 7
+    assert sum(cells) / 7 == pytest.approx(average, abs=0.0005)
+
+
+def test_markdown_has_both_tables_and_says_what_vitalqa_is(made, tmp_path):
+    text = make_tables(made, tmp_path / "out")["main.md"].decode()
+    assert "| 60.0 (3) | 60.0 (1) |" in re.sub(" +", " ", text)  # covered, uncovered
+    ours, published = text.split("## Published by the paper")
+    assert "| igpo | igpo | 1 2 | 2 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |" in re.sub(
+        " +", " ", ours
+    )
+    assert "60.0 ± 14.1 | [50.0, 70.0]" in re.sub(" +", " ", ours)
+    assert "this project's own question set" in ours
+    assert "closed book" in ours and "closed book" not in published
+    assert "StepSearch-base | – |" in re.sub(" +", " ", published)  # the paper's dashes stay dashes
+    assert "arXiv:2510.14967v2" in published
+
+
+def test_names_with_signs_of_markdown_and_latex_stay_text():
+    part = Part("T", ["method", "Q&A|x"], [[r"a\b #1 $x$ {y} ~ ^", "1"]])
+    assert r"| Q&A\|x |" in markdown_parts([part])
+    latex = latex_parts([part])
+    assert r"method & Q\&A|x \\ \hline" in latex
+    assert r"a\textbackslash{}b \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} & 1 \\" in latex
+
+
+def test_a_folder_that_is_no_iteration_is_named(tmp_path):
+    assert run_of(tmp_path / "grpo/s3/002") == ("grpo", "3", "002")
+    with pytest.raises(UserError, match=r"it1: not an iteration's folder, ARM/sSEED/K"):
+        run_of(tmp_path / "it1")
+
+
+def test_latex_is_balanced_and_escaped(made, tmp_path):
+    text = make_tables(made, tmp_path / "out")["main.tex"].decode()
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
+    assert not re.search(r"(?<!\\)[%_]", text.replace(r"\begin{", "").replace(r"\end{", ""))
+
+
+def test_curves_hold_reward_information_gain_and_training_metrics(made, tmp_path):
+    make_tables(made, tmp_path / "out")
+    rows = read_csv(tmp_path / "out/curves.csv")
+    assert [(row["arm"], row["seed"], row["iteration"]) for row in rows] == [
+        ("igpo", seed, k) for seed in "12" for k in "12"
+    ]
+    assert float(rows[1]["reward"]) == pytest.approx(0.5)
+    assert float(rows[1]["info_gain"]) == float(rows[1]["step_reward"]) == pytest.approx(0.5)
+    assert float(rows[1]["kl"]) == pytest.approx(0.002)
+    assert (rows[1]["flat_advantage"], rows[1]["adaptivity"]) == ("0.25", "")
+    assert [row["update_tokens"] for row in rows] == ["50", "50", "100", "100"]
+    assert [row["policy_sha256"] for row in rows] == [
+        "igpo-0",
+        "igpo-1",
+    ] * 2  # that acted, not that it became
+
+
+def test_curves_hold_what_a_critic_learned(tmp_path):
+    folder = results_tree.write_iteration(tmp_path, "ppo", 1, 1, 0.5)
+    assert "value_loss" not in curve_row(folder)
+    fit = {"value_loss": 0.5, "explained_variance": None}
+    (folder / "critic").mkdir()
+    (folder / "critic/policy.json").write_text(json.dumps({"metrics": fit}))
+    assert curve_row(folder).items() >= fit.items()
+
+
+def test_what_went_wrong_reaches_curves_and_page(made, tmp_path):
+    path = made[1][1] / "health.json"
+    health = json.loads(path.read_text()) | {"warnings": ["it falls", "KL < inf"]}
+    storage.write_json(health, path)
+    make_tables(made, tmp_path / "out")
+    told = [row["warnings"] for row in read_csv(tmp_path / "out/curves.csv")]
+    assert told == ["", "it falls | KL < inf", "", ""]
+    rows = [curve_row(folder) for folder in made[1]]
+    page = report.training_part(rows)
+    assert page.startswith("<h3>Warnings</h3><ul><li>igpo s1 iteration 2: it falls | KL &lt; inf</li></ul>")
+    assert "Warnings" not in report.training_part(rows[:1])
+
+
+def test_the_page_has_information_gain_by_evidence_over_a_run(made):
+    """Means over all turns of an arm: 30 of +1.0 and 10 of -1.0 are +0.5."""
+    rows = [curve_row(folder) for folder in made[1][:2]]
+    assert "by evidence" not in report.evidence_part(rows)  # unknown
+    rows[0] |= {f"info_gain_evidence{key}": v for key, v in (("", 1.0), ("_n", 30), ("_positive", 0.9))}
+    rows[1] |= {f"info_gain_evidence{key}": v for key, v in (("", -1.0), ("_n", 10), ("_positive", 0.5))}
+    rows[1] |= {"info_gain_answer": None, "info_gain_answer_n": 0, "info_gain_answer_positive": None}
+    page = report.evidence_part(rows)
+    cells = re.findall("<td>(.*?)</td>", page)
+    assert cells == ["igpo", "a new supporting passage", "40", "+0.50", "80.0"]
+
+
+def test_flat_metrics_for_dvc(made, tmp_path):
+    metrics = json.loads(make_tables(made, tmp_path / "out")["metrics.json"])
+    assert metrics["igpo"]["vitalqa"]["f1"] == pytest.approx(0.6)
+
+
+def test_another_metric_takes_the_place_of_f1(made, tmp_path):
+    sections = json.loads(CONFIG) | {"metric": "em"}
+    text = re.sub(" +", " ", make_tables(made, tmp_path / "out", json.dumps(sections))["main.md"].decode())
+    assert "| method | EM | 95 % interval | Δ EM | F1 | answered |" in text
+    assert "| igpo | 50.0 ± 0.0 | [50.0, 50.0] | +0.0 | 60.0 |" in text
+    rows = read_csv(tmp_path / "out/main.csv")
+    assert (rows[0]["em_difference"], rows[0]["metric"]) == ("0", "em")
+    assert "f1_low" not in rows[0]
+
+
+def test_every_metric_that_is_a_share_may_be_named():
+    schema = yaml.safe_load(SCHEMA.read_text())["properties"]["tables"]["properties"]
+    assert set(schema["metric"]["enum"]) == set(evaluate.METRICS) - {"turns", "searches"}
+
+
+def test_a_metric_that_a_question_lacks_is_named(made):
+    evaluations = [read_evaluation(path) for path in made[0]]
+    evaluations[2].questions[1]["mbe"] = None
+    params = SimpleNamespace(**vars(PARAMS) | {"metric": "mbe"})
+    with pytest.raises(UserError, match="'mbe' is unknown for questions of 'vitalqa'"):
+        table_rows(evaluations, params)
+
+
+def test_arms_of_different_seeds_are_refused(made, tmp_path):
+    other = results_tree.write_evaluation(tmp_path, "grpo_s1", {"vitalqa": results_tree.block(0.1)})
+    with pytest.raises(UserError, match=re.escape("different seeds: {'igpo': [1, 2], 'grpo': [1]}")):
+        table_rows([read_evaluation(path) for path in (*made[0], other)], PARAMS)
+
+
+def test_several_benchmarks_get_an_overall_row(tmp_path):
+    both = {"a": results_tree.block(0.2), "b": results_tree.block(0.4)}
+    path = results_tree.write_evaluation(tmp_path, "closed_book", both)
+    rows = table_rows([read_evaluation(path)], PARAMS)
+    assert [row["benchmark"] for row in rows] == ["a", "b", "overall"]
+
+
+def test_other_questions_are_refused(tmp_path):
+    one = results_tree.write_evaluation(tmp_path, "closed_book", {"vitalqa": results_tree.block(0.1)})
+    two = results_tree.write_evaluation(tmp_path, "warmup", {"vitalqa": results_tree.block(0.1, n=5)})
+    with pytest.raises(UserError, match="different questions"):
+        table_rows([read_evaluation(path) for path in (one, two)], PARAMS)
+
+
+def test_an_evaluation_given_twice_is_not_two_seeds(made):
+    evaluations = [read_evaluation(path) for path in (made[0][0], made[0][0])]
+    with pytest.raises(UserError, match="given twice"):
+        table_rows(evaluations, PARAMS)
+
+
+def test_a_table_of_questions_belongs_to_its_metrics(made):
+    path = made[0][0]
+    metrics = storage.read_json(path)
+    metrics["provenance"]["by_question"] = "00" * 32
+    storage.write_json(metrics, path)
+    with pytest.raises(UserError, match=r"questions\.parquet: of another evaluation than .*metrics\.json"):
+        read_evaluation(path)
+
+
+def test_a_file_that_is_no_metrics_file_ends_in_one_line(tmp_path, capsys):
+    path = tmp_path / "x" / "metrics.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    with pytest.raises(SystemExit) as end:
+        tables.main(results_tree.command([path], [], config=CONFIG, out=tmp_path / "out"))
+    assert end.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_not_measured_is_a_dash():
+    assert percent(None) == "–"
+
+
+def test_show_prints_a_trajectory_with_its_scores(made, capsys):
+    folder = made[1][0]
+    show.main(["--rollouts", f"{folder}/rollouts.parquet", "--scores", f"{folder}/scores.parquet"])
+    text = capsys.readouterr().out
+    assert "q1, sample 0: answered" in text
+    assert "information gain +0.500" in text
+    assert text.rstrip().endswith("answer: Rome")
+
+
+def test_show_names_a_missing_question(made, capsys):
+    with pytest.raises(SystemExit) as end:
+        show.main(["--rollouts", f"{made[1][0]}/rollouts.parquet", "--question", "q9"])
+    assert end.value.code == 2
+    assert "'q9'; it has q1" in capsys.readouterr().err
+
+
+@pytest.fixture
+def params(params):
+    params["run"] |= {"arms": ["igpo"], "baselines": ["closed_book"], "seeds": [1, 2]}
+    return params
+
+
+def test_report_is_one_page_without_anything_from_elsewhere(made, params, tmp_path):
+    coverage = {"n": 4, "answer_in_corpus": 1.0, "answer_at": {"1": 0.5}, "gold_at": {"1": 0.5}}
+    coverage |= {"all_gold_at": {"1": 0.5}, "chance_answer_at": {"1": 0.0}}
+    (tmp_path / "coverage.json").write_text(
+        json.dumps({"benchmarks": {"vitalqa": coverage}, "uncovered": []})
+    )
+    question = {"question_id": "q1", "benchmark": "vitalqa", "question": "Which <city>?", "answers": ["Rome"]}
+    question |= {"supporting_ids": [], "hops": 1, "split": "train", "type": "capital"}
+    report.tables.write([question], report.schema.QUESTIONS, tmp_path / "train.parquet", ("question_id",))
+    options = {"config": json.dumps(params), "coverage": tmp_path / "coverage.json"}
+    options |= {"questions": tmp_path / "train.parquet", "out": tmp_path / "report.html"}
+    validations = results_tree.write_validations(tmp_path / "results")
+    report.main(results_tree.command(*made, *validations, **options))
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("<svg") == 1 + len(plots.FIGURES)
+    assert "Which &lt;city&gt;?" in text
+    assert "F1+IG step 60" in text and "read by eye" in text
+    assert not re.search(r"(?:src|href)=[\"'](?!#)|@import|<script|<link", text.replace("xlink:href", "href"))
+    assert text.index(">Dev questions, greedy<") < text.index(">Training curves<")
+    assert re.search(r"<th>one hop \(2\)</th>.*<th>two hops \(2\)</th>", text)
+    report.main(results_tree.command(*made, *validations, **options | {"out": tmp_path / "again.html"}))
+    assert (tmp_path / "again.html").read_text() == text
+
+
+def test_figures_are_drawn_against_the_tokens_that_made_a_policy(made, tmp_path):
+    rows = plots.with_derived([curve_row(folder) for folder in made[1]])
+    assert [row["tokens_used"] for row in rows] == [0, 50, 0, 100]
+    assert [row["gold_entropy_reduction"] for row in rows] == [0.5] * 4
+    written = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        dev = ["--validations", *map(str, results_tree.write_validations(tmp_path / "results"))]
+        figures.main(["--iterations", *map(str, made[1]), *dev, "--out", str(out)])
+        written.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert written[0] == written[1]
+    assert set(written[0]) == {f"{name}.svg" for name in plots.FIGURES}
+    assert "igpo s2 iteration 1: policy igpo-0" in written[0]["training.svg"].decode()
+    for name, (_, x, panels) in plots.FIGURES.items():
+        text = written[0][f"{name}.svg"].decode()
+        assert all(f">{words}</text>" in text for words in (plots.X_LABELS[x], "igpo", *panels.values()))
+
+
+def test_points_of_the_papers_curves_lie_in_their_order():
+    heads, start, *ends = published.curves()
+    assert len(heads) == 8 and len(ends) == 6
+    for best, last in zip(ends[::2], ends[1::2], strict=True):
+        for low, end, high in zip(start[1:], last[1:], best[1:], strict=True):
+            assert float(low) < float(end) <= float(high)
+
+
+def test_published_tables_agree_with_the_papers_averages():
+    for table in ("algorithms", "ablation", "basis"):
+        rows = published.read(table)
+        assert len(rows) == 6
+        for row in rows:
+            cells = [float(value) for name, value in row.items() if name not in ("method", "model", "avg")]
+            assert len(cells) == 7
+            assert sum(cells) / 7 == pytest.approx(float(row["avg"]), abs=0.051)
+    for row in published.read("per_question"):
+        assert sum(float(row[name]) for name in per_question.SHARES) == pytest.approx(100, abs=0.11)
+    assert sum(float(row["share"]) for row in published.read("time")) == pytest.approx(100)
+
+
+def test_a_comparison_stands_above_the_published_rows_and_says_where_it_comes_from(made, tmp_path):
+    options = results_tree.command(made[0][1:], [], config=CONFIG, out=tmp_path, table="algorithms")
+    comparison.main(options[: options.index("--iterations")])
+    text = re.sub(" +", " ", (tmp_path / "algorithms.md").read_text())
+    ours, theirs = text.split("## Published by the paper")
+    assert "| igpo (IGPO) | 60.0 ± 14.1 [50.0, 70.0] | +20.0 [+10.0, +30.0] | 0.000 |" in ours
+    assert (
+        "| igpo (IGPO) | igpo | 1 2 | 2 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |"
+        in ours
+    )
+    assert "| GRPO | 40.3 |" in theirs
+    assert "Table 2" in theirs and "60.0" not in theirs
+    rows = read_csv(tmp_path / "algorithms.csv")
+    assert [(row["source"], row["published_row"]) for row in rows[:2]] == [("ours", ""), ("ours", "IGPO")]
+    assert {row["source"] for row in rows[2:]} == {"published"}
+    assert {row["printed_in"] for row in rows[2:]} == {"arXiv:2510.14967v2, Table 2"}
+    tex = (tmp_path / "algorithms.tex").read_text()
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
+
+
+def test_published_rows_of_several_models_are_told_apart():
+    methods = dict.fromkeys(row["method"] for row in published.f1_rows("ablation"))
+    assert next(iter(methods)) == "F1 (Qwen2.5-3B-Instruct)"
+    assert len(methods) == 6
+
+
+def test_questions_better_equal_worse_by_hand():
+    found = per_question.shares([0.5, 1.0, 0.2, 0.1 + 0.2], [0.5, 0.0, 0.4, 0.3])
+    assert found == pytest.approx({"better": 0.25, "equal": 0.5, "worse": 0.25, "mean_difference": 0.2})
+
+
+def test_the_table_of_questions(made, tmp_path):
+    options = results_tree.command(made[0][1:], [], config=CONFIG, out=tmp_path)
+    per_question.main(options[: options.index("--iterations")])
+    ours = read_csv(tmp_path / "per_question.csv")[0]
+    assert [float(ours[name]) for name in per_question.SHARES] == [1.0, 0.0, 0.0]
+    assert (ours["seed_names"], ours["baseline_policy_sha256"]) == ("1 2", "warmup policy")
+    assert (ours["protocol"], ours["metric"]) == ("igpo", "f1")
+    text = re.sub(" +", " ", (tmp_path / "per_question.md").read_text())
+    assert "| igpo against warm start | vitalqa | 100.0 | 0.0 | 0.0 |" in text
+    assert "| IGPO against GRPO | musique | 71.2 | 25.4 | 3.4 |" in text
+
+
+def timed(folders, out):
+    """Rows of the table of time for iterations whose stages took so many seconds, and its text."""
+    for folder in folders:
+        for phase, seconds in {"rollout": 6, "score": 1, "train": 3, "critic": 2}.items():
+            path = out / "benchmark" / "runs" / Path(*folder.parts[-3:]) / f"{phase}.tsv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"s\th:m:s\n{seconds}.0\t0:00:0{seconds}\n")
+    log = out / "runs/igpo/s1/001/train.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("07:01:02 loaded results/warmup on 2 x Abacus\n")
+    options = ["--logs", str(out), "--out", str(out)]
+    time_by_phase.main(["--iterations", *map(str, folders), *options])
+    return read_csv(out / "time.csv"), re.sub(" +", " ", (out / "time.md").read_text())
+
+
+def test_time_by_phase_adds_up_benchmark_files(made, tmp_path):
+    rows, text = timed(made[1], tmp_path)
+    assert "| igpo | 60.0 | 10.0 | 30.0 | 40 | 4 | 1 2 |" in text
+    assert "| IGPO | 82.6 | 4.8 | 12.6 | – | – | – |" in text
+    assert "| igpo | 1 2 | igpo-2 igpo-2 | 2 x Abacus |" in text
+    assert rows[0]["policy_sha256"] == "igpo-2 igpo-2"
+    assert {row["phase"]: row["device"] for row in rows if row["method"] == "igpo"} == {
+        "rollout": "",
+        "score": "",
+        "train": "2 x Abacus",
+    }
+    assert rows[-1]["printed_in"] == "arXiv:2510.14967v2, Table 7"
+
+
+def test_a_critic_takes_its_share_of_the_time(made, tmp_path):
+    critic = results_tree.write_iteration(tmp_path / "results", "ppo", 1, 1, 0.4)
+    (critic / "values.parquet").touch()
+    _, text = timed([*made[1], critic], tmp_path)
+    assert "| igpo | 60.0 | 10.0 | 30.0 | – | 40 | 4 | 1 2 |" in text
+    assert "| ppo | 50.0 | 8.3 | 25.0 | 16.7 | 12 | 1 | 1 |" in text
+
+
+def test_a_missing_benchmark_file_is_named(made, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        time_by_phase.main(
+            ["--iterations", str(made[1][0]), "--logs", str(tmp_path), "--out", str(tmp_path / "out")]
+        )
+    assert end.value.code == 2
+    assert "rollout.tsv: no such file; snakemake --forcerun rollout" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,262 @@
+"""Parameters: the files in the repository are valid, and what is wrong is named in one line."""
+
+import copy
+import re
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from root import ROOT
+from small_index import refusal
+
+from igpo import advantage, plan, rollout
+from igpo.experiment import checks
+from igpo.protocols.protocol import Protocol
+from pipeline import stage, storage
+from pipeline.errors import UserError
+from pipeline.settings import apply_arm, numbers, overrides, read_params
+
+
+@pytest.mark.parametrize("overlay", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_is_valid_and_adds_no_key(overlay, params):
+    merged = read_params([ROOT / "params.yaml", overlay])
+    checks.check(merged)
+    for name, section in params.items():
+        if name not in ("arms", "evaluate"):
+            assert set(merged[name]) == set(section)
+
+
+@pytest.mark.parametrize("overlays", [[], ["experiments/paper.yaml"]], ids=["mini", "paper"])
+def test_the_defaults_are_those_of_version_2_of_the_paper(overlays):
+    """Disagreements 1, 4, 5, 7, 14, 15 and 16: what is chosen where a release, or its script, differs."""
+    merged = read_params([ROOT / name for name in ("params.yaml", *overlays)])
+    chosen = {
+        "score": {"info_gain": "log_prob_diff"},
+        "advantage": {"method": "igpo", "normalisation": "separate", "scope": "group", "std": "population"},
+        "train": {
+            "aggregation": "seq-mean-token-mean",
+            "updates": 1,
+            "minibatches": 1,
+            "entropy": 0.0,
+            "dual_clip": None,
+        },
+    }
+    for section, values in chosen.items():
+        assert {name: merged[section][name] for name in values} == values
+    assert merged["arms"]["igpo"] == {}
+
+
+def test_the_paper_s_experiment_has_the_values_that_a_small_model_can_t_learn_with():
+    """Disagreement 7: the default experiment has another penalty, and asks every type as often."""
+    mini, paper = (
+        read_params([ROOT / name for name in ("params.yaml", *overlays)])
+        for overlays in ([], ["experiments/paper.yaml"])
+    )
+    assert paper["score"]["format_penalty"] == -2.0 < mini["score"]["format_penalty"] < 0
+    assert not paper["rollout"]["by_type"]
+
+
+def test_the_date_in_prompts_is_that_of_the_parameters(params):
+    """The warm-up and scores that are run by hand have it as their default."""
+    assert params["rollout"]["date"] == Protocol.date
+
+
+def test_every_parameter_is_explained():
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    for section in ("run", "warmup", "rollout", "score", "advantage", "health"):
+        start = next(at for at, line in enumerate(lines) if line.startswith(f"{section}:"))
+        keys = [line for line in lines[start + 1 : lines.index("", start)] if re.match(r"  \w+:", line)]
+        assert keys
+        bare = [line for line in keys if "#" not in line]
+        assert len(bare) <= 2, bare
+
+
+def wrong(params: dict, path: str, value: object) -> dict:
+    """A copy of `params` with `value` at `a.b.c`; None removes the key."""
+    changed = copy.deepcopy(params)
+    *parents, last = path.split(".")
+    place = changed
+    for name in parents:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("advantage.gama", 0.9, "unknown key 'gama' in advantage; nearest valid key: 'gamma'"),
+        ("advantage.gain_weight", [1.0, 0.5, 0.2], "advantage.gain_weight: [1.0, 0.5, 0.2] is too long"),
+        ("rolout", {}, "unknown key 'rolout' in top level; nearest valid key: 'rollout'"),
+        ("rollout.samples", -1, "rollout.samples: -1 is less than the minimum"),
+        (
+            "rollout.engine",
+            "vlm",
+            "rollout.engine: 'vlm' is not one of ['vllm', 'transformers']; nearest: 'vllm'",
+        ),
+        ("rollout.protocol", "serch_r1", "nearest: 'search_r1'"),
+        ("rollout.date", "1 May 2025", "rollout.date: '1 May 2025' does not match"),
+        ("advantage.method", "gipgo", "]; nearest: 'gigpo'"),
+        ("score.info_gain", "log_prob_dif", "]; nearest: 'log_prob_diff'"),
+        ("tables.metric", "f1_sqad", "]; nearest: 'f1_squad'"),
+        ("advantage.gamma", "much", "advantage.gamma: 'much' is not of type 'number'"),
+        ("train.lr", None, "'lr' is a required property"),
+        ("train.lr", float("nan"), "train.lr: nan is not a finite number"),
+        ("advantage.gain_weight", [1.0, float("inf")], "advantage.gain_weight.1: inf is not a finite number"),
+        ("train.updates", 2.0, "train.updates: 2.0 is not of type 'integer'"),
+        ("rollout.samples", True, "rollout.samples: True is not of type 'integer'"),
+        ("questions.headline_types", ["birth_yaer"], "nearest: 'birth_year'"),
+        (
+            "evaluate.rollout.sampels",
+            1,
+            "unknown key 'sampels' in evaluate.rollout; nearest valid key: 'samples'",
+        ),
+        (
+            "arms.grpo.advantage.metod",
+            "x",
+            "unknown key 'metod' in arms.grpo.advantage; nearest valid key: 'method'",
+        ),
+        ("arms.grpo.corpus", {}, "unknown key 'corpus' in arms.grpo"),
+        ("arms.warmup", {}, "arms: 'warmup' does not match"),
+        ("run.arms", ["igop"], "no arm 'igop' in arms; nearest: 'igpo'"),
+        ("tables.ablation.rows", {"igop": "F1"}, "no arm 'igop' in arms; nearest: 'igpo'"),
+        (
+            "tables.ablation.rows",
+            {"igpo": "F1-IG"},
+            "tables.ablation.rows.igpo: no published row 'F1-IG'; nearest: 'F1+IG'",
+        ),
+        (
+            "judge.url",
+            "http://127.0.0.1:8000/v1",
+            "judge.url is set but not judge.model: name the model there",
+        ),
+        ("tables.baseline", "nothing", "tables.baseline: 'nothing' is not a row; nearest: '"),
+        ("run.select", "best", "run.select: 'best' is not one of ['last', 'best_dev'"),
+        ("run.keep_policies", "lst", "run.keep_policies: 'lst' does not match"),
+        ("run.keep_policies", ["last", 0], "run.keep_policies.1: 0 is less than the minimum of 1"),
+        ("run.validation_questions", 0, "run.validation_questions: 0 is less than the minimum of 1"),
+    ],
+)
+def test_what_is_wrong_is_named(params, path, value, said):
+    """Disagreement 2: in the released code any other name of a basis means differences of probabilities."""
+    with pytest.raises(UserError, match=re.escape(said)):
+        checks.check(wrong(params, path, value))
+
+
+def test_the_best_on_dev_needs_validations(params):
+    params["run"] |= {"select": ["last", "best_dev"], "validate_every": 0}
+    said = "run.select: best_dev needs validations: set run.validate_every above 0"
+    with pytest.raises(UserError, match=re.escape(said)):
+        checks.check(params)
+
+
+def test_no_arm_has_the_name_of_another_arm_s_second_row(params):
+    params["run"] |= {"select": ["last", "best_dev"], "validate_every": 1}
+    checks.check(wrong(params, "tables.baseline", "igpo_best_dev"))
+    params["arms"]["igpo_best_dev"] = {}
+    with pytest.raises(UserError, match=r"arms\.igpo_best_dev: run\.select gives igpo a row of this name"):
+        checks.check(params)
+
+
+def test_a_critic_discounts_as_its_arm_does(params):
+    params["advantage"]["gamma"] = 0.9
+    checks.check(params)  # no arm with a critic runs
+    params["run"]["arms"] = ["igpo", "ppo"]
+    with pytest.raises(UserError, match=r"arms\.ppo: critic\.gamma and advantage\.gamma differ"):
+        checks.check(params)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(params):
+    changed = numbers(wrong(params, "train.lr", "2e-06"))
+    checks.check(changed)
+    assert changed["train"]["lr"] == 2e-6
+    assert overrides(["tables.bootstrap=1e3"]) == {"tables": {"bootstrap": 1000}}
+    assert isinstance(overrides(["tables.bootstrap=1e3"])["tables"]["bootstrap"], int)
+    assert overrides(["rollout.date=2026-01-02"]) == {"rollout": {"date": "2026-01-02"}}
+
+
+def test_a_key_that_comes_twice_is_refused(tmp_path):
+    (tmp_path / "p.yaml").write_text("arms:\n  igpo: {}\n  igpo: {advantage: {gamma: 0.5}}\n")
+    with pytest.raises(UserError, match=r"p\.yaml: not YAML: key 'igpo' comes twice"):
+        read_params([tmp_path / "p.yaml"])
+
+
+def test_an_arm_has_a_name(params):
+    with pytest.raises(UserError, match="1 is not of type 'string'"):
+        checks.check(params | {"arms": params["arms"] | {1: {}}})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config", "{}", "--set", "advantage.std=[1"], "--set advantage.std=[1: the value is not YAML"),
+        (["--config", "{}", "--set", "advantage.std=2025-13-45"], "2025-13-45: the value is not YAML"),
+        (["--config", "3"], "params: advantage: 3 is not of type 'object'"),
+        (["--config", "null", "--set", "advantage.gamma=1"], "advantage: None is not of type 'object'"),
+        (["--config", "{}", "--arm", "grpo"], "give it, or --params and --arm, not both"),
+        (["--config", "{}", "--params", "nulls.yaml"], "give it, or --params and --arm, not both"),
+        (["--params", "nulls.yaml"], "params: advantage: None is not of type 'object'"),
+        (["--params", "nulls.yaml", "--arm", "grpo"], "params: arms: None is not of type 'object'"),
+        (["--params", "day.yaml"], "day.yaml: not YAML"),
+        (["--params", "."], "error: .: Is a directory; give a parameter file"),
+    ],
+)
+def test_a_stage_names_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    Path("nulls.yaml").write_text("advantage:\narms:\n")
+    Path("day.yaml").write_text("rollout: {date: 2025-13-45}\n")
+    files = ["--rollouts", "rollouts", "--scores", "scores", "--out", "advantages"]
+    assert said in refusal(capsys, advantage.main, *files, *words)
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("folder", "error: folder: Is a directory; give another path"),
+        ("file/advantages", "error: file: File exists; give another path"),
+        ("n" * 300, "File name too long; give another path"),
+        ("/dev/full", "No space left on device; make room"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys, out, said):
+    def run(args):
+        with storage.replacing(args.out) if args.out != Path("/dev/full") else nullcontext(args.out) as path:
+            path.write_text("text")
+
+    run.__module__ = __name__
+    main = stage.command(None, lambda parser: parser.add_argument("--out", type=Path), run, "A stage.")
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").touch()
+    assert said in refusal(capsys, main, "--out", out)
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["file", "folder"]
+
+
+def test_no_arm_is_in_empty_arms():
+    with pytest.raises(UserError, match="no arm 'grpo' in arms"):
+        apply_arm({"arms": None}, "grpo")
+
+
+def test_all_parameters_are_given_once():
+    with pytest.raises(UserError, match="give it or --params, not both"):
+        checks.read(SimpleNamespace(config="{}", params=[Path("params.yaml")]))
+
+
+@pytest.mark.parametrize(
+    ("main", "option", "value"),
+    [
+        *((rollout.main, "--iteration", value) for value in ("0", "-3", "1.5")),
+        *((plan.main, option, "-1") for option in ("--tokens", "--passages", "--weights")),
+        (plan.main, "--weights", "inf"),
+        (plan.main, "--questions", "test=-1"),
+        *((advantage.main, "--progress", value) for value in ("0", "1.01", "nan")),
+    ],
+)
+def test_a_number_that_counts_nothing_is_one_line(main, option, value, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    said = refusal(capsys, main, option, value)
+    assert option in said and "number above 0" in said

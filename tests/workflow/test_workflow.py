@@ -1,0 +1,376 @@
+"""The real Snakefile over the whole loop with a tiny model, offline; then what reruns and what does not.
+
+The experiment runs in a copy of the repository, so that tests may edit parameters and sources.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from root import ROOT
+from tiny import tiny
+
+from igpo.experiment.policy import load_tokenizer
+from retrieval import corpus
+
+pytestmark = pytest.mark.slow
+
+COPIED = (
+    "Snakefile",
+    "params.yaml",
+    "workflow",
+    "profiles",
+    "pipeline",
+    "igpo",
+    "retrieval",
+    "dvc.yaml",
+    ".dvc",
+    ".dvcignore",
+)
+PASSAGES = 120
+SETTINGS = {
+    "run": {
+        "arms": ["igpo"],
+        "baselines": [],
+        "iterations": 2,
+        "validate_every": 1,
+        "validation_questions": 4,
+        "select": ["last", "best_dev"],
+        "keep_policies": ["last", "best"],
+    },
+    "corpus": {"source": "corpus.jsonl"},
+    "index": {"kinds": ["bm25"]},
+    "model": {"source": "tiny"},
+    "questions": {"source": "questions_{split}.jsonl"},
+    "warmup": {"benchmarks": ["titles"], "traces": 4, "batch": 2},
+    "rollout": {
+        "engine": "transformers",
+        "benchmarks": ["titles"],
+        "questions": 2,
+        "samples": 2,
+        "max_turns": 2,
+        "turn_tokens": 8,
+    },
+    "evaluate": {"bootstrap": 50, "rollout": {"questions": 4, "temperature": 0.0, "samples": 1}},
+    "tables": {"baseline": "warmup"},
+}
+
+
+def snakemake(folder: Path, *options: str, offline: bool = False) -> subprocess.CompletedProcess:
+    """Run `snakemake` in `folder`; `offline` gives it a network of its own that has loopback only."""
+    command = [sys.executable, "-m", "snakemake", *options]
+    if offline:
+        command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def can_cut_network() -> bool:
+    """Whether this machine lets a user make a network namespace."""
+    return bool(shutil.which("unshare") and shutil.which("ip")) and not (
+        subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True).returncode
+    )
+
+
+def write_inputs(folder: Path, base_model: Path) -> None:
+    """Real leads as corpus, a question about each of some of them, a random model, a real tokenizer."""
+    whole = folder / "whole.parquet"
+    corpus.main(["--config", '{"source": "vital"}', "--out", str(whole)])
+    passages = corpus.tables.read(whole, corpus.tables.CORPUS).slice(0, PASSAGES).to_pylist()
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(passage) + "\n" for passage in passages))
+    rows = [
+        {
+            "question_id": f"q{number}",
+            "benchmark": "titles",
+            "question": f"Which article is described as {passage['text'].partition('. ')[0]}?",
+            "answers": [passage["text"].split()[0]],
+            "supporting_ids": [passage["id"]],
+            "split": ("train", "test")[number % 2] if number < 40 else "dev",
+        }
+        for number, passage in enumerate(passages[:48])
+    ]
+    for split in ("train", "dev", "test"):
+        lines = [json.dumps(row) + "\n" for row in rows if row["split"] == split]
+        (folder / f"questions_{split}.jsonl").write_text("".join(lines))
+    tokenizer = load_tokenizer(base_model)
+    policy = tiny("llama", len(tokenizer))
+    policy.config.eos_token_id = tokenizer.eos_token_id
+    policy.save_pretrained(folder / "tiny")
+    tokenizer.save_pretrained(folder / "tiny")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, base_model) -> Path:
+    """A copy of the repository in which the tiny experiment has run to its end, cut off from the network."""
+    folder = tmp_path_factory.mktemp("experiment")
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    write_inputs(folder, base_model)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in SETTINGS.items():
+        params[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    done = snakemake(folder, offline=can_cut_network())
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return folder
+
+
+@pytest.fixture
+def tree(finished):
+    """The finished experiment; sources and parameters are put back after the test."""
+    kept = {path: path.read_text() for path in (finished / "params.yaml", finished / "igpo" / "rollout.py")}
+    yield finished
+    for path, text in kept.items():
+        path.write_text(text)
+
+
+def change(tree: Path, section: str, **values: object) -> None:
+    """Edit params.yaml."""
+    params = yaml.safe_load((tree / "params.yaml").read_text())
+    params[section] |= values
+    (tree / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def planned(tree: Path, *options: str) -> Counter:
+    """How often each rule would run now; of kept policies or not is all one."""
+    done = snakemake(tree, "-n", *options)
+    assert done.returncode == 0, done.stderr
+    rules = Counter(re.findall(r"^(?:local)?rule (\w+?)(?:_kept)?:", done.stdout + done.stderr, re.MULTILINE))
+    del rules["all"]
+    return rules
+
+
+def digests(tree: Path, *patterns: str) -> dict[str, str]:
+    """SHA-256 of the result files that match."""
+    files = sorted(path for pattern in patterns for path in (tree / "results").glob(pattern))
+    return {str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_every_output_is_there(finished):
+    results = finished / "results"
+    for file in (
+        "tables/main.csv",
+        "tables/main.md",
+        "tables/main.tex",
+        "report.html",
+        "coverage.json",
+        "track.json",
+    ):
+        assert (results / file).stat().st_size > 0
+    for k in ("001", "002"):
+        for file in (
+            "rollouts.parquet",
+            "scores.parquet",
+            "advantages.parquet",
+            "policy.json",
+            "validation/metrics.json",
+        ):
+            assert (results / "runs/igpo/s1" / k / file).stat().st_size > 0
+    assert not list(results.rglob("training_state*")), "the training state is temporary"
+    assert "| igpo" in (results / "tables/main.md").read_text()
+
+
+def test_the_last_policy_and_the_best_stay_and_the_table_says_which_was_taken(finished):
+    results = finished / "results"
+    run = results / "runs/igpo/s1"
+    there = {path.parent.relative_to(run).as_posix() for path in run.rglob("model.safetensors")}
+    assert there == {"002", "best"}
+    dev = {
+        k: json.loads((run / f"00{k}/validation/metrics.json").read_text())["overall"]["f1"]["mean"]
+        for k in (1, 2)
+    }
+    taken = json.loads((run / "best/policy.json").read_text())["selected"]
+    assert taken["validated"] == {"1": dev[1], "2": dev[2]}
+    assert taken["iteration"] == max(dev, key=lambda k: (dev[k], -k))
+    evaluated = json.loads((results / "evaluations/igpo_best_dev_s1/metrics.json").read_text())["provenance"]
+    assert (evaluated["iteration"], evaluated["selected"]) == (taken["iteration"], "best_dev")
+    assert evaluated["selection"] == taken
+    assert evaluated["policy"] == hashlib.sha256((run / "best/model.safetensors").read_bytes()).hexdigest()
+    with (results / "tables/main.csv").open(newline="") as file:
+        rows = {row["method"]: (row["iteration"], row["selected"]) for row in csv.DictReader(file)}
+    assert rows["igpo"] == ("2", "last")
+    assert rows["igpo_best_dev"] == (str(taken["iteration"]), "best_dev")
+    with (results / "tables/curves.csv").open(newline="") as file:
+        curve = [(row["updates"], float(row["dev_f1"])) for row in csv.DictReader(file)]
+    start = json.loads((results / "warmup/validation/metrics.json").read_text())["overall"]["f1"]["mean"]
+    assert curve == [("0", start), ("1", dev[1]), ("2", dev[2])]
+
+
+def test_the_age_of_weights_that_best_policies_share_reruns_nothing(finished):
+    """Beyond `max-checksum-file-size`, where Snakemake has times alone to go by."""
+    for path in (finished / "results/runs").rglob("model.safetensors"):
+        os.utime(path)
+    assert planned(finished, "--max-checksum-file-size", "0") == Counter()
+
+
+def test_a_second_time_nothing_runs_and_that_is_quick(finished):
+    start = time.monotonic()
+    done = snakemake(finished)
+    _profile, said = done.stderr.splitlines()
+    assert said.startswith("Nothing to be done")
+    assert time.monotonic() - start < 5 * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def test_gamma_reruns_from_the_first_advantage_on(tree):
+    change(tree, "advantage", gamma=0.9)
+    rules = planned(tree)
+    assert rules["advantage"] == rules["train"] == 2
+    assert rules["rollout"] == rules["score"] == 1  # of the second iteration, with the new policy
+    assert not {"corpus", "index", "questions", "model", "warmup", "coverage"} & set(rules)
+
+
+def test_k_reruns_from_the_first_rollout_on(tree):
+    change(tree, "rollout", k=3)
+    rules = planned(tree)
+    assert rules["rollout"] == 2
+    assert rules["evaluation_rollout"] == rules["validation_rollout"] == 3
+    assert not {"corpus", "index", "questions", "model", "warmup", "coverage"} & set(rules)
+
+
+def test_one_more_seed_runs_that_seed_only(tree):
+    change(tree, "run", seeds=[1, 2])
+    rules = planned(tree)
+    assert rules["rollout"] == rules["train"] == 2
+    assert rules["evaluation_rollout"] == rules["validation_rollout"] == 2
+    assert "warmup" not in rules
+
+
+def test_comments_and_docstrings_rerun_nothing_and_code_does(tree):
+    source = tree / "igpo" / "rollout.py"
+    text = source.read_text()
+    source.write_text(text.replace('"""', '"""Indeed. ', 1) + "\n# a comment\n")
+    assert planned(tree) == Counter()
+    source.write_text(text + "\nMORE = 1\n")
+    rules = planned(tree)
+    assert rules["rollout"] == 2
+    assert "index" not in rules
+
+
+def test_a_touched_input_reruns_nothing(tree):
+    os.utime(tree / "corpus.jsonl")
+    assert planned(tree) == Counter()
+
+
+def test_an_iteration_made_again_gives_the_same_bytes(finished):
+    patterns = ("runs/**/*.parquet", "runs/**/model.safetensors", "evaluations/**/*.parquet", "tables/*")
+    before = digests(finished, *patterns)
+    assert len(before) > 15
+    done = snakemake(finished, "--forcerun", "results/runs/igpo/s1/002/rollouts.parquet")
+    assert done.returncode == 0, done.stderr[-3000:]
+    _profile, jobs, *stages = done.stderr.splitlines()
+    assert re.fullmatch(r"\d+ jobs to run", jobs)
+    at = stages.index("igpo seed 1, iteration 2 of 2: rollout begins")
+    ended = r"igpo seed 1, iteration 2 of 2: rollout, 4 trajectories, .* \(\d+ s\)"
+    assert any(re.fullmatch(ended, line) for line in stages[at:])
+    kept = max((finished / ".snakemake/log").iterdir()).read_text()
+    assert "rule rollout:" in kept  # Snakemake's own words
+    assert digests(finished, *patterns) == before
+
+
+def test_dvc_publishes_reports_and_then_finds_nothing_to_do(finished):
+    subprocess.run(["git", "init", "--quiet"], cwd=finished, check=True)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def dvc(*command: str) -> str:
+        done = subprocess.run(
+            ["dvc", *command], cwd=finished, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    dvc("repro")
+    assert (finished / "reports/curves.csv").read_bytes() == (
+        finished / "results/tables/curves.csv"
+    ).read_bytes()
+    assert "up to date" in dvc("repro")
+    shown = json.loads(dvc("metrics", "show", "--json"))
+    metrics = shown[""]["data"][str(Path("reports") / "metrics.json")]["data"]
+    assert set(metrics) == {"warmup", "igpo", "igpo_best_dev"}
+
+
+def test_a_failed_stage_leaves_no_output_and_its_log(tree):
+    change(tree, "warmup", traces=10_000)
+    done = snakemake(tree, "results/warmup/policy.json")
+    assert done.returncode == 1
+    log = (tree / "logs/warmup.log").read_text()
+    assert log.splitlines()[-1].startswith("error: ")
+    assert re.search(r"warmup failed \(\d+ s\); its log: logs/warmup.log\n    error: .*10000", done.stderr)
+    assert "CalledProcessError" not in done.stderr
+    assert not (tree / "results/warmup/policy.json").exists()
+
+
+def test_shards_are_encoded_by_jobs_of_their_own(tree):
+    change(tree, "index", kinds=["bm25", "dense"], shards=2)
+    done = snakemake(tree, "results/index/dense/manifest.json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list((tree / "logs").glob("encode_*.log"))) == 2
+    manifest = json.loads((tree / "results/index/dense/manifest.json").read_text())
+    assert (manifest["kind"], manifest["rows"]) == ("dense", PASSAGES)
+    assert not (tree / "results/index/vectors/1").exists(), "vectors are temporary"
+
+
+def test_a_table_of_the_paper_is_made_and_printed_and_f1_is_grpo_to_the_bit(finished):
+    assert snakemake(finished).returncode == 0  # a test before may have taken the warm start away
+    collapse = planned(finished, "tables/collapse")
+    assert collapse == {"collapse": 1, "show_table": 1}, "it trains nothing"
+    asked = ("ablation", "per_question", "time", "collapse", "single_turn", "gamma")
+    done = snakemake(finished, *(f"tables/{table}" for table in asked))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for table in asked:
+        text = (finished / "results/tables" / f"{table}.md").read_text()
+        assert text in done.stdout
+        assert {path.suffix for path in (finished / "results/tables").glob(f"{table}.*")} == {
+            ".csv",
+            ".md",
+            ".tex",
+        }
+    made = {
+        arm: list(digests(finished, f"runs/{arm}/**/*.parquet", f"runs/{arm}/**/model.safetensors").values())
+        for arm in ("f1", "grpo")
+    }
+    assert made["f1"] == made["grpo"]
+    assert len(made["f1"]) == 2 * 3 + 1  # iterations; rollouts, scores, advantages; the last weights
+    first = finished / "results/runs/grpo/s1/001/rollouts.parquet"  # a copy of igpo's
+    words = "--arm grpo --policy results/warmup --questions results/questions/train.parquet"
+    words += " --index results/index/bm25 --seed 1 --iteration 1 --out made_again.parquet"
+    subprocess.run([sys.executable, "-m", "igpo.rollout", *words.split()], cwd=finished, check=True)
+    assert (finished / "made_again.parquet").read_bytes() == first.read_bytes()
+    health = json.loads((finished / "results/runs/igpo/s1/002/health.json").read_text())
+    assert 0 <= health["flat_advantage"] <= 1
+    assert health["entropy"] > 0
+
+
+def test_a_run_that_is_killed_between_updates_goes_on_to_the_same_and_may_have_more(finished, tmp_path):
+    tree, runs = tmp_path / "killed", "results/runs/igpo/s1"
+    shutil.copytree(
+        finished, tree, ignore=shutil.ignore_patterns("runs", "evaluations", ".git", "*.sock", "ml*")
+    )
+    change(tree, "run", keep_training_state=True)
+    command = [sys.executable, "-m", "snakemake"]
+    with subprocess.Popen(command, cwd=tree, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while running.poll() is None and not (tree / runs / "001/validation/rollouts.parquet").exists():
+            time.sleep(0.1)
+        running.kill()
+    assert not (tree / runs / "002/policy.json").exists()
+    for words in (["--unlock"], []):
+        done = snakemake(tree, *words)
+        assert done.returncode == 0, done.stderr[-3000:]
+    patterns = ("runs/igpo/**/*.parquet", "runs/igpo/**/model.safetensors", "evaluations/igpo*/*.parquet")
+    patterns += ("tables/main.csv", "tables/curves.csv")
+    found = digests(tree, *patterns)
+    assert found.pop(f"{runs}/001/best/model.safetensors"), "from which a longer run goes on"
+    assert found == digests(finished, *patterns)
+    change(tree, "run", iterations=3)
+    rules = planned(tree)
+    assert rules["train"] == rules["rollout"] == rules["score"] == rules["validation_rollout"] == 1
+    assert (rules["best_so_far"], rules["best"], rules["evaluation_rollout"]) == (1, 1, 2)
