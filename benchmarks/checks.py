@@ -3,7 +3,7 @@
     snakemake --cores all tables/gamma         # after the default run; single_turn and collapse alike
     python -m benchmarks.checks gamma single_turn collapse
 
-On the machine that made them: a page names its processor, and takes the time from the logs.
+On the machine that made them: a page names its processor, and takes the time from the costs of its stages.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
-from benchmarks.finished_run import Job
+from benchmarks.finished_run import wall
 from igpo.experiment import checks, layout
 from pipeline import storage
 from pipeline.devices import compute_dtype
@@ -64,24 +64,24 @@ def chosen(params: Mapping[str, Any], name: str) -> str:
     )
 
 
-def own_logs(params: Mapping[str, Any], name: str, logs: Path) -> list[Path]:
-    """Logs of what the target makes beyond the default run: its arms, its evaluations, its table."""
-    found = [logs / f"tables_{name}.log"]
-    if name in checks.COMPARISONS:
-        arms = set(layout.compared_arms(params, name)) - set(params["run"]["arms"])
-        evaluated = layout.compared(params, name).keys() - layout.evaluations(params["run"]).keys()
-        folders = [*(logs / "runs" / arm for arm in arms), *(logs / "evaluations" / one for one in evaluated)]
-        found += [path for folder in folders for path in folder.rglob("*.log")]
-    return [path for path in found if path.exists()]
+def own_costs(params: Mapping[str, Any], name: str, results: Path) -> list[Path]:
+    """Costs of what the target makes beyond the default run: its arms and evaluations, or its table alone."""
+    if name not in checks.COMPARISONS:
+        return [results / "tables" / f"{name}.cost.json"]
+    arms = set(layout.compared_arms(params, name)) - set(params["run"]["arms"])
+    evaluated = layout.compared(params, name).keys() - layout.evaluations(params["run"]).keys()
+    folders = [
+        *(results / "runs" / arm for arm in arms),
+        *(results / "evaluations" / one for one in evaluated),
+    ]
+    return [path for folder in folders for path in folder.rglob("*.cost.json")]
 
 
 def time_taken(paths: list[Path]) -> str:
     """From the first of these stages' start to the last one's end, in words."""
-    jobs = [Job(path) for path in paths]
-    if not jobs:
-        return "The time that it took is not known: its logs are gone."
-    wall = max(job.end for job in jobs) - min(job.end - job.seconds() for job in jobs)
-    return f"From the files of the default run that took {wall / 60:.1f} minutes."
+    costs = [storage.read_json(path) for path in paths]
+    minutes = wall((spent["began"], spent["ended"]) for spent in costs) / 60
+    return f"From the files of the default run that took {minutes:.1f} minutes."
 
 
 def page(params: Mapping[str, Any], name: str, root: Path, overlays: list[Path]) -> str:
@@ -99,7 +99,7 @@ def page(params: Mapping[str, Any], name: str, root: Path, overlays: list[Path])
         command=f"`python -m benchmarks.checks {name}{layers}`",
         settings=chosen(params, name),
         machine=measure.machine(compute_dtype()),
-        time=time_taken(own_logs(params, name, root / "logs")),
+        time=time_taken(own_costs(params, name, root / "results")),
         table=made.read_text(),
     )
 

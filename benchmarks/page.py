@@ -35,7 +35,7 @@ The iteration is that of one question whose trajectories search in every turn: r
 optimiser step, everything loaded. The plain loop asks transformers' `generate` with the whole context each \
 turn, makes one forward pass per turn for the gold answer and one for old log-probabilities, and trains on \
 padded pairs with full logits; its scores and training are timed on two of the trajectories and counted for \
-all. The run is the one whose logs are in `logs/`; the load below it is that of reading them. Time of \
+all. The run is the one in `results/`; the load below it is that of reading its costs. Time of \
 generation and searches, of forward and backward passes and optimiser steps, of building indexes and \
 measuring coverage is work; starting processes and the engine, loading models, tables and Snakemake are not.
 

@@ -46,8 +46,8 @@ def rollouts_and_iteration(_folder: Path, size: Size) -> list[page.Row]:
 
 
 def run(_folder: Path, _size: Size) -> list[page.Row]:
-    """Where the time of the run in results/ went, from its logs."""
-    return finished_run.rows(Path("logs"))
+    """Where the time of the run in results/ went."""
+    return finished_run.rows(Path("results"))
 
 
 PARTS = {

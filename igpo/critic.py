@@ -35,7 +35,7 @@ from igpo.training.memory import save_memory
 from igpo.tree.forward import autocast, check_model, states
 from igpo.tree.groups import Scored, cut, groups, tree
 from igpo.tree.segments import Pack, Segment, depth, packs
-from pipeline import stage, storage
+from pipeline import cost, stage, storage
 from pipeline.errors import UserError, one_line
 from retrieval.encoder.folder import UNREADABLE
 
@@ -172,6 +172,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     """Value the turns, then update the critic."""
     rollouts = storage.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = storage.read(args.scores, schema.SCORES).to_pylist()
+    cost.note(tokens=schema.tokens(rollouts))
     targets = torch.tensor(returns(rollouts, scores, params.gamma))
     if not len(targets):
         raise UserError(f"{args.rollouts}: no turn to value: give the policy room (rollout.max_tokens)")

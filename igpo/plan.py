@@ -58,7 +58,7 @@ def expected(
     """
     found = {}
     for name, speed in speeds.items():
-        device = speed.device or "a machine that its log doesn't name"
+        device = speed.device or "an unknown machine"
         same = (then, speed.gpus) == (weights, gpus[name])
         how = f"measured on {device}" if same else f"scaled from {then / 1e6:,.0f} M weights on {device}"
         found[name] = (speed.tokens * then / weights * gpus[name] / speed.gpus, how)
@@ -198,9 +198,7 @@ def given(option: str, items: list[str], names: Sequence[str]) -> dict[str, floa
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     checks.arguments(parser)
-    parser.add_argument(
-        "--root", type=Path, default=Path(), metavar="DIR", help="folder with results/ and logs/"
-    )
+    parser.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="folder that holds results/")
     parser.add_argument(
         "--table",
         action="append",

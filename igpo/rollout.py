@@ -16,7 +16,7 @@ from igpo.acting.engine import open_engine
 from igpo.experiment import schema
 from igpo.experiment.policy import load_tokenizer, weights_sha256
 from igpo.protocols.renderer import Renderer
-from pipeline import stage, storage
+from pipeline import cost, stage, storage
 from pipeline.errors import UserError
 from pipeline.log import log
 from retrieval.indexes import modes
@@ -79,8 +79,10 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     at_once = params.at_once or len(trajectories)
     for low in range(0, len(trajectories), at_once):
         log.info("%d of %d trajectories done", low, len(trajectories))
-        player.run(trajectories[low : low + at_once])
+        with cost.phase("turns"):
+            player.run(trajectories[low : low + at_once])
     rows = [row for trajectory in trajectories for row in trajectory.rows]
+    cost.note(tokens=schema.tokens(rows))
     identity = getattr(index, "identity", "none")  # a server tells it with its first answer
     meta = {
         "policy": weights_sha256(args.policy),

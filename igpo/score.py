@@ -21,7 +21,7 @@ import torch
 
 from igpo import protocols
 from igpo.credit import answer_metrics
-from igpo.credit.step_rewards import STEP_REWARDS, Evidence, Vector, tf_idf
+from igpo.credit.step_rewards import STEP_REWARDS, Evidence, Vector, log_prob_diff, tf_idf
 from igpo.experiment import schema
 from igpo.experiment.policy import context, load, load_tokenizer, weights_sha256
 from igpo.experiment.schema import Rows
@@ -29,7 +29,7 @@ from igpo.protocols.renderer import Renderer
 from igpo.tree.forward import autocast, check_context, check_model, logprobs
 from igpo.tree.groups import Scored, cut, force_answers, groups, other_observations, tree
 from igpo.tree.segments import Segment, depth, flatten, packs
-from pipeline import stage, storage
+from pipeline import cost, stage, storage
 from pipeline.devices import compute_dtype
 from pipeline.errors import UserError
 from pipeline.log import log
@@ -118,7 +118,7 @@ def score_trajectory(
 ) -> Rows:
     """The score rows of one trajectory, turns 0…T."""
     old, ref = values[id(scored.trunk)], reference[id(scored.trunk)]
-    gains = STEP_REWARDS[params.info_gain](known)
+    gains, rewards = log_prob_diff(known), STEP_REWARDS[params.step_reward](known)
     last, rows, used = len(scored.rows) - 1, [], 0
     for turn, row in enumerate(scored.rows):
         length = len(row["policy_ids"])
@@ -129,6 +129,7 @@ def score_trajectory(
                 **{name: row[name] for name in schema.TURN_KEY},
                 "gold_logprob": None if final else known.gold[turn][0],
                 "info_gain": gains[turn - 1] if 0 < turn < last else None,
+                "step_reward": rewards[turn - 1] if 0 < turn < last else None,
                 "outcome": answer_metrics.outcome(answer, golds, params.format_penalty) if final else None,
                 "f1": answer_metrics.f1(answer, golds) if final else None,
                 "em": answer_metrics.exact_match(answer, golds) if final else None,
@@ -147,7 +148,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", type=Path, metavar="DIR", help="default: the policy itself")
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--corpus", type=Path, metavar="FILE", help="needed for info_gain: stepsearch")
+    parser.add_argument("--corpus", type=Path, metavar="FILE", help="needed for step_reward: stepsearch")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
@@ -172,10 +173,10 @@ def passage_vectors(
     Raises UserError without a corpus, where it lacks a passage, or a question has no supporting passage.
     """
     if corpus is None:
-        raise UserError("score.info_gain: stepsearch compares passages: give --corpus")
+        raise UserError("score.step_reward: stepsearch compares passages: give --corpus")
     bare = [name for name, question in questions.items() if not question["supporting_ids"]]
     if bare:
-        raise UserError(f"score.info_gain: stepsearch: question {bare[0]!r} has no supporting passages")
+        raise UserError(f"score.step_reward: stepsearch: question {bare[0]!r} has no supporting passages")
     wanted = {hit for row in rows for hit in row["hit_ids"]}
     wanted.update(name for question in questions.values() for name in question["supporting_ids"])
     table = storage.read(corpus, storage.CORPUS)
@@ -191,7 +192,9 @@ def forced_groups(
 ) -> list[list[Scored]]:
     """The trajectories of every question with the gold answers forced after every turn."""
     scored = groups(rows)
-    others = other_observations(rows, params.counterfactuals) if params.info_gain == "counterfactual" else {}
+    others = (
+        other_observations(rows, params.counterfactuals) if params.step_reward == "counterfactual" else {}
+    )
     for group in scored:
         golds = questions[group[0].rows[0]["question_id"]]["answers"]
         chosen = golds[:1] if params.gold == "first" else [gold for gold in golds if gold.strip()]
@@ -236,12 +239,13 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     rows = table.to_pylist()
     if not rows:
         raise UserError(f"{args.rollouts}: no rows")
+    cost.note(tokens=schema.tokens(rows))
     questions = asked_questions(args.questions, rows)
     # a table that another program wrote is taken for the default protocol's
     protocol = protocols.find((table.schema.metadata or {}).get(b"protocol", b"igpo").decode())
     tokenizer = load_tokenizer(args.policy)
     renderer = Renderer(tokenizer, protocol)
-    vectors = passage_vectors(args.corpus, questions, rows) if params.info_gain == "stepsearch" else {}
+    vectors = passage_vectors(args.corpus, questions, rows) if params.step_reward == "stepsearch" else {}
     whole = forced_groups(rows, renderer, questions, params)
     fit_context(whole, context(args.policy), args.policy)
     scored = cut(whole, params.batch_tokens)

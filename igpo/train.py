@@ -32,7 +32,7 @@ from igpo.training.memory import save_memory
 from igpo.training.selection import TrainingGroup, counted, dropped, minibatches, training_groups
 from igpo.tree.forward import autocast, check_model
 from igpo.tree.segments import depth, packs
-from pipeline import stage, storage
+from pipeline import cost, stage, storage
 from pipeline.errors import UserError
 from pipeline.log import log
 
@@ -154,6 +154,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     credits = storage.read(args.advantages, schema.ADVANTAGES).to_pylist()
     if not rollouts:
         raise UserError(f"{args.rollouts}: no rows")
+    cost.note(tokens=schema.tokens(rollouts))
     kept = counted(rollouts, scores, params)
     left_out = dropped(rollouts, kept) if params.drop_equal_groups else {}
     if left_out and not kept:

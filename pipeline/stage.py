@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeline import cost
 from pipeline.devices import claim_gpus
 from pipeline.errors import UserError, one_line
 from pipeline.log import log
@@ -76,8 +77,8 @@ def command(
     """Make a stage's `main(argv)`.
 
     `arguments` adds the stage's files to the parser; `run(args, settings)` (`run(args)` without a
-    section) does the work and returns the summary line. Exit code 2 with one line on UserError and where
-    the system lets it not write.
+    section) does the work and returns the summary line. Beside `args.out` goes what the stage cost
+    (`pipeline.cost`). Exit code 2 with one line on UserError and if the system lets it not write.
     """
 
     def main(argv: list[str] | None = None) -> None:
@@ -101,7 +102,10 @@ def command(
         try:
             args = parser.parse_args(argv)
             claim_gpus()
+            cost.begin()
             summary = run(args, settings(args, section)) if section else run(args)
+            if summary and "out" in args:
+                cost.write(args.out, module[-1])
         except UserError as error:
             print(f"error: {one_line(error)}", file=sys.stderr)
             sys.exit(2)

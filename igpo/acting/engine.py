@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from igpo.experiment.policy import check_folder, check_weights, context, load
+from pipeline import cost
 from pipeline.devices import compute_dtype, device
 from pipeline.errors import UserError, one_line
 from pipeline.log import log
@@ -99,6 +100,7 @@ class VllmEngine:
         )
         self.ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         log.info("loaded %s on %s", policy, device())
+        cost.note(device=device())
 
     def generate(
         self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
@@ -187,7 +189,8 @@ def open_engine(policy: Path, params: SimpleNamespace, tokenizer: Any, stops: bo
     if params.max_tokens > limit:
         raise UserError(f"rollout.max_tokens: {params.max_tokens} exceeds {policy}'s context, {limit}")
     try:
-        return kind(policy, params.max_tokens, tokenizer, stops)
+        with cost.phase("engine"):
+            return kind(policy, params.max_tokens, tokenizer, stops)
     except (ImportError, AssertionError, *UNREADABLE) as error:  # vLLM asserts the shapes of weights
         reason = one_line(error, 300)
         raise UserError(

@@ -1,7 +1,7 @@
-"""Where the time of training goes: `logs and benchmark files of iterations -> time.{csv,md,tex}`.
+"""Where the time of training goes: `costs of iterations -> time.{csv,md,tex}`.
 
-Seconds come from Snakemake's benchmark files, so they hold the start of every stage; this table alone isn't
-reproducible to the byte. What a stage ran on stands in its log.
+Seconds are those of whole stages, their starts included (`pipeline.cost`); this table alone isn't
+reproducible to the byte.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 from igpo.comparisons.comparison import published_note
 from igpo.reporting import published
 from igpo.reporting.cells import NOTES, hashes, percent
-from igpo.reporting.measured import MEASURED, PHASES, benchmark_seconds, device_in, joined
+from igpo.reporting.measured import MEASURED, PHASES, cost_path, joined
 from igpo.reporting.results import SETTINGS, settings
 from igpo.reporting.text import Part, write_forms
 from igpo.reporting.validation import run_of
@@ -24,25 +24,25 @@ MADE_FROM = ("seed_names", "policy_sha256", "device", "questions_sha256", *SETTI
 COLUMNS = ("source", "method", "phase", "share", "seconds", "jobs", *MADE_FROM)
 
 
-def our_rows(iterations: Sequence[Path], logs: Path) -> list[dict[str, Any]]:
+def our_rows(iterations: Sequence[Path]) -> list[dict[str, Any]]:
     """One row per arm and phase; `critic` for arms with one.
 
-    Raises UserError where an iteration's benchmark file is missing.
+    Raises UserError if the cost of an iteration's phase is missing.
     """
     found: dict[str, dict[str, list[tuple[float, str]]]] = {}
     policies: dict[str, dict[str, str]] = {}  # by arm and seed, the last
     known: dict[str, dict[str, Any]] = {}  # by arm and seed, of the last iteration
     for folder in iterations:
-        arm, seed, k = run_of(folder)
+        arm, seed, _ = run_of(folder)
         policy = storage.read_json(folder / "policy.json")["weights_sha256"]
         policies.setdefault(arm, {})[seed] = policy
         known.setdefault(arm, {})[seed] = storage.read_json(folder / "metrics.json")["provenance"]
         for phase in MEASURED if (folder / "values.parquet").exists() else PHASES:
-            place = Path("runs", arm, f"s{seed}", k)
-            path = logs / "benchmark" / place / f"{phase}.tsv"
+            path = cost_path(folder, phase)
             if not path.exists():
                 raise UserError(f"{path}: no such file; snakemake --forcerun {phase} measures it")
-            job = benchmark_seconds(path), device_in(logs / place / f"{phase}.log")
+            spent = storage.read_json(path)
+            job = spent["seconds"], spent["device"] or ""
             found.setdefault(arm, {}).setdefault(phase, []).append(job)
     rows = []
     for arm, phases in found.items():
@@ -93,13 +93,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--iterations", type=Path, nargs="+", required=True, metavar="DIR", help="runs/ARM/sS/K"
     )
-    parser.add_argument("--logs", type=Path, default=Path("logs"), metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
 def run(args: argparse.Namespace) -> str:
     """Write the table in three forms."""
-    ours, theirs = our_rows(args.iterations, args.logs), published_rows()
+    ours, theirs = our_rows(args.iterations), published_rows()
     parts = [
         Part("Ours: time by phase", *cells(ours), NOTES["time"]),
         Part("Where ours come from", *provenance_cells(ours), NOTES["devices"]),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from pipeline import storage
+from pipeline import cost, storage
 from pipeline.devices import device
 from pipeline.errors import UserError, one_line
 from pipeline.log import log
@@ -63,6 +63,7 @@ def load(folder: Path, dtype: torch.dtype, attention: str) -> Any:
     check_finite(model.named_parameters(), folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     log.info("loaded %s on %s", folder, device())
+    cost.note(device=device())
     return model
 
 

@@ -59,7 +59,8 @@ SCORES = pa.schema(
     [
         *_key,
         ("gold_logprob", pa.float32()),  # mean per gold token after this turn; null at T
-        ("info_gain", pa.float32()),  # turns 1…T-1: the step reward
+        ("info_gain", pa.float32()),  # turns 1…T-1: gold_logprob minus that of the turn before
+        ("step_reward", pa.float32()),  # turns 1…T-1: what a method is trained on (score.step_reward)
         ("outcome", pa.float32()),  # reward of turn T, format penalty included
         ("f1", pa.float32()),  # turn T
         ("em", pa.float32()),  # turn T
@@ -118,6 +119,11 @@ PER_QUESTION = pa.schema(
 def turn_key(row: dict[str, Any]) -> tuple[str, int, int]:
     """(question_id, sample, turn) of a row of any per-turn table."""
     return row["question_id"], row["sample"], row["turn"]
+
+
+def tokens(rows: Rows) -> int:
+    """Tokens of the trajectories in rollout rows: prompt, sampled, observed."""
+    return sum(len(row["policy_ids"]) + len(row["observation_ids"]) for row in rows)
 
 
 def of_benchmarks(questions: Rows, names: Sequence[str], key: str) -> Rows:

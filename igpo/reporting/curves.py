@@ -24,7 +24,10 @@ def curve_row(folder: Path) -> dict[str, Any]:
     row = {"arm": arm, "seed": int(seed), "iteration": int(k), "n": overall["n"]}
     row |= {"policy_sha256": metrics["provenance"].get("policy"), **settings([metrics["provenance"]])}
     row |= {metric: mean(overall, metric) for metric in (*METRICS, *FURTHER)}
-    row |= {"reward": pc.mean(scores["outcome"]).as_py(), "step_reward": pc.mean(scores["info_gain"]).as_py()}
+    row |= {
+        "reward": pc.mean(scores["outcome"]).as_py(),
+        "step_reward": pc.mean(scores["step_reward"]).as_py(),
+    }
     for manifest in (folder / "policy.json", folder / "critic/policy.json"):
         row |= storage.read_json(manifest)["metrics"] if manifest.exists() else {}
     health = storage.read_json(folder / "health.json")

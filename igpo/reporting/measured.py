@@ -1,7 +1,7 @@
-"""What earlier runs tell about cost: `results/` and `logs/` -> tokens per second, weights, bytes.
+"""What earlier runs tell about cost: `results/` -> tokens per second, weights, bytes.
 
 Tokens are those of trajectories (prompt, sampled, observed), seconds those of a whole stage, its start
-included, from Snakemake's benchmark files; what it ran on stands in its log.
+included (`pipeline.cost`).
 """
 
 import math
@@ -11,12 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
-from igpo.experiment import schema
-from pipeline import storage
+from pipeline import cost, storage
 
 PHASES = ("rollout", "score", "train")
 MEASURED = (*PHASES, "critic")
@@ -35,23 +33,9 @@ class Speed(NamedTuple):
         return int(found[1]) if found else 1
 
 
-def benchmark_seconds(path: Path) -> float:
-    """Wall seconds of a job from its benchmark file."""
-    heads, values = (line.split("\t") for line in path.read_text().splitlines()[:2])
-    return float(dict(zip(heads, values, strict=True))["s"])
-
-
-def tokens_in(rollouts: Path) -> int:
-    """Tokens of all trajectories of a rollout file."""
-    table = storage.read(rollouts, schema.ROLLOUTS)
-    columns = (table["policy_ids"], table["observation_ids"])
-    return sum(pc.sum(pc.list_value_length(column)).as_py() for column in columns)
-
-
-def device_in(log: Path) -> str:
-    """What a stage's log says that it ran on (`model.device`); "" where it doesn't."""
-    found = re.search(r" loaded .+ on (.+)$", log.read_text(), re.MULTILINE) if log.exists() else None
-    return found[1] if found else ""
+def cost_path(iteration: Path, phase: str) -> Path:
+    """Where the cost of a phase of an iteration stands."""
+    return cost.path(iteration / "critic" if phase == "critic" else iteration / "policy.json", phase)
 
 
 def joined(devices: Iterable[str]) -> str:
@@ -62,14 +46,13 @@ def joined(devices: Iterable[str]) -> str:
 def speeds(root: Path) -> dict[str, Speed]:
     """The median speed of each stage in training; empty where nothing ran."""
     found: dict[str, list[Speed]] = {}
-    for path in sorted((root / "logs/benchmark/runs").glob("*/s*/*/*.tsv")):
-        place = Path("runs", *path.parts[-4:-1])
-        rollouts = root / "results" / place / "rollouts.parquet"
-        if path.stem in MEASURED and rollouts.exists():
-            device = device_in(root / "logs" / place / f"{path.stem}.log")
-            found.setdefault(path.stem, []).append(
-                Speed(tokens_in(rollouts) / benchmark_seconds(path), device)
-            )
+    for folder in sorted((root / "results/runs").glob("*/s*/*")):
+        for phase in MEASURED:
+            path = cost_path(folder, phase)
+            if path.exists():
+                spent = storage.read_json(path)
+                speed = Speed(spent["tokens"] / spent["seconds"], spent["device"] or "")
+                found.setdefault(phase, []).append(speed)
     return {
         name: Speed(
             statistics.median(speed.tokens for speed in listed),
@@ -105,9 +88,9 @@ def passage_bytes(root: Path, index: Mapping[str, Any]) -> dict[str, float]:
 
 
 def token_bytes(root: Path) -> float | None:
-    """Bytes of an iteration's tables a token of its trajectories; None where nothing ran."""
+    """Size of an iteration's tables in bytes per token of its trajectories; None if nothing ran."""
     size = tokens = 0
-    for path in sorted((root / "results/runs").glob("*/s*/*/rollouts.parquet")):
+    for path in sorted((root / "results/runs").glob("*/s*/*/rollout.cost.json")):
         size += sum(table.stat().st_size for table in path.parent.glob("*.parquet"))
-        tokens += tokens_in(path)
+        tokens += storage.read_json(path)["tokens"]
     return size / tokens if tokens else None

@@ -52,6 +52,8 @@ def _worth(score: Mapping[str, Any] | None) -> str:
         "outcome": "outcome",
         "f1": "F1",
     }
+    if score["step_reward"] != score["info_gain"]:
+        names["step_reward"] = "step reward"
     return "".join(f", {label} {score[key]:+.3f}" for key, label in names.items() if score[key] is not None)
 
 

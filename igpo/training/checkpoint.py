@@ -6,7 +6,6 @@ LoRA it holds the adapters with their moments in fp32, and the weights that they
 """
 
 import argparse
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from igpo.training import distributed, lora
-from pipeline import storage
+from pipeline import cost, storage
 from pipeline.errors import UserError, one_line
-from pipeline.log import log
 from retrieval.encoder.folder import UNREADABLE
 
 MOMENTS = {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.float32}
@@ -97,11 +95,10 @@ def open_optimiser(model: Any, state: lora.State, params: SimpleNamespace) -> to
 
 
 def take_step(optimiser: torch.optim.AdamW) -> None:
-    """Update the weights and clear their gradients; the log says how long it took."""
-    start = time.monotonic()
-    optimiser.step()
-    optimiser.zero_grad()
-    log.info("optimiser's step: %.2f s", time.monotonic() - start)
+    """Update the weights and clear their gradients."""
+    with cost.phase("optimiser"):
+        optimiser.step()
+        optimiser.zero_grad()
 
 
 def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path, empty: bool) -> None:

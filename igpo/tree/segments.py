@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from pipeline import cost
 from pipeline.log import log
 
 if TYPE_CHECKING:  # its import takes a while
@@ -224,5 +225,6 @@ def packs(
     for segments, count in planned:
         packed = pack(segments, device)
         yield packed, count
-        used += len(packed.ids)
-        log.info("%s %d of %d tokens, %.0f tokens/s", done, used, total, used / (time.monotonic() - start))
+        used, seconds = used + len(packed.ids), time.monotonic() - start
+        log.info("%s %d of %d tokens, %.0f tokens/s", done, used, total, used / seconds)
+    cost.add("passes", time.monotonic() - start)

@@ -62,7 +62,7 @@ def test_weights_move_from_start_to_end_over_a_run():
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
-@pytest.mark.parametrize(("turn", "name"), [(1, "info_gain"), (2, "outcome")])
+@pytest.mark.parametrize(("turn", "name"), [(1, "step_reward"), (2, "outcome")])
 def test_a_missing_reward_is_an_error(turn, name, value):
     """Disagreement 19: the released code falls back to the outcome, silently."""
     rollouts, scores = table_rows("g0", [[0.1, 1.0]])

@@ -99,7 +99,7 @@ def test_information_by_depth():
 def test_information_gain_is_measured_whatever_the_step_reward():
     tables = made()
     for row in tables["scores"]:
-        row["info_gain"] = row["info_gain"] and 0.0
+        row["step_reward"] = 0.0
     assert health(**tables, questions=QUESTIONS) == health(**made(), questions=QUESTIONS)
 
 

@@ -48,14 +48,10 @@ def test_a_plan_has_the_arms_of_comparisons_and_their_critics(params):
 
 
 def write_measured(root: Path, weights: int) -> None:
-    """What an iteration of 5 tokens leaves: benchmark files, a log that names its device, a base model."""
-    results_tree.write_iteration(root / "results", "igpo", 1, 1, f1=0.5)
-    timed, logs = (root / "logs" / name / "igpo/s1/001" for name in ("benchmark/runs", "runs"))
-    timed.mkdir(parents=True)
-    logs.mkdir(parents=True)
-    for phase, seconds in (("rollout", 2), ("train", 10)):
-        (timed / f"{phase}.tsv").write_text(f"s\th:m:s\n{seconds}.0\t0:00:{seconds}\n")
-    (logs / "rollout.log").write_text("07:01:02 loaded results/warmup on 2 CPU cores\nigpo.rollout: …\n")
+    """What an iteration of 5 tokens leaves: its costs and a base model."""
+    folder = results_tree.write_iteration(root / "results", "igpo", 1, 1, f1=0.5)
+    results_tree.write_cost(folder / "rollout.cost.json", 2, device="2 CPU cores")
+    results_tree.write_cost(folder / "train.cost.json", 10)
     base = root / "results/models/base"
     base.mkdir(parents=True)
     save_file({"w": np.zeros((weights // 100, 100), np.float16)}, base / "model.safetensors")
@@ -69,7 +65,7 @@ def test_speeds_are_measured_from_what_ran_and_scaled(params, tmp_path):
     gpus = {"rollout": 1, "train": 8}
     same = plan.expected(speeds, 1_000_000, 1_000_000, gpus)
     assert same["rollout"] == (2.5, "measured on 2 CPU cores")
-    assert same["train"] == (4.0, "scaled from 1 M weights on a machine that its log doesn't name")
+    assert same["train"] == (4.0, "scaled from 1 M weights on an unknown machine")
     other = plan.expected({"train": Speed(6.0, "2 x NVIDIA H200")}, 1_000_000, 3_000_000, gpus)
     assert other["train"] == (8.0, "scaled from 1 M weights on 2 x NVIDIA H200")
     assert plan.planned_weights(params, tmp_path) == 1_000_000

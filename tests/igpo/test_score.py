@@ -25,7 +25,7 @@ from pipeline import storage
 from pipeline.errors import UserError
 
 PARAMS = SimpleNamespace(
-    info_gain="log_prob_diff", gold="first", counterfactuals=2, format_penalty=-2.0, dtype="float32"
+    step_reward="log_prob_diff", gold="first", counterfactuals=2, format_penalty=-2.0, dtype="float32"
 )
 
 
@@ -159,9 +159,10 @@ def test_the_last_turn_alone_has_an_outcome(scored):
 
 
 def test_prob_diff_is_the_difference_of_probabilities(base_model, renderer, rows):
-    mine = score_rows(base_model, renderer, rows, info_gain="prob_diff")[:4]
+    mine = score_rows(base_model, renderer, rows, step_reward="prob_diff")[:4]
     probability = [torch.tensor(row["gold_logprob"]).exp().item() for row in mine[:-1]]
-    assert mine[1]["info_gain"] == pytest.approx(probability[1] - probability[0], abs=1e-6)
+    assert mine[1]["step_reward"] == pytest.approx(probability[1] - probability[0], abs=1e-6)
+    assert mine[1]["info_gain"] == pytest.approx(mine[1]["gold_logprob"] - mine[0]["gold_logprob"], abs=1e-6)
 
 
 def test_the_best_gold_is_the_likeliest_alias(base_model, renderer, rows):
@@ -178,11 +179,11 @@ def test_the_best_gold_is_the_likeliest_alias(base_model, renderer, rows):
 
 
 def test_a_counterfactual_gain_is_less_what_other_questions_observations_give(base_model, renderer, rows):
-    found = score_rows(base_model, renderer, rows, info_gain="counterfactual")
+    found = score_rows(base_model, renderer, rows, step_reward="counterfactual")
     model = load(base_model, torch.float32, "eager").eval()
     first, _, second = schema.trajectories(rows)
     searches = [(first, 1, [second[1]]), (first, 2, [second[1]]), (second, 1, [first[1], first[2]])]
-    gains = [row["info_gain"] for row in found if row["info_gain"] is not None]
+    gains = [row["step_reward"] for row in found if row["step_reward"] is not None]
     with torch.inference_mode():
         for (trajectory, turn, others), gain in zip(searches, gains, strict=True):
             gold = GOLDS[trajectory[0]["question_id"]][0]
@@ -243,11 +244,11 @@ def test_stepsearch_reads_the_passages_from_the_corpus(tmp_path):
         score.passage_vectors(None, asked, [])
 
 
-def test_without_step_rewards_gains_are_0_and_the_rest_is_as_with_them(base_model, renderer, rows, scored):
-    found = score_rows(base_model, renderer, rows, info_gain="none")
-    assert [row["info_gain"] for row in found if row["info_gain"] is not None] == [0.0] * 3
+def test_without_step_rewards_they_are_0_and_the_rest_is_as_with_them(base_model, renderer, rows, scored):
+    found = score_rows(base_model, renderer, rows, step_reward="none")
+    assert [row["step_reward"] for row in found if row["step_reward"] is not None] == [0.0] * 3
     for row, other in zip(found, scored, strict=True):
-        assert row | {"info_gain": other["info_gain"]} == other
+        assert row | {"step_reward": other["step_reward"]} == other
 
 
 def test_any_gold_answer_earns_the_outcome(tmp_path):
@@ -270,7 +271,7 @@ def test_the_call_that_ran_out_of_turns_carries_the_penalty_and_has_no_gain():
     logprobs = {id(trajectory.trunk): [-0.5, -0.25]}
     known = Evidence([[-2.0], [-1.0]], [[]], [], {})
     found = score.score_trajectory(trajectory, logprobs, logprobs, known, GOLDS["q1"], PARAMS)
-    assert [row["info_gain"] for row in found] == [None, 1.0, None]
+    assert [row["info_gain"] for row in found] == [row["step_reward"] for row in found] == [None, 1.0, None]
     assert [row["outcome"] for row in found] == [None, None, -2.0]
     assert [row["old_logprobs"] for row in found] == [[], [-0.5], [-0.25]]
 
@@ -411,7 +412,7 @@ def test_an_other_observation_beyond_the_context_is_left_out(short, tmp_path, ca
         *rollout("q2", 0, [1] * 20, [([3] * 40, [7] * 5), ([5], [])], "x"),
     ]
     words = [*stage_words(tmp_path, short, short, rows), "--params", "params.yaml"]
-    score.main([*words, "--set", "score.info_gain=counterfactual", "--set", "score.dtype=float32"])
+    score.main([*words, "--set", "score.step_reward=counterfactual", "--set", "score.dtype=float32"])
     assert "1 of 4 other observations are left out of the gains" in caplog.text
     found = storage.read(tmp_path / "scores.parquet", schema.SCORES).to_pylist()[-2]
     renders = Renderer(load_tokenizer(short), prepare("igpo"))
@@ -421,8 +422,8 @@ def test_an_other_observation_beyond_the_context_is_left_out(short, tmp_path, ca
             naive_gold(model, renders, context(rows[-3:], 1, seen), "Jane Austen")
             for seen in ([7] * 5, [6] * 5)
         )
-    assert found["info_gain"] == pytest.approx(own - other, abs=2e-4)
-    assert found["info_gain"] != 0
+    assert found["step_reward"] == pytest.approx(own - other, abs=2e-4)
+    assert found["step_reward"] != 0
 
 
 def test_depth_counts_the_whole_path(renderer, rows):

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +15,7 @@ from igpo.experiment import checks, schema
 from igpo.reporting import plots, published
 from igpo.reporting.cells import percent
 from igpo.reporting.curves import curve_row
+from igpo.reporting.measured import cost_path
 from igpo.reporting.results import read_evaluation, table_rows
 from igpo.reporting.text import Part, latex_parts, markdown_parts
 from igpo.reporting.validation import run_of
@@ -428,18 +428,13 @@ def timed(folders, out):
     """Rows of the table of time for iterations whose stages took so many seconds, and its text."""
     for folder in folders:
         for phase, seconds in {"rollout": 6, "score": 1, "train": 3, "critic": 2}.items():
-            path = out / "benchmark" / "runs" / Path(*folder.parts[-3:]) / f"{phase}.tsv"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"s\th:m:s\n{seconds}.0\t0:00:0{seconds}\n")
-    log = out / "runs/igpo/s1/001/train.log"
-    log.parent.mkdir(parents=True)
-    log.write_text("07:01:02 loaded results/warmup on 2 x Abacus\n")
-    options = ["--logs", str(out), "--out", str(out)]
-    time_by_phase.main(["--iterations", *map(str, folders), *options])
+            device = "2 x Abacus" if phase == "train" else None
+            results_tree.write_cost(cost_path(folder, phase), seconds, device=device)
+    time_by_phase.main(["--iterations", *map(str, folders), "--out", str(out)])
     return read_csv(out / "time.csv"), re.sub(" +", " ", (out / "time.md").read_text())
 
 
-def test_time_by_phase_adds_up_benchmark_files(made, tmp_path):
+def test_time_by_phase_adds_up_costs(made, tmp_path):
     rows, text = timed(made[1], tmp_path)
     assert "| igpo | 60.0 | 10.0 | 30.0 | 40 | 4 | 1 2 |" in text
     assert "| IGPO | 82.6 | 4.8 | 12.6 | – | – | – |" in text
@@ -461,11 +456,9 @@ def test_a_critic_takes_its_share_of_the_time(made, tmp_path):
     assert "| ppo | 50.0 | 8.3 | 25.0 | 16.7 | 12 | 1 | 1 |" in text
 
 
-def test_a_missing_benchmark_file_is_named(made, tmp_path, capsys):
+def test_a_missing_cost_is_named(tmp_path, capsys):
+    folder = results_tree.write_iteration(tmp_path / "results", "igpo", 1, 1, f1=0.5)
     with pytest.raises(SystemExit) as end:
-        time_by_phase.main(
-            ["--iterations", str(made[1][0]), "--logs", str(tmp_path), "--out", str(tmp_path / "out")]
-        )
+        time_by_phase.main(["--iterations", str(folder), "--out", str(tmp_path / "out")])
     assert end.value.code == 2
-    assert "rollout.tsv: no such file; snakemake --forcerun rollout" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert "rollout.cost.json: no such file; snakemake --forcerun rollout" in capsys.readouterr().err

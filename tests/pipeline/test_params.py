@@ -32,7 +32,7 @@ def test_the_defaults_are_those_of_version_2_of_the_paper(overlays):
     """Disagreements 1, 4, 5, 7, 14, 15 and 16: what is chosen where a release, or its script, differs."""
     merged = read_params([ROOT / name for name in ("params.yaml", *overlays)])
     chosen = {
-        "score": {"info_gain": "log_prob_diff"},
+        "score": {"step_reward": "log_prob_diff"},
         "advantage": {"method": "igpo", "normalisation": "separate", "scope": "group", "std": "population"},
         "train": {
             "aggregation": "seq-mean-token-mean",
@@ -101,7 +101,7 @@ def wrong(params: dict, path: str, value: object) -> dict:
         ("rollout.protocol", "serch_r1", "nearest: 'search_r1'"),
         ("rollout.date", "1 May 2025", "rollout.date: '1 May 2025' does not match"),
         ("advantage.method", "gipgo", "]; nearest: 'gigpo'"),
-        ("score.info_gain", "log_prob_dif", "]; nearest: 'log_prob_diff'"),
+        ("score.step_reward", "log_prob_dif", "]; nearest: 'log_prob_diff'"),
         ("tables.metric", "f1_sqad", "]; nearest: 'f1_squad'"),
         ("advantage.gamma", "much", "advantage.gamma: 'much' is not of type 'number'"),
         ("train.lr", None, "'lr' is a required property"),

@@ -82,10 +82,15 @@ def write_iteration(root: Path, arm: str, seed: int, k: int, f1: float) -> Path:
     health = {"flat_advantage": 0.25, "adaptivity": None, "update_tokens": 50 * seed}
     health |= {"warnings": [], "gold_logprob_start": -2.0, "gold_logprob_end": -1.5, "info_gain": 0.5}
     storage.write_json(health, folder / "health.json")
-    empty = dict.fromkeys(("gold_logprob", "info_gain", "outcome", "f1", "em", "format_ok"))
+    empty = dict.fromkeys(("gold_logprob", "info_gain", "step_reward", "outcome", "f1", "em", "format_ok"))
     scores = [
         turn(0, **empty | {"gold_logprob": -2.0}, old_logprobs=[], ref_logprobs=[]),
-        turn(1, **empty | {"gold_logprob": -1.5, "info_gain": 0.5}, old_logprobs=[-1.0], ref_logprobs=[-1.0]),
+        turn(
+            1,
+            **empty | {"gold_logprob": -1.5, "info_gain": 0.5, "step_reward": 0.5},
+            old_logprobs=[-1.0],
+            ref_logprobs=[-1.0],
+        ),
         turn(
             2,
             **empty | {"outcome": f1, "f1": f1, "em": 0.0, "format_ok": True},
@@ -137,3 +142,9 @@ def command(evaluations: list[Path], folders: list[Path], *dev: Path, **options:
 def config(**sections: object) -> str:
     """Sections as the JSON that a rule passes."""
     return json.dumps(sections)
+
+
+def write_cost(path: Path, seconds: float, ended: float = 0.0, **values: object) -> None:
+    """What a stage that took so many seconds cost."""
+    values = {"tokens": 5, "device": None, "threads": 2, "peak_bytes": 10**9, "phases": {}} | values
+    storage.write_json(values | {"began": ended - seconds, "ended": ended, "seconds": seconds}, path)

@@ -13,6 +13,6 @@ def table_rows(question: str, rewards: list[list[float]]) -> tuple[list[dict], l
             seen = None if last or not turn else f"hit {turn}"
             rollout = {"policy_ids": [5] * turn, "observation": seen, "stop": "answered" if last else None}
             rollouts.append(dict.fromkeys(schema.ROLLOUTS.names) | key | rollout)
-            reward = {"outcome" if last else "info_gain": value}
+            reward = {"outcome" if last else "step_reward": value}
             scores.append(dict.fromkeys(schema.SCORES.names) | key | reward)
     return rollouts, scores

@@ -71,7 +71,7 @@ def scored():
     rollouts, scores, _ = batch()
     outcomes = iter(range(10))
     for row, score in zip(rollouts, scores, strict=True):
-        score["info_gain"] = 0.0
+        score["step_reward"] = 0.0
         score["outcome"] = float(next(outcomes)) if row["stop"] else None
     return rollouts, scores
 

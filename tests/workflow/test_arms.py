@@ -27,7 +27,7 @@ def tables() -> tuple[list[dict], list[dict]]:
     for trajectory in trajectories(rollouts):
         for row in trajectory:
             at = rollouts.index(row)
-            known = "outcome" if row["stop"] else "info_gain" if row["turn"] else None
+            known = "outcome" if row["stop"] else "step_reward" if row["turn"] else None
             scores[at] |= {known: torch.rand(1, generator=draw).item()} if known else {}
             row["observation"] = f"passage {row['sample'] % 2}" if row["observation_ids"] else None
     return rollouts, scores

@@ -1,52 +1,28 @@
 """What the benchmarks read from a finished run."""
 
-import os
 import re
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 import results_tree
+from results_tree import write_cost
 
 from benchmarks import checks, seeds
 from benchmarks.finished_run import covered, rows
 from pipeline.errors import UserError
 
-END = datetime(2026, 1, 1, 0, 1, 0).timestamp()  # a minute after midnight
-
-ROLLOUT = """\
-23:59:50 starting vllm with results/warmup
-00:00:00 turn 1 of 3: 16 trajectories
-00:00:10 turn 2 of 3: 15 trajectories
-igpo.rollout: 16 trajectories, 35 turns, 11 answered (75.0 s)
-"""
-SCORE = """\
-00:01:10 scored 1000 of 2000 tokens, 90 tokens/s
-00:01:20 scored 2000 of 2000 tokens, 100 tokens/s
-igpo.score: 51 turns, mean information gain +0.916 (35.0 s)
-"""
-COVERAGE = "retrieval.coverage: 600 questions, 0 uncovered (30.0 s)\n"
+END = 1000.0
 
 
-def write(path, text, end):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    os.utime(path, (end, end))
-
-
-def test_work_and_start_of_the_engine_come_from_the_logs(tmp_path):
+def test_work_and_start_of_the_engine_come_from_costs(tmp_path):
     folder = tmp_path / "runs/igpo/s1/001"
-    write(folder / "rollout.log", ROLLOUT, END)  # work: the last 60 s of 75
-    write(folder / "score.log", SCORE, END + 40)  # the last 20 s of 35
-    write(
-        tmp_path / "coverage.log", COVERAGE, END + 25
-    )  # 30 s, of which 5 beside the rollouts, 5 beside scoring
-    for name, seconds in (("rollout", 80), ("score", 40), ("train", 40)):
-        path = tmp_path / "benchmark/runs/igpo/s1/001" / f"{name}.tsv"
-        write(path, f"s\th:m:s\n{seconds}.0\t0:01:00\n", END)
+    write_cost(folder / "rollout.cost.json", 80, END, phases={"engine": 10.0, "turns": 60.0})
+    write_cost(folder / "score.cost.json", 40, END + 40, phases={"passes": 20.0})
+    write_cost(folder / "train.cost.json", 40, END + 80, phases={"passes": 10.0, "optimiser": 2.0})
+    write_cost(tmp_path / "coverage.cost.json", 30, END + 25)  # 5 s beside the rollouts, 5 s beside scoring
     found = {row.what: row.values for row in rows(tmp_path)}
-    assert found["wall time from the first stage to the last, minutes"] == pytest.approx([115 / 60])
-    assert found["share of it in neither model nor search work"] == pytest.approx([1 - 100 / 115])
+    assert found["wall time from the first stage to the last, minutes"] == pytest.approx([160 / 60])
+    assert found["share of it in neither model nor search work"] == pytest.approx([1 - 112 / 160])
     assert found["start of the engine in an iteration, s"] == pytest.approx([10.0])
     assert found["its share of the rollout stage"] == pytest.approx([10 / 80])
     assert found["its share of the iteration"] == pytest.approx([10 / 160])
@@ -60,9 +36,9 @@ def test_a_page_has_the_table_its_settings_its_time_and_its_commands(params, tmp
     table = "## Ours\n\n| a |\n"
     (tmp_path / "results/tables").mkdir(parents=True)
     (tmp_path / "results/tables/gamma.md").write_text(table)
-    write(tmp_path / "logs/runs/gamma_05/s1/001/score.log", SCORE, END + 40)  # 35 s
-    write(tmp_path / "logs/evaluations/dev/igpo_s1/rollout.log", ROLLOUT, END + 125)  # 75 s
-    write(tmp_path / "logs/runs/igpo/s1/001/score.log", SCORE, END - 1000)  # of the default run
+    write_cost(tmp_path / "results/runs/gamma_05/s1/001/score.cost.json", 35, END + 40)
+    write_cost(tmp_path / "results/evaluations/dev/igpo_s1/rollout.cost.json", 75, END + 125)
+    write_cost(tmp_path / "results/runs/igpo/s1/001/score.cost.json", 35, END - 1000)  # of the default run
     params["run"] |= {"seeds": [1, 2], "iterations": 3}
     text = checks.page(params, "gamma", tmp_path, [])
     assert text.endswith(f"\n\n{table}")

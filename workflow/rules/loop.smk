@@ -72,10 +72,9 @@ def depth(step):
     return lambda wildcards: 4 * int(wildcards.k) + step
 
 
-def time_of(path):
-    """The benchmark file of the stage that makes the file `path` of an iteration."""
-    path = Path(path).relative_to("results")
-    return f"logs/benchmark/{path.parent}/{path.stem.removesuffix('s')}.tsv"
+def cost_of(path):
+    """What the stage that makes the file `path` of an iteration cost."""
+    return path.replace("s.parquet", ".cost.json")
 
 
 def update_slots(section):
@@ -83,7 +82,7 @@ def update_slots(section):
     return lambda wildcards: learning_slots(ARMS[wildcards.arm][section]["processes"])
 
 
-# Arms whose settings for it are equal share the first iteration's rollouts and scores, and the time they took.
+# Arms whose settings for it are equal share the first iteration's rollouts and scores, and what these cost.
 rule copy:
     input:
         lambda wildcards: COPIES[f"results/{wildcards.file}"],
@@ -94,9 +93,9 @@ rule copy:
     wildcard_constraints:
         file="|".join(re.escape(path.removeprefix("results/")) for path in COPIES) or "(?!)",
     params:
-        times=lambda wildcards, input, output: f"{time_of(input[0])} {time_of(output[0])}",
+        costs=lambda wildcards, input, output: f"{cost_of(input[0])} {cost_of(output[0])}",
     shell:
-        "cp {input} {output} && (install -D -m 644 {params.times} || true) > {log} 2>&1"
+        "cp {input} {output} > {log} 2>&1 && cp {params.costs} >> {log} 2>&1"
 
 
 rule rollout:

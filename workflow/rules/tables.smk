@@ -383,7 +383,7 @@ rule time_by_phase:
         code=code("igpo.comparisons.time_by_phase"),
         iterations=RUN_FOLDERS,
     shell:
-        "exec python -m igpo.comparisons.time_by_phase --iterations {params.iterations} --logs logs --out results/tables > {log} 2>&1"
+        "exec python -m igpo.comparisons.time_by_phase --iterations {params.iterations} --out results/tables > {log} 2>&1"
 
 
 # `snakemake tables/ablation` makes the table and prints it; a target's name is a file's.

@@ -22,7 +22,7 @@ def evidence(gold=(), hits=(), supporting=(), vectors=None) -> Evidence:
 
 
 def test_every_step_reward_can_be_chosen():
-    choices = yaml.safe_load(SCHEMA.read_text())["properties"]["score"]["properties"]["info_gain"]["enum"]
+    choices = yaml.safe_load(SCHEMA.read_text())["properties"]["score"]["properties"]["step_reward"]["enum"]
     assert choices == list(STEP_REWARDS)
 
 
