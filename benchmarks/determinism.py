@@ -7,11 +7,11 @@ comes out the same.
 """
 
 import argparse
+import dataclasses
 import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from igpo.acting.engine import Request, open_engine
 from igpo.experiment import schema
 from igpo.experiment.policy import load_tokenizer
 from igpo.reporting.text import markdown_table
-from pipeline import storage
+from pipeline import sections, storage
 from pipeline.devices import compute_dtype
 from pipeline.settings import read_params
 from retrieval.encoder.encoder import open_encoder
@@ -87,10 +87,10 @@ def query_vectors(questions: list[str], root: Path) -> int:
     )
 
 
-def sequences(prompts: list[list[int]], policy: Path, params: SimpleNamespace) -> tuple[list[int], float]:
+def sequences(prompts: list[list[int]], policy: Path, params: sections.Rollout) -> tuple[list[int], float]:
     """(Sequences that depend on the others: greedy, sampled; seconds for all at once, sampled)."""
     tokenizer = load_tokenizer(policy)
-    engine = open_engine(policy, params, tokenizer, stops=False)
+    engine = open_engine(policy, params.engine, params.max_tokens, tokenizer, stops=False)
     changed = []
     for temperature in (0.0, 1.0):
 
@@ -139,14 +139,14 @@ def gain_row(name: str, found: tuple[np.ndarray, np.ndarray, float], first: Any,
 def run(root: Path) -> str:
     """The page."""
     params = read_params([Path("params.yaml")])
-    rollout = SimpleNamespace(**params["rollout"])
+    rollout = sections.Rollout(**params["rollout"])
     asked = storage.read(root / "questions/train.parquet", schema.QUESTIONS)["question"].to_pylist()[:QUERIES]
     rows = storage.read(root / "runs/igpo/s1/001/rollouts.parquet", schema.ROLLOUTS).to_pylist()
     prompts = [row["observation_ids"] for row in rows if row["turn"] == 0][: 2 * SEQUENCES : 2]
     work = root / "benchmarks/determinism"
     vectors = query_vectors(asked, root)
     batched, plain_seconds = sequences(prompts, root / "warmup", rollout)
-    alone = SimpleNamespace(**vars(rollout) | {"engine": "transformers"})
+    alone = dataclasses.replace(rollout, engine="transformers")
     single, single_seconds = sequences(prompts, root / "warmup", alone)
     packed = {tokens: gains(root, work / f"{tokens}.parquet", batch_tokens=tokens) for tokens in BATCH_TOKENS}
     base = packed[BATCH_TOKENS[0]]

@@ -1,12 +1,11 @@
 """Rollouts and whole iterations of the pipeline and of plain loops, on questions and an index of results/."""
 
+import dataclasses
 import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,14 +24,14 @@ from igpo.experiment.schema import Rows
 from igpo.protocols.protocol import Turn
 from igpo.protocols.renderer import Renderer
 from igpo.rollout import choose_questions
-from pipeline import storage
+from pipeline import sections, storage
 from pipeline.devices import compute_dtype
 from pipeline.settings import read_params
 from retrieval.indexes.searcher import Searcher, open_searcher
 
 POLICY, INDEX = Path("results/warmup"), Path("results/index/bm25")
 QUESTIONS = Path("results/questions/train.parquet")
-PARAMS = SimpleNamespace(**read_params([Path("params.yaml")])["rollout"])
+PARAMS = sections.Rollout(**read_params([Path("params.yaml")])["rollout"])
 # Turns of 60 tokens, each followed by about 250: three passages of 300 characters.
 LONG = {"turn_tokens": 60, "k": 3, "passage_chars": 300, "max_tokens": 4096, "questions": 1}
 SEEDING = (1, 1)  # seed and iteration
@@ -47,7 +46,7 @@ def search_again(text: str) -> Turn:
 
 def play(searcher: Searcher, protocol: protocols.Protocol, **over: Any) -> Play:
     """The pipeline's rollouts by an engine, with settings laid over section `rollout`."""
-    params = SimpleNamespace(**vars(PARAMS) | over)
+    params = dataclasses.replace(PARAMS, **over)
     questions = choose_questions(storage.read(QUESTIONS, schema.QUESTIONS).to_pylist(), params, *SEEDING)
     renderer = Renderer(load_tokenizer(POLICY), protocol)
 
@@ -68,7 +67,7 @@ def asked(known: list[Trajectory], number: int) -> tuple[list[Request], list[int
     """What the engine was asked in a turn of these trajectories, and how many tokens it sampled."""
     requests, lengths = [], []
     for trajectory in known:
-        before = replace(trajectory, rows=trajectory.rows[:number])
+        before = dataclasses.replace(trajectory, rows=trajectory.rows[:number])
         for row in trajectory.rows[number : number + 1]:
             if row["policy_ids"]:
                 parts = (turn["policy_ids"] + turn["observation_ids"] for turn in before.rows)
@@ -125,7 +124,7 @@ def iteration_rows(engine: VllmEngine, searcher: Searcher, size: Size) -> list[R
     Both score and train on the trajectories of the pipeline's first rollouts. Neither makes a pass of the
     reference, which is the policy itself in a first iteration.
     """
-    protocol = replace(protocols.prepare(PARAMS.protocol), parse=search_again, cut_answers=True)
+    protocol = dataclasses.replace(protocols.prepare(PARAMS.protocol), parse=search_again, cut_answers=True)
     samples = size.samples[1]
     rollouts = play(searcher, protocol, **LONG, max_turns=size.long_turns, samples=samples)
     rows = [row for trajectory in rollouts(engine) for row in trajectory.rows]

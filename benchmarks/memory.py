@@ -6,8 +6,8 @@ The first update, on one trajectory, makes AdamW's state, which the second one's
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
@@ -17,7 +17,7 @@ from igpo import train
 from igpo.experiment.policy import load, load_tokenizer
 
 TRAJECTORY = Shape(turns=(12,), prompt=304, observation=256)  # 4,096 tokens
-TRAINING = SimpleNamespace(**vars(update.PARAMS) | {"batch_tokens": 4096, "checkpoint": True})
+TRAINING = dataclasses.replace(update.PARAMS, batch_tokens=4096, checkpoint=True)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from igpo.training.loss import Columns, policy_loss
 from igpo.training.selection import TrainingGroup
 from igpo.tree.forward import autocast
 from igpo.tree.segments import Segment
+from pipeline import sections
 
 
 @torch.inference_mode()
@@ -68,7 +68,7 @@ def old_logprobs(model: Any, rows: Rows) -> list[float]:
 
 
 def padded_gradient(
-    model: Any, trajectories: list[TrainingGroup], batch: int, params: SimpleNamespace
+    model: Any, trajectories: list[TrainingGroup], batch: int, params: sections.Train
 ) -> None:
     """Add the loss's gradient, `batch` trajectories padded to the longest and full logits at a time.
 
@@ -90,7 +90,7 @@ def padded_gradient(
 
 
 def padded_update(
-    model: Any, optimiser: torch.optim.Optimizer, trajectories: list[TrainingGroup], params: SimpleNamespace
+    model: Any, optimiser: torch.optim.Optimizer, trajectories: list[TrainingGroup], params: sections.Train
 ) -> None:
     """One optimiser step, two padded trajectories at a time."""
     optimiser.zero_grad()

@@ -9,7 +9,6 @@ On the machine that made it: the page names its processor.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import measure
@@ -21,6 +20,7 @@ from igpo.reporting.curves import curve_rows
 from igpo.reporting.results import Evaluation, read_evaluation, table_rows
 from igpo.reporting.text import markdown_table, write_text
 from igpo.reporting.validation import of_iterations
+from pipeline import sections
 from pipeline.devices import compute_dtype
 from pipeline.errors import UserError
 from pipeline.settings import read_params
@@ -58,7 +58,7 @@ is the 95 % interval over questions.
 """
 
 
-def seed_cells(evaluations: Sequence[Evaluation], params: SimpleNamespace) -> list[list[str]]:
+def seed_cells(evaluations: Sequence[Evaluation], params: sections.Tables) -> list[list[str]]:
     """A row per trained arm and seed, compared with the warm start on the same questions."""
     untrained = [evaluation for evaluation in evaluations if evaluation.seed is None]
     cells = []
@@ -95,7 +95,7 @@ def page(params: dict[str, Any], root: Path) -> tuple[str, str]:
     if missing:
         raise UserError(f"{missing[0]}: no metrics.json; make it first: make tables CONFIG={OVERLAY}")
     evaluations = [read_evaluation(folder / "metrics.json") for folder in folders.values()]
-    asked = SimpleNamespace(**params["tables"])
+    asked = sections.Tables(**params["tables"])
     iterations = [root / folder for folder in layout.iterations(run)]
     curves = curve_rows(iterations, [root / folder for folder in layout.validations(params)])
     rows = table_rows(evaluations, asked)

@@ -1,7 +1,7 @@
 """Scoring and training of the pipeline and of the plain sides, as functions that a benchmark can time."""
 
+import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,10 +14,11 @@ from igpo.tree.forward import autocast
 from igpo.tree.forward import logprobs as tree_logprobs
 from igpo.tree.groups import Scored, cut, force_answers, groups, tree
 from igpo.tree.segments import Pack, Segment, packs
+from pipeline import sections
 from pipeline.settings import read_params
 
 # In a pack two trajectories of ten turns fit.
-PARAMS = SimpleNamespace(**read_params([Path("params.yaml")])["train"] | {"batch_tokens": 8192})
+PARAMS = sections.Train(**read_params([Path("params.yaml")])["train"] | {"batch_tokens": 8192})
 
 
 def forced_groups(rows: Rows, tokenizer: Any) -> list[list[Scored]]:
@@ -51,7 +52,7 @@ def training_groups(
     """The batch as stage `train` packs it, and a trajectory at a time for the plain side."""
     old = scored(model, scoring_trees(rows, tokenizer, information_gain=False))
     tables = (rows, *credited(rows, old))
-    single = SimpleNamespace(**vars(PARAMS) | {"batch_tokens": 1})
+    single = dataclasses.replace(PARAMS, batch_tokens=1)
     return selection.training_groups(*tables, PARAMS), selection.training_groups(*tables, single)
 
 

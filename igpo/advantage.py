@@ -3,16 +3,15 @@
 import argparse
 import itertools
 from pathlib import Path
-from types import SimpleNamespace
 
 from igpo.credit.methods import METHODS, WITH_CRITIC
 from igpo.credit.rewards import at_progress, check_keys, trajectory, with_values
 from igpo.experiment import schema
 from igpo.experiment.schema import Rows, trajectories
-from pipeline import stage, storage
+from pipeline import sections, stage, storage
 
 
-def advantages(rollouts: Rows, scores: Rows, params: SimpleNamespace, values: Rows | None = None) -> Rows:
+def advantages(rollouts: Rows, scores: Rows, params: sections.Advantage, values: Rows | None = None) -> Rows:
     """Advantage rows of turns 1…T from sorted rows of turns 0…T, and a critic's values of turns 1…T."""
     check_keys(rollouts, scores)
     listed, rest = trajectories(rollouts), iter(scores)
@@ -42,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Advantage) -> str:
     """Compute advantages and write the table."""
     rollouts = storage.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = storage.read(args.scores, schema.SCORES).to_pylist()
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return f"{len(rows)} turns, {zero} with advantage 0"
 
 
-main = stage.command("advantage", arguments, run, __doc__)
+main = stage.command(sections.Advantage, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ from igpo.training.memory import save_memory
 from igpo.tree.forward import autocast, check_model, states
 from igpo.tree.groups import Scored, cut, groups, tree
 from igpo.tree.segments import Pack, Segment, depth, packs
-from pipeline import cost, stage, storage
+from pipeline import cost, sections, stage, storage
 from pipeline.errors import UserError, one_line
 from retrieval.encoder.folder import UNREADABLE
 
@@ -168,7 +167,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     state_argument(parser)
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Critic) -> str:
     """Value the turns, then update the critic."""
     rollouts = storage.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = storage.read(args.scores, schema.SCORES).to_pylist()
@@ -230,7 +229,7 @@ def write(
     save(body, load_tokenizer(args.critic), args.out, manifest)
 
 
-main = stage.command("critic", arguments, distributed.over_processes("igpo.critic", run), __doc__)
+main = stage.command(sections.Critic, arguments, distributed.over_processes("igpo.critic", run), __doc__)
 
 if __name__ == "__main__":
     main()

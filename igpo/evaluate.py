@@ -9,7 +9,6 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from igpo.data.coverage import read_coverage
 from igpo.experiment import schema
 from igpo.experiment.schema import FAILURES, JUDGEMENTS, METRICS, PER_QUESTION, trajectories
 from igpo.reporting.intervals import interval
-from pipeline import stage, storage
+from pipeline import sections, stage, storage
 from pipeline.errors import UserError
 from pipeline.settings import parse_json
 
@@ -113,7 +112,7 @@ def check_complete(rows: schema.Rows, questions: schema.Rows, asked: Mapping[str
             )
 
 
-def summary(rows: list[dict[str, Any]], params: SimpleNamespace) -> dict[str, Any]:
+def summary(rows: list[dict[str, Any]], params: sections.Evaluate) -> dict[str, Any]:
     """Number of questions and every metric's interval; a metric nobody has is null."""
     result: dict[str, Any] = {"n": len(rows)}
     for name in METRICS:
@@ -122,13 +121,13 @@ def summary(rows: list[dict[str, Any]], params: SimpleNamespace) -> dict[str, An
     return result
 
 
-def split_by(rows: list[dict[str, Any]], name: str, params: SimpleNamespace) -> dict[str, Any]:
+def split_by(rows: list[dict[str, Any]], name: str, params: sections.Evaluate) -> dict[str, Any]:
     """Summaries by the values of one column."""
     values = sorted({row[name] for row in rows})
     return {value: summary([row for row in rows if row[name] == value], params) for value in values}
 
 
-def by_hops(rows: list[dict[str, Any]], params: SimpleNamespace) -> dict[str, Any]:
+def by_hops(rows: list[dict[str, Any]], params: sections.Evaluate) -> dict[str, Any]:
     """Summaries by the number of hops, `1`, `2`, …; questions of which it is unknown are left out."""
     return split_by([{**row, "hops": str(row["hops"])} for row in rows if row["hops"]], "hops", params)
 
@@ -163,7 +162,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Evaluate) -> str:
     """Compute and write the metrics."""
     table = storage.read(args.rollouts, schema.ROLLOUTS)
     rows = table.to_pylist()
@@ -200,7 +199,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return f"{len(scored)} questions, F1 {f1['mean']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]"
 
 
-main = stage.command("evaluate", arguments, run, __doc__)
+main = stage.command(sections.Evaluate, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,6 @@ import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from igpo.credit.answer_metrics import normalise
@@ -23,7 +22,7 @@ from igpo.credit.methods import NO_SPREAD
 from igpo.experiment import schema
 from igpo.experiment.schema import Rows, trajectories
 from igpo.training.warning_signs import UPDATE, warnings
-from pipeline import stage, storage
+from pipeline import sections, stage, storage
 from pipeline.errors import UserError
 
 Health = dict[str, float | None]
@@ -250,7 +249,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Health) -> str:
     """Compute and write the numbers and warnings; UserError for a collapse where `on_collapse` is "stop"."""
     expected = {
         "rollouts": schema.ROLLOUTS,
@@ -281,7 +280,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return f"{told}, {len(listed)} warnings" if listed else told
 
 
-main = stage.command("health", arguments, run, __doc__)
+main = stage.command(sections.Health, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

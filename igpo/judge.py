@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from igpo.acting.engine import Request, open_engine
@@ -23,7 +22,7 @@ from igpo.experiment.policy import context, load_tokenizer, weights_sha256
 from igpo.experiment.schema import JUDGEMENTS, JUDGEMENTS_KEY, trajectories
 from igpo.protocols.protocol import Protocol, Turn
 from igpo.protocols.renderer import Renderer
-from pipeline import stage, storage
+from pipeline import sections, stage, storage
 from pipeline.errors import UserError
 from retrieval.indexes.hits import clean
 from retrieval.server.client import Refused, is_http, is_loopback, with_retries
@@ -56,18 +55,18 @@ class NoRedirects(urllib.request.HTTPRedirectHandler):
 class Server:
     """A model behind an OpenAI-compatible URL such as http://127.0.0.1:8000/v1."""
 
-    def __init__(self, params: SimpleNamespace):
+    def __init__(self, url: str, params: sections.Judge):
         """Raises UserError for a URL that is none, or of another machine without `judge.remote`."""
-        if not is_http(params.url):
-            raise UserError(f"judge.url: {params.url!r} is no URL; expected such as http://127.0.0.1:8000/v1")
-        if not is_loopback(params.url) and not params.remote:
+        if not is_http(url):
+            raise UserError(f"judge.url: {url!r} is no URL; expected such as http://127.0.0.1:8000/v1")
+        if not is_loopback(url) and not params.remote:
             raise UserError(
-                f"judge.url: {params.url} is another machine; set judge.remote: true to send it the answers"
+                f"judge.url: {url} is another machine; set judge.remote: true to send it the answers"
             )
-        self.url = params.url.rstrip("/") + "/chat/completions"
+        self.url = url.rstrip("/") + "/chat/completions"
         self.params = params
         # A proxy from the environment must not see what stays on this machine.
-        handlers = [urllib.request.ProxyHandler({})] if is_loopback(params.url) else []
+        handlers = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
         self.opener = urllib.request.build_opener(NoRedirects, *handlers)
         self.replied = False
 
@@ -92,8 +91,13 @@ class Server:
 
     def _complete(self, content: str, seed: int) -> str:
         """The model's reply. Raises UserError where the server fails, refuses or answers something else."""
-        body = {"model": self.params.model, "messages": [{"role": "user", "content": content}]}
-        body |= {"temperature": self.params.temperature, "seed": seed, "max_tokens": REPLY_TOKENS}
+        body = {
+            "model": self.params.model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": self.params.temperature,
+            "seed": seed,
+            "max_tokens": REPLY_TOKENS,
+        }
         try:
             return with_retries(lambda: self._send(body), self.url, "the judge")
         except (ValueError, LookupError, TypeError, RecursionError) as error:
@@ -109,15 +113,15 @@ class Server:
 class Local:
     """A model folder in the engine that rollouts use."""
 
-    def __init__(self, folder: Path, params: SimpleNamespace, contents: Sequence[str]):
+    def __init__(self, folder: Path, params: sections.Judge, contents: Sequence[str]):
         """Start the engine for `contents`. Raises UserError where it can't load the folder."""
         self.params = params
         self.renderer = Renderer(load_tokenizer(folder), ASKING)
         self.most = context(folder) - REPLY_TOKENS
         fitting = [size for content in contents if (size := len(self.renderer.prompt(content))) <= self.most]
         longest = max(fitting, default=self.most)
-        limits = SimpleNamespace(engine=params.engine, max_tokens=longest + REPLY_TOKENS)
-        self.engine = open_engine(folder, limits, self.renderer.tokenizer, bool(ASKING.stops))
+        room = longest + REPLY_TOKENS
+        self.engine = open_engine(folder, params.engine, room, self.renderer.tokenizer, bool(ASKING.stops))
 
     def replies(self, contents: Sequence[str], seed: int) -> list[str]:
         """The model's reply to each message; nothing to one beyond its context."""
@@ -157,7 +161,7 @@ def verdicts(model: Server | Local, contents: Sequence[str], tries: int) -> list
 
 
 def judged(
-    listed: list[schema.Rows], questions: dict[str, Any], folder: Path, params: SimpleNamespace
+    listed: list[schema.Rows], questions: dict[str, Any], folder: Path, params: sections.Judge
 ) -> schema.Rows:
     """A judgement row per trajectory: no answer is wrong, an exact match right, else the judge says."""
     rows, contents = [], []
@@ -171,7 +175,7 @@ def judged(
         key = {name: turns[0][name] for name in JUDGEMENTS_KEY}
         rows.append({**key, "mbe": None if asked else exact, "reply": "" if asked else None})
     if contents:
-        model = Server(params) if params.url else Local(folder, params, contents)
+        model = Server(params.url, params) if params.url else Local(folder, params, contents)
         # here greedy replies would be the same again
         tries = params.tries if params.url or params.temperature else 1
         found = iter(verdicts(model, contents, tries))
@@ -181,11 +185,11 @@ def judged(
     return rows
 
 
-def described(folder: Path, params: SimpleNamespace) -> str:
+def described(folder: Path, params: sections.Judge) -> str:
     """The judge as metrics name it."""
     weights = [] if params.url else [f"weights {weights_sha256(folder)[:12]}"]
     decoding = f"temperature {params.temperature}" if params.temperature else "greedy"
-    return ", ".join([params.model, *weights, decoding])
+    return ", ".join([str(params.model), *weights, decoding])
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -198,7 +202,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Judge) -> str:
     """Judge every trajectory and write the table."""
     if not params.model:
         raise UserError("judge.model is not set: there is no judge to ask")
@@ -217,7 +221,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return f"{len(found)} answers, {asked} judged by {params.model}, {silent} without a verdict"
 
 
-main = stage.command("judge", arguments, run, __doc__)
+main = stage.command(sections.Judge, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

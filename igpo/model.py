@@ -6,13 +6,12 @@
 import argparse
 import functools
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from igpo.experiment.policy import read_model, save
-from pipeline import stage
+from pipeline import sections, stage
 from pipeline.errors import UserError, one_line
 from pipeline.log import log
 from pipeline.package_data import package_file
@@ -43,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Model) -> str:
     """Load the source and write it as a bf16 model folder."""
     from transformers import AutoTokenizer, GgufConfig
 
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return f"{sum(weight.numel() for weight in model.parameters()):,} weights -> {args.out}"
 
 
-main = stage.command("model", arguments, run, __doc__)
+main = stage.command(sections.Model, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -16,14 +16,13 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 from igpo.credit import answer_metrics
 from igpo.data import supporting, vitalqa
 from igpo.data.fields import Row
 from igpo.data.question_forms import SPLITS, distinct, load
 from igpo.experiment.schema import QUESTIONS, QUESTIONS_KEY
-from pipeline import storage
+from pipeline import sections, storage
 from pipeline.errors import UserError
 from pipeline.log import log
 from pipeline.stage import command
@@ -76,7 +75,7 @@ def files_of(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def derive(corpus: Path, params: SimpleNamespace) -> list[Row]:
+def derive(corpus: Path, params: sections.Questions) -> list[Row]:
     """VitalQA from a corpus; UserError where no rule matches."""
     rows = vitalqa.build(
         storage.read(corpus, storage.CORPUS).to_pylist(),
@@ -92,7 +91,7 @@ def derive(corpus: Path, params: SimpleNamespace) -> list[Row]:
 
 
 def make(
-    sources: Sequence[str], corpus: Path | None, params: SimpleNamespace
+    sources: Sequence[str], corpus: Path | None, params: sections.Questions
 ) -> tuple[list[Row], list[Path]]:
     """The questions of the chosen sources, and the files that they come from."""
     if sources == ["vitalqa"]:
@@ -105,7 +104,7 @@ def make(
     return distinct(supporting.resolve(loaded, corpus)), [path for _, path in files] + looked_up
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Questions) -> str:
     """Write one table per split; a split without questions is an empty table."""
     if params.dev_share + params.test_share >= 1:
         raise UserError("questions: dev_share and test_share leave nothing to train on: lower one")
@@ -145,7 +144,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for train, dev and test.parquet")
 
 
-main = command("questions", arguments, run, __doc__)
+main = command(sections.Questions, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

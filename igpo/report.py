@@ -8,7 +8,6 @@ import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -34,7 +33,7 @@ from igpo.reporting.curves import curve_rows
 from igpo.reporting.results import Evaluation, in_words, read_evaluation, table_rows
 from igpo.reporting.text import write_text
 from igpo.reporting.trajectory_text import pick, render
-from pipeline import stage, storage
+from pipeline import sections, stage, storage
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a;
@@ -214,7 +213,7 @@ def run(args: argparse.Namespace) -> str:
     """Write the page."""
     params = checks.read(args)
     evaluations = [read_evaluation(path) for path in args.metrics]
-    parts = {"Results": results_part(table_rows(evaluations, SimpleNamespace(**params["tables"])))}
+    parts = {"Results": results_part(table_rows(evaluations, sections.Tables(**params["tables"])))}
     if args.iterations:
         parts["Training"] = training_part(curve_rows(args.iterations, args.validations))
     parts["By type of question"] = types_part(evaluations)

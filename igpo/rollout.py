@@ -7,7 +7,6 @@ before all questions were seen.
 import argparse
 import random
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from igpo import protocols
@@ -16,7 +15,7 @@ from igpo.acting.engine import open_engine
 from igpo.experiment import schema
 from igpo.experiment.policy import load_tokenizer, weights_sha256
 from igpo.protocols.renderer import Renderer
-from pipeline import cost, stage, storage
+from pipeline import cost, sections, stage, storage
 from pipeline.errors import UserError
 from pipeline.log import log
 from retrieval.indexes import modes
@@ -25,7 +24,7 @@ from retrieval.server.client import open_search
 
 
 def choose_questions(
-    questions: list[dict[str, Any]], params: SimpleNamespace, seed: int, iteration: int
+    questions: list[dict[str, Any]], params: sections.Rollout, seed: int, iteration: int
 ) -> list[dict[str, Any]]:
     """The questions of one iteration, in the order of their ids."""
     pool = schema.of_benchmarks(questions, params.benchmarks, "rollout.benchmarks")
@@ -38,7 +37,9 @@ def choose_questions(
     return sorted(chosen, key=lambda question: question["question_id"])
 
 
-def control(params: SimpleNamespace, index: Any, questions: list[dict[str, Any]], seed: int) -> modes.Control:
+def control(
+    params: sections.Rollout, index: Any, questions: list[dict[str, Any]], seed: int
+) -> modes.Control:
     """The retriever of a control experiment in the index's place. Raises UserError where it can't be had."""
     if "open" in params.tools:
         raise UserError(f"rollout.retriever: {params.retriever!r} has no pages to open; tools: [web_search]")
@@ -58,7 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Rollout) -> str:
     """Roll out and write the table."""
     questions = storage.read(args.questions, schema.QUESTIONS).to_pylist()
     if not questions:
@@ -74,7 +75,9 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     searcher = index
     if index and params.retriever != "index":
         searcher = control(params, index, chosen, args.seed)
-    engine = open_engine(args.policy, params, renderer.tokenizer, bool(protocol.stops))
+    engine = open_engine(
+        args.policy, params.engine, params.max_tokens, renderer.tokenizer, bool(protocol.stops)
+    )
     player = agent.Agent(engine, searcher, renderer, params, (args.seed, args.iteration))
     at_once = params.at_once or len(trajectories)
     for low in range(0, len(trajectories), at_once):
@@ -96,7 +99,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return f"{len(trajectories)} trajectories, {len(rows) - len(trajectories)} turns, {answered} answered"
 
 
-main = stage.command("rollout", arguments, run, __doc__)
+main = stage.command(sections.Rollout, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -29,7 +28,7 @@ from igpo.protocols.renderer import Renderer
 from igpo.tree.forward import autocast, check_context, check_model, logprobs
 from igpo.tree.groups import Scored, cut, force_answers, groups, other_observations, tree
 from igpo.tree.segments import Segment, depth, flatten, packs
-from pipeline import cost, stage, storage
+from pipeline import cost, sections, stage, storage
 from pipeline.devices import compute_dtype
 from pipeline.errors import UserError
 from pipeline.log import log
@@ -114,7 +113,7 @@ def score_trajectory(
     reference: dict[int, list[float]],
     known: Evidence,
     golds: list[str],
-    params: SimpleNamespace,
+    params: sections.Score,
 ) -> Rows:
     """The score rows of one trajectory, turns 0…T."""
     old, ref = values[id(scored.trunk)], reference[id(scored.trunk)]
@@ -188,7 +187,7 @@ def passage_vectors(
 
 
 def forced_groups(
-    rows: Rows, renderer: Renderer, questions: Mapping[str, Mapping[str, Any]], params: SimpleNamespace
+    rows: Rows, renderer: Renderer, questions: Mapping[str, Mapping[str, Any]], params: sections.Score
 ) -> list[list[Scored]]:
     """The trajectories of every question with the gold answers forced after every turn."""
     scored = groups(rows)
@@ -233,7 +232,7 @@ def fit_context(scored: list[list[Scored]], limit: int, policy: Path) -> None:
         )
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Score) -> str:
     """Score every trajectory and write the table."""
     table = storage.read(args.rollouts, schema.ROLLOUTS)
     rows = table.to_pylist()
@@ -270,7 +269,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return f"{len(scores)} turns, mean information gain {mean}"
 
 
-main = stage.command("score", arguments, run, __doc__)
+main = stage.command(sections.Score, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,6 @@ Every row of ours says what it was made from; the published rows are the paper's
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from igpo.reporting import published, validation
@@ -19,7 +18,7 @@ from igpo.reporting.curves import curve_rows
 from igpo.reporting.results import METRICS, SETTINGS, columns, read_evaluation, summary, table_rows
 from igpo.reporting.text import csv_text, latex, markdown, write_text
 from igpo.reporting.validation import DEV
-from pipeline import stage, storage
+from pipeline import sections, stage, storage
 
 
 def flat(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Tables) -> str:
     """Write the five files."""
     ours = table_rows([read_evaluation(path) for path in args.metrics], params)
     theirs = published.f1_rows("main")
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return summary(ours, params.metric)
 
 
-main = stage.command("tables", arguments, run, __doc__)
+main = stage.command(sections.Tables, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,6 @@ import argparse
 import itertools
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -32,12 +31,12 @@ from igpo.training.memory import save_memory
 from igpo.training.selection import TrainingGroup, counted, dropped, minibatches, training_groups
 from igpo.tree.forward import autocast, check_model
 from igpo.tree.segments import depth, packs
-from pipeline import cost, stage, storage
+from pipeline import cost, sections, stage, storage
 from pipeline.errors import UserError
 from pipeline.log import log
 
 
-def open_training(folder: Path, params: SimpleNamespace, longest: int = 0) -> tuple[Any, torch.optim.AdamW]:
+def open_training(folder: Path, params: sections.Train, longest: int = 0) -> tuple[Any, torch.optim.AdamW]:
     """The policy in fp32 and its optimiser, both as the last update left them, for up to `longest` tokens.
 
     Raises UserError as `model.load`, `check_model` and `check_state` do, and for another `params.lora` than
@@ -88,7 +87,7 @@ def summed_up(steps: list[dict[str, float]]) -> dict[str, float]:
     return means | {"ratio_max": max(step["ratio_max"] for step in steps), "policy_tokens": tokens}
 
 
-def accumulate(model: Any, batch: list[TrainingGroup], params: SimpleNamespace) -> tuple[float, list[Terms]]:
+def accumulate(model: Any, batch: list[TrainingGroup], params: sections.Train) -> tuple[float, list[Terms]]:
     """Add the gradient of the batch's loss to the weights, a token budget at a time; returns loss, terms.
 
     A trajectory stays whole, so no ratio is cut. Of several processes each takes a share of the groups.
@@ -114,7 +113,7 @@ def accumulate(model: Any, batch: list[TrainingGroup], params: SimpleNamespace) 
 
 
 def update(
-    model: Any, optimiser: torch.optim.AdamW, batch: list[TrainingGroup], params: SimpleNamespace
+    model: Any, optimiser: torch.optim.AdamW, batch: list[TrainingGroup], params: sections.Train
 ) -> dict[str, float]:
     """One optimiser step on the whole batch; returns its metrics."""
     losses, terms = zip(*distributed.gathered(accumulate(model, batch, params)), strict=True)
@@ -147,7 +146,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     state_argument(parser)
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Train) -> str:
     """Go over the batch `params.updates` times, in `params.minibatches` steps each; write the next policy."""
     rollouts = storage.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = storage.read(args.scores, schema.SCORES).to_pylist()
@@ -211,7 +210,7 @@ def write_policy(args: argparse.Namespace, policy: Any, metrics: dict[str, float
     save(policy, load_tokenizer(args.policy), args.out, manifest)
 
 
-main = stage.command("train", arguments, distributed.over_processes("igpo.train", run), __doc__)
+main = stage.command(sections.Train, arguments, distributed.over_processes("igpo.train", run), __doc__)
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,6 @@ import argparse
 import random
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +28,7 @@ from igpo.training.distributed import check_size
 from igpo.tree.forward import autocast, logprobs
 from igpo.tree.groups import groups, tree
 from igpo.tree.segments import packs
-from pipeline import stage, storage
+from pipeline import sections, stage, storage
 from pipeline.errors import UserError
 from pipeline.log import log
 from retrieval.indexes.searcher import check_corpus, open_searcher
@@ -125,7 +124,7 @@ def hop_of(searcher: Any, question: dict[str, Any], passage: str) -> Hop:
 
 
 def build_traces(
-    questions: list[dict[str, Any]], searcher: Any, renderer: Renderer, params: SimpleNamespace
+    questions: list[dict[str, Any]], searcher: Any, renderer: Renderer, params: sections.Warmup
 ) -> list[agent.Trajectory]:
     """At most `params.traces` traces, in a seeded order."""
     pool = schema.of_benchmarks(questions, params.benchmarks, "warmup.benchmarks")
@@ -184,7 +183,7 @@ def _accumulate(model: Any, batch: list[agent.Trajectory], tokens: int) -> float
     return result
 
 
-def learn(model: Any, traces: list[agent.Trajectory], params: SimpleNamespace) -> list[float]:
+def learn(model: Any, traces: list[agent.Trajectory], params: sections.Warmup) -> list[float]:
     """Maximise the traces' policy tokens; returns the mean loss per token of every update."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=params.lr, weight_decay=0.0, fused=True)
     steps = [
@@ -213,7 +212,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Warmup) -> str:
     """Build traces, learn them, write the policy."""
     tokenizer = load_tokenizer(args.policy)
     traces: list[agent.Trajectory] = []
@@ -241,7 +240,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return f"{len(traces)} traces, {len(losses)} updates, loss {losses[0]:.3f} -> {losses[-1]:.3f}"
 
 
-main = stage.command("warmup", arguments, run, __doc__)
+main = stage.command(sections.Warmup, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -12,14 +12,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import jsonschema
 import yaml
 
 from pipeline.errors import UserError, one_line
 
+Section = TypeVar("Section")
 SCHEMA = Path(__file__).with_name("params.schema.yaml")
 
 
@@ -172,11 +172,13 @@ def parse_json(text: str, option: str) -> Any:
         raise UserError(f"{option}: not JSON: {error}") from None
 
 
-def settings(args: argparse.Namespace, section: str) -> SimpleNamespace:
-    """The checked settings of one section: --config, or --params with --arm over it; --set over either.
+def settings(args: argparse.Namespace, kind: type[Section]) -> Section:
+    """The checked settings of a section: --config, or --params with --arm over it; --set over either.
 
-    Raises UserError where they are wrong, and for --config beside what it would make void.
+    `kind` is the section's class in `pipeline.sections`. Raises UserError if they are wrong, and for
+    --config beside what it would make void.
     """
+    section = kind.__name__.lower()
     if args.config is not None:
         if args.params or args.arm is not None:
             raise UserError("--config is the section itself: give it, or --params and --arm, not both")
@@ -195,4 +197,4 @@ def settings(args: argparse.Namespace, section: str) -> SimpleNamespace:
     if isinstance(values, Mapping):  # else `check_schema` refuses it
         values = merge(values, chosen.get(section, {}))
     check_schema(values, section)
-    return SimpleNamespace(**values)
+    return kind(**values)

@@ -69,16 +69,17 @@ def die_with_parent() -> None:
 
 
 def command(
-    section: str | None,
+    section: type | None,
     arguments: Callable[[argparse.ArgumentParser], None],
     run: Callable[..., str],
     doc: str | None,
 ) -> Callable[..., None]:
     """Make a stage's `main(argv)`.
 
-    `arguments` adds the stage's files to the parser; `run(args, settings)` (`run(args)` without a
-    section) does the work and returns the summary line. Beside `args.out` goes what the stage cost
-    (`pipeline.cost`). Exit code 2 with one line on UserError and if the system lets it not write.
+    `section` is a class of `pipeline.sections`. `arguments` adds the stage's files to the parser;
+    `run(args, settings)` (`run(args)` without a section) does the work and returns the summary line. Beside
+    `args.out` goes what the stage cost (`pipeline.cost`). Exit code 2 with one line on UserError and if the
+    system lets it not write.
     """
 
     def main(argv: list[str] | None = None) -> None:
@@ -90,7 +91,9 @@ def command(
         )
         arguments(parser)
         if section:
-            group = parser.add_argument_group("settings", f"section {section!r} of params.yaml")
+            group = parser.add_argument_group(
+                "settings", f"section {section.__name__.lower()!r} of params.yaml"
+            )
             group.add_argument("--params", type=Path, action="append", metavar="FILE", help="repeatable")
             group.add_argument("--config", metavar="JSON", help="the section itself, as the rules pass it")
             group.add_argument("--arm", metavar="NAME", help="apply this entry of `arms:`")

@@ -10,12 +10,11 @@ import itertools
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import stage, storage
+from pipeline import sections, stage, storage
 from pipeline.errors import UserError
 from pipeline.log import log
 from pipeline.package_data import package_file
@@ -92,7 +91,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="corpus.parquet")
 
 
-def run(args: Namespace, params: SimpleNamespace) -> str:
+def run(args: Namespace, params: sections.Corpus) -> str:
     """Write the corpus; the summary counts passages and replaced ids."""
     source = args.source or params.source
     if source == "vital":
@@ -112,7 +111,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     return f"{ids.rows} passages, {ids.missing} missing and {ids.repeated} repeated ids replaced{left_out}"
 
 
-main = stage.command("corpus", arguments, run, __doc__)
+main = stage.command(sections.Corpus, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

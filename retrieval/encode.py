@@ -7,12 +7,11 @@ on the number of shards.
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import stage, storage
+from pipeline import sections, stage, storage
 from pipeline.errors import UserError
 from retrieval.encoder.encoder import open_encoder
 from retrieval.encoder.folder import encoder_folder, fingerprint
@@ -29,7 +28,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="this shard's vectors")
 
 
-def run(args: Namespace, params: SimpleNamespace) -> str:
+def run(args: Namespace, params: sections.Index) -> str:
     """Encode one shard."""
     if not 1 <= args.shard <= params.shards:
         raise UserError(f"--shard {args.shard}: expected 1 to {params.shards} (index.shards)")
@@ -53,7 +52,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     return f"{len(rows)} passages, rows {rows.start} to {rows.stop}"
 
 
-main = stage.command("index", arguments, run, __doc__)
+main = stage.command(sections.Index, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -9,10 +9,9 @@ there `made` becomes the folder, and vectors stand beside it until it is in plac
 import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from pipeline import stage, storage
+from pipeline import sections, stage, storage
 from pipeline.errors import UserError
 from retrieval.indexes import passages
 from retrieval.indexes.manifest import KINDS, chosen, digest, encoder_sha256, manifest
@@ -51,7 +50,7 @@ def add_index(args: Namespace, settings: dict[str, Any], made: Path, hashes: tup
         Reranker(Path(settings["reranker"]), hashes[1])  # can it be used?
 
 
-def run(args: Namespace, params: SimpleNamespace) -> str:
+def run(args: Namespace, params: sections.Index) -> str:
     """Build one index."""
     settings = chosen(args.kind, params)
     encoder = encoder_sha256(args.kind, settings)
@@ -74,7 +73,7 @@ def run(args: Namespace, params: SimpleNamespace) -> str:
     return f"{args.kind} index of {corpus[0]} passages, {size / 1e6:.0f} MB"
 
 
-main = stage.command("index", arguments, run, __doc__)
+main = stage.command(sections.Index, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

@@ -10,12 +10,12 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 from igpo.acting.engine import Engine, Generation, Request
 from igpo.protocols.protocol import Turn, observation_text
 from igpo.protocols.renderer import Renderer
+from pipeline import sections
 from pipeline.log import log
 from retrieval.indexes.hits import Hit
 from retrieval.indexes.modes import Oracle
@@ -107,7 +107,7 @@ class Agent:
     engine: Engine
     searcher: Any
     renderer: Renderer
-    params: SimpleNamespace
+    params: sections.Rollout
     seeding: tuple[int, int]
 
     def run(self, trajectories: list[Trajectory]) -> None:

@@ -10,7 +10,6 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -177,22 +176,20 @@ class TransformersEngine:
 Engine = VllmEngine | TransformersEngine
 
 
-def open_engine(policy: Path, params: SimpleNamespace, tokenizer: Any, stops: bool) -> Engine:
-    """Start the engine that section `rollout` names; `stops`: sequences are to end at texts.
+def open_engine(policy: Path, engine: str, max_tokens: int, tokenizer: Any, stops: bool) -> Engine:
+    """Start an engine for sequences of at most `max_tokens` tokens; `stops`: they are to end at texts.
 
     Raises UserError when the engine can't load the policy, or `max_tokens` exceeds the policy's context.
     """
-    kind: Any = {"vllm": VllmEngine, "transformers": TransformersEngine}[params.engine]
-    log.info("starting %s with %s", params.engine, policy)
+    kind: Any = {"vllm": VllmEngine, "transformers": TransformersEngine}[engine]
+    log.info("starting %s with %s", engine, policy)
     check_folder(policy)
     limit = context(policy)
-    if params.max_tokens > limit:
-        raise UserError(f"rollout.max_tokens: {params.max_tokens} exceeds {policy}'s context, {limit}")
+    if max_tokens > limit:
+        raise UserError(f"rollout.max_tokens: {max_tokens} exceeds {policy}'s context, {limit}")
     try:
         with cost.phase("engine"):
-            return kind(policy, params.max_tokens, tokenizer, stops)
+            return kind(policy, max_tokens, tokenizer, stops)
     except (ImportError, AssertionError, *UNREADABLE) as error:  # vLLM asserts the shapes of weights
         reason = one_line(error, 300)
-        raise UserError(
-            f"{params.engine} can't start with {policy}: {reason}; try engine: transformers"
-        ) from error
+        raise UserError(f"{engine} can't start with {policy}: {reason}; try engine: transformers") from error

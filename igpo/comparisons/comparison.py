@@ -6,9 +6,9 @@ was made from.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from igpo.reporting import published
@@ -30,7 +30,7 @@ from igpo.reporting.cells import (
 )
 from igpo.reporting.results import columns, read_evaluation, summary, table_rows
 from igpo.reporting.text import Part, write_forms
-from pipeline import stage
+from pipeline import sections, stage
 
 TABLES = ("algorithms", "ablation", "basis", "gamma")
 BEHAVIOUR = ("answer_rate", "format_failure")  # shares shown beside the metric
@@ -59,15 +59,15 @@ def published_note(table: str, what: str = "F1 in per cent") -> str:
     return note.replace("IGPO: Qwen2.5-7B-Instruct", models) if models else note
 
 
-def our_rows(table: str, metrics: Sequence[Path], params: SimpleNamespace) -> list[dict[str, Any]]:
+def our_rows(table: str, metrics: Sequence[Path], params: sections.Tables) -> list[dict[str, Any]]:
     """Our rows of a comparison, each with the published row that its arm stands for."""
     chosen = getattr(params, table)
-    settings = SimpleNamespace(**vars(params) | {"baseline": chosen["baseline"]})
+    settings = dataclasses.replace(params, baseline=chosen["baseline"])
     ours = table_rows([read_evaluation(path) for path in metrics], settings)
     return [row | {"published_row": chosen["rows"].get(row["method"])} for row in ours]
 
 
-def comparison_parts(table: str, ours: Rows, params: SimpleNamespace) -> list[Part]:
+def comparison_parts(table: str, ours: Rows, params: sections.Tables) -> list[Part]:
     """Our rows for a reader, what they were made from, and the published ones where there are any."""
     baseline = method_name({"method": getattr(params, table)["baseline"]})
     note = f"{with_metric('comparison', params.metric)} Baseline: {baseline}."
@@ -90,7 +90,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Tables) -> str:
     """Write the comparison in three forms."""
     ours = our_rows(args.table, args.metrics, params)
     theirs = published.f1_rows(args.table) if args.table in published.PRINTED else []
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return summary(ours, params.metric)
 
 
-main = stage.command("tables", arguments, run, __doc__)
+main = stage.command(sections.Tables, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

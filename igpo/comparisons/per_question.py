@@ -8,7 +8,6 @@ import argparse
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from igpo.comparisons.comparison import published_note
@@ -24,7 +23,7 @@ from igpo.reporting.results import (
     read_evaluation,
 )
 from igpo.reporting.text import Part, write_forms
-from pipeline import stage
+from pipeline import sections, stage
 from pipeline.errors import UserError
 
 SAME = 1e-9  # values this close are equal: means over seeds in floating point
@@ -125,7 +124,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
 
 
-def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
+def run(args: argparse.Namespace, params: sections.Tables) -> str:
     """Write the table in three forms."""
     chosen = params.per_question
     evaluations = [read_evaluation(path) for path in args.metrics]
@@ -142,7 +141,7 @@ def run(args: argparse.Namespace, params: SimpleNamespace) -> str:
     return f"{len(ours)} rows"
 
 
-main = stage.command("tables", arguments, run, __doc__)
+main = stage.command(sections.Tables, arguments, run, __doc__)
 
 if __name__ == "__main__":
     main()

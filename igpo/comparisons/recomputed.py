@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from igpo.credit.methods import METHODS, Trajectory, Values
@@ -11,7 +10,7 @@ from igpo.credit.rewards import at_progress, check_keys, trajectory
 from igpo.experiment import schema
 from igpo.reporting.cells import hashes
 from igpo.reporting.validation import run_of
-from pipeline import storage
+from pipeline import sections, storage
 
 PROVENANCE = ("seed_names", "policy_sha256", "rollouts_sha256", "scores_sha256")
 FILES = "Policies and files by the beginning of their SHA-256; the CSV file has the whole of it."
@@ -66,12 +65,12 @@ def read_batches(folders: Sequence[Path]) -> list[Batch]:
     return list(found.values())
 
 
-def settings(params: Mapping[str, Any], batch: Batch) -> SimpleNamespace:
+def settings(params: Mapping[str, Any], batch: Batch) -> sections.Advantage:
     """An arm's section `advantage` as it holds in a batch's iteration: weights may change over a run."""
-    return at_progress(SimpleNamespace(**params["advantage"]), batch.k / params["run"]["iterations"])
+    return at_progress(sections.Advantage(**params["advantage"]), batch.k / params["run"]["iterations"])
 
 
-def advantages(batch: Sequence[Trajectory], params: SimpleNamespace) -> Values:
+def advantages(batch: Sequence[Trajectory], params: sections.Advantage) -> Values:
     """The advantages that a method without a critic gives, by trajectory and turn."""
     return METHODS[params.method](batch, params)[1]
 

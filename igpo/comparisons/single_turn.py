@@ -11,7 +11,6 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from igpo.comparisons import recomputed
@@ -23,7 +22,7 @@ from igpo.reporting import published
 from igpo.reporting.cells import percent
 from igpo.reporting.results import columns
 from igpo.reporting.text import Part, write_forms
-from pipeline import stage
+from pipeline import sections, stage
 from pipeline.errors import UserError
 from pipeline.settings import apply_arm
 
@@ -51,14 +50,14 @@ def share(hits: Sequence[bool]) -> float | None:
     return sum(hits) / len(hits) if hits else None
 
 
-def pairs(batch: Batch, params: SimpleNamespace) -> list[tuple[float, float]]:
+def pairs(batch: Batch, params: sections.Advantage) -> list[tuple[float, float]]:
     """(igpo's advantage, normalised outcome) of every search turn of a batch."""
     made = recomputed.advantages(batch.trajectories, params)
     outcomes = outcome_z(batch.trajectories, params.std)
     return [(value, z) for row, z in zip(made, outcomes, strict=True) for value in row[:-1]]
 
 
-def signals(batch: Batch, params: SimpleNamespace) -> Counter[str]:
+def signals(batch: Batch, params: sections.Advantage) -> Counter[str]:
     """Numbers of groups by what differs within them: the keys of `SIGNALS`."""
     z = reward_z(batch.trajectories, "separate", params.scope, params.std)
     found: Counter[str] = Counter()
@@ -127,7 +126,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Write the table in three forms."""
     params = checks.read(args)
-    arm, chosen = measured_arm(params), SimpleNamespace(**params["tables"])
+    arm, chosen = measured_arm(params), sections.Tables(**params["tables"])
     compared = our_rows("single_turn", args.metrics, chosen)
     batches = recomputed.read_batches(args.iterations)
     rows = agreement_rows(batches, apply_arm(params, arm)) if batches else []

@@ -3,11 +3,11 @@
 import dataclasses
 import itertools
 import math
-from types import SimpleNamespace
 from typing import Any
 
 from igpo.credit.methods import Trajectory
 from igpo.experiment.schema import Rows, turn_key
+from pipeline import sections
 from pipeline.errors import UserError
 
 
@@ -46,7 +46,7 @@ def with_values(batch: list[Trajectory], rollouts: Rows, values: Rows | None) ->
     return [dataclasses.replace(t, values=list(itertools.islice(rest, len(t.rewards)))) for t in batch]
 
 
-def at_progress(params: SimpleNamespace, progress: float | None) -> SimpleNamespace:
+def at_progress(params: sections.Advantage, progress: float | None) -> sections.Advantage:
     """The settings with start + (end - start) progress in place of every pair [start, end].
 
     `progress` is the share of the run's iterations that are done with this one, as in the released code.
@@ -55,6 +55,6 @@ def at_progress(params: SimpleNamespace, progress: float | None) -> SimpleNamesp
     pairs = {name: value for name, value in vars(params).items() if isinstance(value, list)}
     if pairs and progress is None:
         raise UserError(f"advantage: {' and '.join(pairs)} change over a run: give --progress, 0 to 1")
-    return SimpleNamespace(
-        **vars(params) | {name: start + (end - start) * progress for name, (start, end) in pairs.items()}
+    return dataclasses.replace(
+        params, **{name: start + (end - start) * progress for name, (start, end) in pairs.items()}
     )

@@ -5,14 +5,13 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from igpo.experiment.schema import FAILURES, PER_QUESTION
 from igpo.reporting.intervals import interval, paired_difference
-from pipeline import storage
+from pipeline import sections, storage
 from pipeline.errors import UserError
 
 METRICS = ("f1", "em", "f1_format", "answer_rate", "format_failure", "turns", "searches")
@@ -108,7 +107,7 @@ COMPARED: dict[str, Callable[[Evaluation], Any]] = {
 }
 
 
-def table_rows(evaluations: Sequence[Evaluation], params: SimpleNamespace) -> list[dict[str, Any]]:
+def table_rows(evaluations: Sequence[Evaluation], params: sections.Tables) -> list[dict[str, Any]]:
     """One row per arm and benchmark, in the order given; `overall` too where there are several benchmarks."""
     check_comparable(evaluations)
     seeds = by_arm(evaluations)
@@ -174,7 +173,7 @@ def _by_hops(
     baseline: Sequence[Evaluation],
     benchmark: str,
     hops: int,
-    params: SimpleNamespace,
+    params: sections.Tables,
 ) -> dict[str, Any]:
     """`hop_columns` of one arm's seeds; without questions of so many hops all but their number is empty."""
     metric = params.metric
@@ -186,7 +185,7 @@ def _by_hops(
     return dict(zip(hop_columns(metric, hops), found, strict=True))
 
 
-def _row(seeds: Sequence[Evaluation], benchmark: str, params: SimpleNamespace) -> dict[str, Any]:
+def _row(seeds: Sequence[Evaluation], benchmark: str, params: sections.Tables) -> dict[str, Any]:
     """The mean of one arm's seeds on one benchmark; metrics that a seed lacks stay empty."""
     blocks = [{**e.metrics["benchmarks"], "overall": e.metrics["overall"]}[benchmark] for e in seeds]
     row: dict[str, Any] = {"seeds": len(seeds), "n": blocks[0]["n"]}
@@ -197,7 +196,7 @@ def _row(seeds: Sequence[Evaluation], benchmark: str, params: SimpleNamespace) -
 
 
 def _headline(
-    seeds: Sequence[Evaluation], blocks: Sequence[Mapping[str, Any]], benchmark: str, params: SimpleNamespace
+    seeds: Sequence[Evaluation], blocks: Sequence[Mapping[str, Any]], benchmark: str, params: sections.Tables
 ) -> dict[str, Any]:
     """Interval, spread over seeds and split by coverage of `params.metric`."""
     metric, several = params.metric, len(seeds) > 1

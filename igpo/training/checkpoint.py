@@ -7,14 +7,13 @@ LoRA it holds the adapters with their moments in fp32, and the weights that they
 
 import argparse
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from igpo.training import distributed, lora
-from pipeline import cost, storage
+from pipeline import cost, sections, storage
 from pipeline.errors import UserError, one_line
 from retrieval.encoder.folder import UNREADABLE
 
@@ -78,7 +77,9 @@ def restore(weight: torch.Tensor, dropped: torch.Tensor) -> None:
     bits += distributed.local(distributed.placed_like(dropped, weight)).int()
 
 
-def open_optimiser(model: Any, state: lora.State, params: SimpleNamespace) -> torch.optim.AdamW:
+def open_optimiser(
+    model: Any, state: lora.State, params: sections.Train | sections.Critic
+) -> torch.optim.AdamW:
     """AdamW over the model's weights, both as the last update left them in `state`."""
     named = dict(model.named_parameters())
     optimiser = torch.optim.AdamW(

@@ -15,7 +15,6 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,17 +27,18 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from igpo.tree.forward import logprobs
 from igpo.tree.segments import Pack, Segment, batches, pack
+from pipeline import sections
 from pipeline.errors import UserError
 from pipeline.log import log
 
-Run = Callable[[Namespace, SimpleNamespace], str]
+Run = Callable[[Namespace, Any], str]
 
 
 def over_processes(module: str, run: Run) -> Run:
     """Let a stage's `run` start its module in `params.processes` processes, of which the first sums up."""
 
     @functools.wraps(run)
-    def start(args: Namespace, params: SimpleNamespace) -> str:
+    def start(args: Namespace, params: sections.Train | sections.Critic) -> str:
         if dist.is_torchelastic_launched():
             with joined():
                 summary = run(args, params)

@@ -1,10 +1,11 @@
 """The policy loss: clipped ratio times advantage, and KL to the reference (paper Eq. 7). Pure tensors."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
+
+from pipeline import sections
 
 
 class Columns(NamedTuple):
@@ -61,7 +62,7 @@ def ratios(logprobs: torch.Tensor, old: torch.Tensor, spans: torch.Tensor) -> to
 
 
 def policy_loss(
-    logprobs: torch.Tensor, columns: Columns, spans: torch.Tensor, params: SimpleNamespace
+    logprobs: torch.Tensor, columns: Columns, spans: torch.Tensor, params: sections.Train
 ) -> Terms:
     """Token losses -min(ratio A, clip(ratio, 1 - c low, 1 + c high) A) + kl k3; all shapes (M,).
 

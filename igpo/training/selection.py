@@ -3,7 +3,6 @@
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from igpo.experiment.schema import Rows, trajectories, turn_key
 from igpo.training.loss import Columns, token_weights
 from igpo.tree.groups import cut, groups, tree
 from igpo.tree.segments import Segment
+from pipeline import sections
 from pipeline.errors import UserError
 
 LOGPROBS = ("old_logprobs", "ref_logprobs")
@@ -26,7 +26,7 @@ class TrainingGroup:
     spans: torch.Tensor  # numbers of consecutive policy tokens that share a ratio
 
 
-def counted(rollouts: Rows, scores: Rows, params: SimpleNamespace) -> Rows:
+def counted(rollouts: Rows, scores: Rows, params: sections.Train) -> Rows:
     """The rollouts that have a loss: all, or those of questions whose outcomes differ.
 
     The latter with `drop_equal_groups`, DAPO's filter (arXiv:2503.14476).
@@ -67,7 +67,7 @@ def clip_scale(credit: dict[str, Any], last: bool, spread: float) -> float:
 
 
 def training_groups(
-    rollouts: Rows, scores: Rows, credits: Rows, params: SimpleNamespace
+    rollouts: Rows, scores: Rows, credits: Rows, params: sections.Train
 ) -> list[TrainingGroup]:
     """The batch's groups that have policy tokens, those beyond `batch_tokens` cut into trajectories.
 

@@ -6,8 +6,9 @@ A remedy is written as `--set` takes it. Who published it: DeepResearcher (arXiv
 
 import math
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import NamedTuple
+
+from pipeline import sections
 
 
 class Sign(NamedTuple):
@@ -46,7 +47,7 @@ def warnings(
     found: Mapping[str, float | None],
     start: Mapping[str, float | None],
     update: Mapping[str, float],
-    params: SimpleNamespace,
+    params: sections.Health,
 ) -> list[str]:
     """A sentence for every sign of a collapse, with a remedy; none of a healthy iteration.
 

@@ -3,16 +3,15 @@
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from pipeline import storage
+from pipeline import sections, storage
 from pipeline.errors import UserError
 
 KINDS = ("bm25", "dense", "rerank")
 
 
-def chosen(kind: str, params: SimpleNamespace) -> dict[str, Any]:
+def chosen(kind: str, params: sections.Index) -> dict[str, Any]:
     """The settings that a kind of index depends on."""
     dense = ("encoder", "query_prefix", "passage_prefix", "max_tokens", "batch", "faiss")
     names = {"bm25": ("k1", "b"), "dense": dense, "rerank": ("reranker",)}[kind]

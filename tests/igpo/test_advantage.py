@@ -1,6 +1,7 @@
 """The advantage stage: what a method is given, and rows that don't fit."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +14,10 @@ from igpo.advantage import advantages
 from igpo.credit.rewards import at_progress, trajectory
 from igpo.experiment import schema
 from igpo.experiment.schema import trajectories
-from pipeline import storage
+from pipeline import sections, storage
 from pipeline.errors import UserError
 
-PARAMS = SimpleNamespace(**DEFAULTS, method="igpo")
+PARAMS = sections.Advantage(**DEFAULTS, method="igpo")
 
 
 def ragged() -> tuple[list[dict], list[dict]]:
@@ -42,7 +43,7 @@ def test_a_method_sees_tokens_and_what_was_shown_ahead_of_each_turn():
 
 
 def test_weights_move_from_start_to_end_over_a_run():
-    scheduled = SimpleNamespace(**vars(PARAMS) | {"gain_weight": [1.0, 0.5], "outcome_weight": [0.5, 1.0]})
+    scheduled = replace(PARAMS, gain_weight=[1.0, 0.5], outcome_weight=[0.5, 1.0])
 
     def credits(progress: float) -> list[float]:
         rows = advantages(*ragged(), at_progress(scheduled, progress))

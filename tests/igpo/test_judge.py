@@ -25,6 +25,9 @@ REPLIES = {  # by what stands in the answer: a reply for each seed
 }
 
 
+REMOTE = "https://api.example.org/v1"
+
+
 class Server(BaseHTTPRequestHandler):
     """POST /v1/chat/completions; `bodies` holds what was asked, `failures` statuses to answer with first."""
 
@@ -78,7 +81,7 @@ def settings(url, **changed):
 def ask(params, answer):
     """The server's verdict on one answer."""
     content = judge.PROMPT.format(question="Capital of France?", golds='["Paris"]', answer=answer)
-    return judge.verdicts(judge.Server(params), [content], params.tries)[0][0]
+    return judge.verdicts(judge.Server(params.url, params), [content], params.tries)[0][0]
 
 
 @pytest.mark.parametrize(
@@ -110,12 +113,12 @@ def test_one_refused_answer_has_no_verdict_and_all_refused_are_an_error(server):
     params = settings(server.url, workers=1, tries=1)
     contents = [judge.PROMPT.format(question="?", golds="[]", answer=answer) for answer in REPLIES]
     server.handler.failures[:] = [400]
-    found = judge.verdicts(judge.Server(params), contents[:2], 1)
+    found = judge.verdicts(judge.Server(params.url, params), contents[:2], 1)
     assert found[0][0] is None and "HTTP 400" in found[0][1]
     assert found[1][0] is not None
     server.handler.failures[:] = [400, 400]
     with pytest.raises(UserError, match="HTTP 400"):
-        judge.verdicts(judge.Server(params), contents[:2], 1)
+        judge.verdicts(judge.Server(params.url, params), contents[:2], 1)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +138,8 @@ def test_a_verdict_is_found_in_what_stands_around_it(reply, expected):
 
 def test_another_machine_is_refused_unless_allowed():
     with pytest.raises(UserError, match=r"api\.example\.org/v1 is another machine; set judge\.remote"):
-        judge.Server(settings("https://api.example.org/v1"))
-    assert judge.Server(settings("https://api.example.org/v1", remote=True)).url.endswith("/chat/completions")
+        judge.Server(REMOTE, settings(REMOTE))
+    assert judge.Server(REMOTE, settings(REMOTE, remote=True)).url.endswith("/chat/completions")
 
 
 def test_nobody_there(monkeypatch):

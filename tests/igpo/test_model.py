@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -121,7 +120,7 @@ def test_every_engine_refuses_weights_that_are_not_finite(tmp_path, engine, valu
     spoilt(folder, value)
     said = r"model.*: weight lm_head\.weight holds NaN or infinity; make it again"
     with pytest.raises(UserError, match=said):
-        open_engine(folder, SimpleNamespace(engine=engine, max_tokens=64), None, False)
+        open_engine(folder, engine, 64, None, False)
 
 
 def test_a_sum_that_overflows_and_numbers_of_8_bits_are_no_infinity(tmp_path):

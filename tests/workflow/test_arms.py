@@ -14,6 +14,7 @@ from igpo.credit.rewards import at_progress
 from igpo.experiment import schema
 from igpo.experiment.schema import trajectories
 from igpo.training.selection import training_groups
+from pipeline import sections
 from pipeline.settings import apply_arm, read_params
 
 PARAMS = read_params([PARAMS_FILE])
@@ -34,7 +35,7 @@ def tables() -> tuple[list[dict], list[dict]]:
 
 
 def credits_of(arm: str) -> list[dict]:
-    params = SimpleNamespace(**apply_arm(PARAMS, arm)["advantage"])
+    params = sections.Advantage(**apply_arm(PARAMS, arm)["advantage"])
     rollouts, scores = tables()
     keys = [{name: row[name] for name in schema.TURN_KEY} for row in rollouts if row["turn"]]
     values = [key | {"value": 0.1} for key in keys]

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -79,9 +78,8 @@ def test_it_stops_at_the_text_and_at_the_limit(engine, prompts):
 
 
 def test_a_folder_that_is_no_model_is_one_error(tmp_path):
-    params = SimpleNamespace(engine="transformers", max_tokens=64)
     with pytest.raises(UserError, match="not a model folder"):
-        open_engine(tmp_path, params, None, False)
+        open_engine(tmp_path, "transformers", 64, None, False)
 
 
 HANDLER = """
@@ -112,7 +110,7 @@ def rollout_words(policy: Path, folder: Path, out: Path, **settings: object) -> 
 @pytest.mark.parametrize("name", ["vllm", "transformers"])
 def test_trajectories_longer_than_the_models_context_are_refused(base_model, name):
     with pytest.raises(UserError, match=r"max_tokens: 8193 exceeds .*'s context, 8192$"):
-        open_engine(base_model, SimpleNamespace(engine=name, max_tokens=8193), None, False)
+        open_engine(base_model, name, 8193, None, False)
 
 
 def test_how_many_advance_together_changes_nothing(base_model, tmp_path):
