@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from igpo.credit import answer_metrics
-from igpo.data.coverage import read_coverage
+from igpo.data.audit import read_coverage
 from igpo.experiment import schema
 from igpo.experiment.schema import FAILURES, JUDGEMENTS, METRICS, PER_QUESTION, trajectories
 from igpo.reporting.intervals import interval

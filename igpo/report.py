@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from igpo.data.coverage import read_coverage
+from igpo.data.audit import read_coverage
 from igpo.experiment import checks, schema
 from igpo.reporting import plots, published, validation
 from igpo.reporting.cells import (

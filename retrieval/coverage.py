@@ -26,7 +26,7 @@ import pyarrow as pa
 from pipeline import stage, storage
 from pipeline.errors import UserError
 from pipeline.log import log
-from pipeline.text import spaced
+from pipeline.spaces import spaced
 from retrieval.indexes.hits import Hit
 from retrieval.indexes.searcher import Searcher, check_corpus, open_searcher
 

@@ -11,8 +11,8 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import json
 import os
-import pickle
 import runpy
 import signal
 import socket
@@ -50,7 +50,7 @@ def main(words: list[str]) -> None:
         except OSError:
             start_server()
         else:
-            request = pickle.dumps((words, dict(os.environ)))
+            request = json.dumps([words, dict(os.environ)]).encode()
             socket.send_fds(server, [len(request).to_bytes(8, "big")], [1, 2])
             server.sendall(request)
             code = server.recv(1)
@@ -109,7 +109,7 @@ def answer(connection: socket.socket) -> None:
     connection.setblocking(True)
     head, handles, _, _ = socket.recv_fds(connection, 8, 2)
     with connection.makefile("rb") as stream:
-        words, environment = pickle.loads(stream.read(int.from_bytes(head, "big")))
+        words, environment = json.loads(stream.read(int.from_bytes(head, "big")))
     for target, handle in enumerate(handles, start=1):
         os.dup2(handle, target)
         os.close(handle)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from igpo.credit.methods import METHODS, Trajectory, Values
+from igpo.credit.methods import METHODS, Rewards, Values
 from igpo.credit.rewards import at_progress, check_keys, trajectory
 from igpo.experiment import schema
 from igpo.reporting.cells import hashes
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     arm: str
     seed: int
     k: int
-    trajectories: list[Trajectory]
+    trajectories: list[Rewards]
     sha256: dict[str, str]  # rollouts, scores, and the policy that acted
 
     @property
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
         grouped = itertools.groupby(places, key=lambda place: self.trajectories[place].group)
         return {question: list(group) for question, group in grouped}
 
-    def first(self, size: int) -> list[Trajectory]:
+    def first(self, size: int) -> list[Rewards]:
         """The first `size` trajectories of every group."""
         kept = itertools.chain.from_iterable(group[:size] for group in self.groups().values())
         return [self.trajectories[place] for place in kept]
@@ -70,7 +70,7 @@ def settings(params: Mapping[str, Any], batch: Batch) -> sections.Advantage:
     return at_progress(sections.Advantage(**params["advantage"]), batch.k / params["run"]["iterations"])
 
 
-def advantages(batch: Sequence[Trajectory], params: sections.Advantage) -> Values:
+def advantages(batch: Sequence[Rewards], params: sections.Advantage) -> Values:
     """The advantages that a method without a critic gives, by trajectory and turn."""
     return METHODS[params.method](batch, params)[1]
 

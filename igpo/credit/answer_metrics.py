@@ -11,7 +11,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.text import spaced
+from pipeline.spaces import spaced
 
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)

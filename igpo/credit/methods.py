@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pipeline import sections
 
 Values = list[list[float]]  # by trajectory and turn
-Method = Callable[[Sequence["Trajectory"], sections.Advantage], tuple[Values, Values]]
+Method = Callable[[Sequence["Rewards"], sections.Advantage], tuple[Values, Values]]
 EPSILON = 1e-6
 NO_SPREAD = 1e-12
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class Rewards:
     """What a method may look at; every sequence has one entry per turn 1…T."""
 
     group: str  # the question
@@ -65,25 +65,25 @@ def discounted(values: Sequence[float], gamma: float) -> list[float]:
     return list(backwards)[::-1]
 
 
-def outcome_z(batch: Sequence[Trajectory], std: str) -> list[float]:
+def outcome_z(batch: Sequence[Rewards], std: str) -> list[float]:
     """Every trajectory's outcome, normalised among its group's."""
     columns = normalise([[t.rewards[-1]] for t in batch], [[t.group] for t in batch], std)
     return [value for (value,) in columns]
 
 
-def outcome_returns(batch: Sequence[Trajectory], gamma: float) -> Values:
+def outcome_returns(batch: Sequence[Rewards], gamma: float) -> Values:
     """The outcome as seen from every turn, discounted once per turn in between."""
     return [discounted([0.0] * (len(t.rewards) - 1) + [t.rewards[-1]], gamma) for t in batch]
 
 
-def reward_z(batch: Sequence[Trajectory], normalisation: str, scope: str, std: str) -> Values:
+def reward_z(batch: Sequence[Rewards], normalisation: str, scope: str, std: str) -> Values:
     """Rewards, normalised within their group: step rewards and outcomes together (joint) or apart.
 
     Apart, "separate" gives z-scores of both; "raw_ig" only divides step rewards by their deviation. Scope
     "group_turn" compares rewards at the same turn index only; outcomes apart stay one pool.
     """
 
-    def label(trajectory: Trajectory, turn: int) -> Hashable:
+    def label(trajectory: Rewards, turn: int) -> Hashable:
         outcome = turn == len(trajectory.rewards) - 1 and normalisation != "joint"
         return trajectory.group, outcome, None if outcome or scope == "group" else turn
 
@@ -95,13 +95,13 @@ def reward_z(batch: Sequence[Trajectory], normalisation: str, scope: str, std: s
     return z
 
 
-def every_turn(batch: Sequence[Trajectory], values: Sequence[float]) -> tuple[Values, Values]:
+def every_turn(batch: Sequence[Rewards], values: Sequence[float]) -> tuple[Values, Values]:
     """One value per trajectory: its last turn's normalised reward, and the advantage of all its turns."""
     normalised = [[0.0] * (len(t.rewards) - 1) + [value] for t, value in zip(batch, values, strict=True)]
     return normalised, [[value] * len(t.rewards) for t, value in zip(batch, values, strict=True)]
 
 
-def whiten(values: Values, batch: Sequence[Trajectory]) -> Values:
+def whiten(values: Values, batch: Sequence[Rewards]) -> Values:
     """(value - mean) / sqrt(variance + 1e-8) over all policy tokens of the batch, with sample variance."""
     pairs = [pair for row, t in zip(values, batch, strict=True) for pair in zip(row, t.tokens, strict=True)]
     total = sum(count for _, count in pairs)
@@ -114,7 +114,7 @@ def whiten(values: Values, batch: Sequence[Trajectory]) -> Values:
     return [[(value - mean) / math.sqrt(variance + 1e-8) for value in row] for row in values]
 
 
-def igpo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Values, Values]:
+def igpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """IGPO (arXiv:2510.14967v2, Eq. 5 and 6): R_t = sum_{k=t..T} gamma^(k-t) w_k z_k.
 
     Unlike in the released code the weights w (`gain_weight`, `outcome_weight`) act on z: put on the rewards,
@@ -130,17 +130,17 @@ def igpo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Value
     return weighted, [discounted(row, params.gamma) for row in weighted]
 
 
-def grpo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Values, Values]:
+def grpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """GRPO (arXiv:2402.03300): the outcome's z-score, for every turn; step rewards don't count."""
     return every_turn(batch, outcome_z(batch, params.std))
 
 
-def dr_grpo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Values, Values]:
+def dr_grpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """Dr. GRPO (arXiv:2503.20783): the outcome less its group's mean, for every turn."""
     return every_turn(batch, outcome_z(batch, "none"))
 
 
-def rloo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Values, Values]:
+def rloo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """RLOO (arXiv:2402.14740): the outcome less the mean of the others, = n / (n - 1) (outcome - mean)."""
     sizes = Counter(t.group for t in batch)
     scales = [sizes[t.group] / max(sizes[t.group] - 1, 1) for t in batch]
@@ -148,19 +148,19 @@ def rloo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Value
     return every_turn(batch, [scale * value for scale, value in zip(scales, centred, strict=True)])
 
 
-def reinforce_pp(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Values, Values]:
+def reinforce_pp(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """REINFORCE++ (arXiv:2501.03262): the outcome's return, whitened over the tokens of the batch."""
     whitened = whiten(outcome_returns(batch, params.gamma), batch)
     return whitened, whitened
 
 
-def reinforce_pp_baseline(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Values, Values]:
+def reinforce_pp_baseline(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """REINFORCE++ with baseline: the outcome less its group's mean, whitened over the tokens of the batch."""
     whitened = whiten(every_turn(batch, outcome_z(batch, "none"))[1], batch)
     return whitened, whitened
 
 
-def gigpo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Values, Values]:
+def gigpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """GiGPO (arXiv:2505.10978): A = outcome's advantage + omega * step advantage.
 
     The step advantage compares the returns of turns that a question's trajectories took in the same state:
@@ -174,7 +174,7 @@ def gigpo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Valu
     ]
 
 
-def gtpo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Values, Values]:
+def gtpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """GTPO (arXiv:2511.14846): returns of the raw turn rewards, normalised within the group (and turn).
 
     IGPO normalises first and accumulates then.
@@ -186,7 +186,7 @@ def gtpo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Value
     return z, z
 
 
-def a2tgpo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Values, Values]:
+def a2tgpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """A2TGPO (arXiv:2605.06200): gains compared by turn, their sum over n search turns rescaled.
 
     A_t = alpha / sqrt(n - t + 1) sum_{k=t..n} gamma^(k-t) z_k + z_outcome; the answer has z_outcome alone.
@@ -219,7 +219,7 @@ def gae(rewards: Sequence[float], values: Sequence[float | None], gamma: float, 
     return found[::-1]
 
 
-def ppo(batch: Sequence[Trajectory], params: sections.Advantage) -> tuple[Values, Values]:
+def ppo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """PPO with a critic (arXiv:1707.06347): GAE over turns, whitened over the tokens of the batch."""
     estimates = [gae(t.rewards, t.values, params.gamma, params.lam) for t in batch]
     return estimates, whiten(estimates, batch)

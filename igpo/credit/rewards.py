@@ -5,7 +5,7 @@ import itertools
 import math
 from typing import Any
 
-from igpo.credit.methods import Trajectory
+from igpo.credit.methods import Rewards
 from igpo.experiment.schema import Rows, turn_key
 from pipeline import sections
 from pipeline.errors import UserError
@@ -20,10 +20,10 @@ def turn_reward(row: dict[str, Any], last: bool) -> float:
     return value
 
 
-def trajectory(rows: Rows, scores: Rows) -> Trajectory:
+def trajectory(rows: Rows, scores: Rows) -> Rewards:
     """What a method sees of a trajectory, from its rollout and score rows of turns 0…T."""
     observations = [row["observation"] for row in rows]
-    return Trajectory(
+    return Rewards(
         rows[0]["question_id"],
         [turn_reward(row, row is scores[-1]) for row in scores[1:]],
         [len(row["policy_ids"]) for row in rows[1:]],
@@ -37,7 +37,7 @@ def check_keys(rollouts: Rows, scores: Rows) -> None:
         raise UserError("scores: its turns are not those of the rollouts; score these rollouts again")
 
 
-def with_values(batch: list[Trajectory], rollouts: Rows, values: Rows | None) -> list[Trajectory]:
+def with_values(batch: list[Rewards], rollouts: Rows, values: Rows | None) -> list[Rewards]:
     """The batch with a critic's values. Raises UserError unless they are of these rollouts."""
     turns = [turn_key(row) for row in rollouts if row["turn"]]
     if values is None or [turn_key(row) for row in values] != turns:

@@ -17,7 +17,7 @@ from igpo.data.fields import Row, missing, objects, part, plain, texts, whole, w
 from igpo.experiment.schema import QUESTIONS
 from pipeline.errors import UserError
 from pipeline.log import log
-from pipeline.text import single_spaces
+from pipeline.spaces import single_spaces
 from retrieval.sources import forms
 
 SPLITS = ("train", "dev", "test")

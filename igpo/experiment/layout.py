@@ -1,6 +1,7 @@
 """The path of every file below `results/`: what a run's iterations, evaluations and validations fill."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,12 @@ def compared_arms(params: Mapping[str, Any], table: str) -> list[str]:
 def folder(arm: str, seed: int | str, k: int) -> str:
     """Folder of iteration `k`; 0 is the warm start, which all arms share."""
     return f"results/runs/{arm}/s{seed}/{k:03d}" if k else "results/warmup"
+
+
+def of_run(path: str) -> tuple[str, int, int | str] | None:
+    """(arm, seed, iteration) of a path below a run; iteration "best" of its best policy. None: of no run."""
+    found = re.match(r"results/runs/(\w+)/s(\d+)/(\d{3}|best)", path)
+    return found and (found[1], int(found[2]), found[3] if found[3] == "best" else int(found[3]))
 
 
 def iterations(run: Mapping[str, Any]) -> list[str]:

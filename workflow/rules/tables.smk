@@ -1,5 +1,5 @@
 # From policies to the reader: evaluation rollouts, metrics, tables, page, MLflow.
-COMPARED = {table: layout.compared(config, table) for table in experiment.COMPARISONS}
+COMPARED = {table: layout.compared(config, table) for table in checks.COMPARISONS}
 MAIN = layout.evaluations(RUN)
 EVALUATIONS = functools.reduce(dict.__or__, COMPARED.values(), MAIN)  # all that any table may ask for
 RUN_FOLDERS = layout.iterations(RUN)
@@ -82,17 +82,14 @@ def acting_policy(folder):
 
     The iteration is "best" for a run's best policy: which that is only its manifest knows.
     """
-    parts = folder.split("/")
+    if kind(folder) == "evaluation":
+        arm, policy = EVALUATIONS[folder.removeprefix("evaluations/")]
+        _, seed, k = layout.of_run(policy) or (None, None, 0 if policy == layout.folder("", 0, 0) else None)
+        return arm, seed, k
+    arm, seed, k = layout.of_run(f"results/{folder}") or (None, None, 0)
     if kind(folder) == "validation":
-        arm, k = validated(folder)
-        return arm, int(parts[2][1:]) if k else None, k
-    if kind(folder) == "iteration":
-        return parts[1], int(parts[2][1:]), int(parts[3]) - 1
-    arm, policy = EVALUATIONS[folder.removeprefix("evaluations/")]
-    trained = policy.split("/")[3:]
-    if trained[1:]:
-        return arm, int(trained[0][1:]), int(trained[1]) if trained[1].isdecimal() else trained[1]
-    return arm, None, 0 if policy == layout.folder("", 0, 0) else None
+        return arm, seed if k else None, k
+    return arm, seed, k - 1
 
 
 def best_manifest(wildcards):
@@ -106,7 +103,7 @@ def asked(wildcards):
     """The settings of the rollouts that are evaluated: every question and sample of theirs must be there."""
     folder = wildcards.folder
     return {
-        "iteration": lambda: section("rollout", folder.split("/")[1]),
+        "iteration": lambda: section("rollout", layout.of_run(f"results/{folder}")[0]),
         "validation": lambda: validation_section(folder),
         "evaluation": lambda: evaluation_section(folder.removeprefix("evaluations/")),
     }[kind(folder)]()

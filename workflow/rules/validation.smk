@@ -6,8 +6,8 @@ def validated(folder):
 
     The arm is None for the warm start's validation that arms share.
     """
-    parts = folder.removesuffix("/validation").split("/")
-    return (parts[1], int(parts[3])) if parts[0] == "runs" else (None, 0)
+    arm, _, k = layout.of_run(f"results/{folder}") or (None, None, 0)
+    return arm, k
 
 
 def validated_policy(wildcards):

@@ -10,7 +10,7 @@ import yaml
 from advantage_settings import DEFAULTS
 from golden import CASES, EXPECTED, NEIGHBOURS, SHOWN, TOKENS, WEIGHTED
 
-from igpo.credit.methods import METHODS, WITH_CRITIC, Trajectory, discounted, z_scores
+from igpo.credit.methods import METHODS, WITH_CRITIC, Rewards, discounted, z_scores
 from pipeline.settings import SCHEMA
 
 # What further settings a method takes, and every choice of them: properties are asked of all.
@@ -28,7 +28,7 @@ every_variant = pytest.mark.parametrize(("method", "chosen"), VARIANTS)
 every_variant_by_group = pytest.mark.parametrize(("method", "chosen"), BY_GROUP)
 
 
-def run(method: str, batch: list[Trajectory], **changed) -> list[list[float]]:
+def run(method: str, batch: list[Rewards], **changed) -> list[list[float]]:
     """Advantages of a batch; other settings are the defaults."""
     normalised, advantages = METHODS[method](batch, SimpleNamespace(**DEFAULTS | changed))
     shape = [len(t.rewards) for t in batch]
@@ -36,21 +36,21 @@ def run(method: str, batch: list[Trajectory], **changed) -> list[list[float]]:
     return advantages
 
 
-def group(rewards: list[list[float]], name: str = "g") -> list[Trajectory]:
+def group(rewards: list[list[float]], name: str = "g") -> list[Rewards]:
     """Trajectories that all were shown the same; two tokens a turn, and of one value to a critic."""
-    return [Trajectory(name, row, [2] * len(row), range(len(row)), [0.5] * len(row)) for row in rewards]
+    return [Rewards(name, row, [2] * len(row), range(len(row)), [0.5] * len(row)) for row in rewards]
 
 
-def ragged() -> list[Trajectory]:
+def ragged() -> list[Rewards]:
     draw = random.Random(1).random
     return [
-        Trajectory(name, *columns, values=[draw() for _ in columns[0]])
+        Rewards(name, *columns, values=[draw() for _ in columns[0]])
         for name in ("g0", "g1")
         for columns in zip(CASES["ragged"][name], TOKENS[name], SHOWN[name], strict=True)
     ]
 
 
-ALONE = Trajectory("alone", [1.0], [2], ["q"], [0.2])
+ALONE = Rewards("alone", [1.0], [2], ["q"], [0.2])
 
 
 def close(found: list[list[float]], expected: list[list[float]], tolerance: float = 2e-6) -> None:
@@ -148,7 +148,7 @@ def test_the_order_of_trajectories_does_not_matter(method, chosen):
     close(found, [expected[i] for i in order], 1e-12)
 
 
-def moved(batch: list[Trajectory], scale: float, shift: float) -> list[Trajectory]:
+def moved(batch: list[Rewards], scale: float, shift: float) -> list[Rewards]:
     """All rewards scaled and shifted; a critic's values are in the unit of the rewards."""
     return [
         replace(
@@ -243,8 +243,8 @@ def test_reinforce_pp_discounts_the_outcome_by_turn():
 
 def test_gigpo_compares_turns_in_the_same_state_only():
     batch = [
-        Trajectory("g", [0.0, 1.0], [1, 1], ["q", "q a"]),
-        Trajectory("g", [0.0, 0.0], [1, 1], ["q", "q b"]),
+        Rewards("g", [0.0, 1.0], [1, 1], ["q", "q a"]),
+        Rewards("g", [0.0, 0.0], [1, 1], ["q", "q b"]),
     ]
     assert run("gigpo", batch, std="none") == [[1.0, 0.5], [-1.0, -0.5]]
     assert run("gigpo", batch, std="none", omega=0.0) == [[0.5, 0.5], [-0.5, -0.5]]
