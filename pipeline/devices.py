@@ -5,8 +5,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:  # its import takes a second
@@ -55,6 +53,8 @@ def claim_gpus() -> None:
 
 def device() -> str:
     """What a stage's models run on, all its processes together: `2 CPU cores`, `8 x NVIDIA H200`."""
+    import torch
+
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
     processes = torch.distributed.get_world_size() if group else 1
     if torch.cuda.is_available():

@@ -1,33 +1,32 @@
 """The protocols by name. `rollout.protocol` chooses one, the rollouts' metadata remember it."""
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from igpo.protocols import deepresearcher, few_shot, igpo, r1_searcher, react, search_o1, search_r1
 from igpo.protocols.protocol import FIELD, TOOLS, Protocol
 from pipeline.errors import UserError
 from pipeline.settings import nearest
 
-PROTOCOLS: dict[str, Protocol] = {
-    "igpo": igpo.PROTOCOL,
-    "deepresearcher": deepresearcher.PROTOCOL,
-    "search_r1": search_r1.PROTOCOL,
-    "r1_searcher": r1_searcher.PROTOCOL,
-    "react": react.PROTOCOL,
-    "search_o1": search_o1.PROTOCOL,
-    "closed_book": few_shot.DIRECT,
-    "closed_book_cot": few_shot.COT,
-    "rag": few_shot.with_passages(few_shot.DIRECT),
-    "rag_cot": few_shot.with_passages(few_shot.COT),
+# The module of each protocol. It is imported when its protocol is asked for, so that what is made with one
+# protocol does not hang on the others.
+MODULES = {
+    name: name for name in ("igpo", "deepresearcher", "search_r1", "r1_searcher", "react", "search_o1")
 }
+MODULES |= dict.fromkeys(("closed_book", "closed_book_cot", "rag", "rag_cot"), "few_shot")
+
+
+def module(name: str) -> str:
+    """The module that has a protocol. Raises UserError with the nearest name for an unknown one."""
+    if name not in MODULES:
+        raise UserError(f"unknown protocol {name!r}; nearest: {nearest(name, MODULES)!r}")
+    return f"igpo.protocols.{MODULES[name]}"
 
 
 def find(name: str) -> Protocol:
     """The protocol of a name. Raises UserError with the nearest name for an unknown one."""
-    if name not in PROTOCOLS:
-        raise UserError(f"unknown protocol {name!r}; nearest: {nearest(name, PROTOCOLS)!r}")
-    return PROTOCOLS[name]
+    return importlib.import_module(module(name)).PROTOCOLS[name]
 
 
 def prepare(

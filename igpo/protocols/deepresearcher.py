@@ -86,12 +86,14 @@ def _url(title: str) -> str:
     return "https://en.wikipedia.org/wiki/" + quote(title.replace(" ", "_"))
 
 
-PROTOCOL = Protocol(
-    instructions=INSTRUCTIONS,
-    parse=parse,
-    scaffold=SCAFFOLD,
-    observation="{observation}",
-    given="<think>",
-    passages=passages,
-    signatures=(WEB_SEARCH,),
-)
+PROTOCOLS = {
+    "deepresearcher": Protocol(
+        instructions=INSTRUCTIONS,
+        parse=parse,
+        scaffold=SCAFFOLD,
+        observation="{observation}",
+        given="<think>",
+        passages=passages,
+        signatures=(WEB_SEARCH,),
+    )
+}

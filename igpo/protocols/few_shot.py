@@ -84,3 +84,9 @@ COT = Protocol(
     stops=("\n",),
     chat=False,
 )
+PROTOCOLS = {
+    "closed_book": DIRECT,
+    "closed_book_cot": COT,
+    "rag": with_passages(DIRECT),
+    "rag_cot": with_passages(COT),
+}

@@ -79,11 +79,13 @@ def call_text(queries: Sequence[str]) -> str:
     return f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>"
 
 
-PROTOCOL = Protocol(
-    instructions=INSTRUCTIONS,
-    parse=parse,
-    scaffold=SCAFFOLD,
-    observation="<tool_response>\n{observation}\n</tool_response>",
-    given="<think>",
-    open=OPEN,
-)
+PROTOCOLS = {
+    "igpo": Protocol(
+        instructions=INSTRUCTIONS,
+        parse=parse,
+        scaffold=SCAFFOLD,
+        observation="<tool_response>\n{observation}\n</tool_response>",
+        given="<think>",
+        open=OPEN,
+    )
+}

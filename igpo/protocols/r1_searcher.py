@@ -46,12 +46,14 @@ def passages(queries: Sequence[str], hits: Sequence[Sequence[Hit]], chars: int |
     )
 
 
-PROTOCOL = Protocol(
-    instructions=INSTRUCTIONS,
-    parse=parse,
-    scaffold=" Now there's enough information to answer </think>\n\n<answer> {gold} </answer>",
-    observation="\n\n<|begin_of_documents|>\n{observation}<|end_of_documents|>\n\n",
-    stops=("<|end_of_query|>", "</answer>"),
-    chat=False,
-    passages=passages,
-)
+PROTOCOLS = {
+    "r1_searcher": Protocol(
+        instructions=INSTRUCTIONS,
+        parse=parse,
+        scaffold=" Now there's enough information to answer </think>\n\n<answer> {gold} </answer>",
+        observation="\n\n<|begin_of_documents|>\n{observation}<|end_of_documents|>\n\n",
+        stops=("<|end_of_query|>", "</answer>"),
+        chat=False,
+        passages=passages,
+    )
+}

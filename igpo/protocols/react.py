@@ -42,11 +42,13 @@ def parse(text: str) -> Turn:
     return Turn(tool=call[1].strip(), queries=[query] if query else [])
 
 
-PROTOCOL = Protocol(
-    instructions=INSTRUCTIONS,
-    parse=parse,
-    scaffold=" I know the answer\nFinal Answer: {gold}",
-    observation=" {observation}\nThought:",
-    given="Thought:",
-    stops=(STOP,),
-)
+PROTOCOLS = {
+    "react": Protocol(
+        instructions=INSTRUCTIONS,
+        parse=parse,
+        scaffold=" I know the answer\nFinal Answer: {gold}",
+        observation=" {observation}\nThought:",
+        given="Thought:",
+        stops=(STOP,),
+    )
+}

@@ -81,12 +81,14 @@ def condensed(text: str) -> str:
     return text.rpartition(RESULT)[2].strip()
 
 
-PROTOCOL = Protocol(
-    instructions=INSTRUCTIONS,
-    parse=parse,
-    scaffold=" Now there's enough information to answer: \\boxed{{gold}}",
-    observation="\n\n<|begin_search_result|>{observation}<|end_search_result|>\n\n",
-    stops=("<|end_search_query|>",),
-    reader=READER,
-    condensed=condensed,
-)
+PROTOCOLS = {
+    "search_o1": Protocol(
+        instructions=INSTRUCTIONS,
+        parse=parse,
+        scaffold=" Now there's enough information to answer: \\boxed{{gold}}",
+        observation="\n\n<|begin_search_result|>{observation}<|end_search_result|>\n\n",
+        stops=("<|end_search_query|>",),
+        reader=READER,
+        condensed=condensed,
+    )
+}

@@ -45,12 +45,14 @@ def passages(queries: Sequence[str], hits: Sequence[Sequence[Hit]], chars: int |
     )
 
 
-PROTOCOL = Protocol(
-    instructions=INSTRUCTIONS,
-    parse=parse,
-    scaffold="<think> Now there's enough information to answer </think>\n\n<answer> {gold} </answer>",
-    observation="\n\n<information>{observation}</information>\n\n",
-    stops=("</search>", "</answer>"),
-    invalid=INVALID,
-    passages=passages,
-)
+PROTOCOLS = {
+    "search_r1": Protocol(
+        instructions=INSTRUCTIONS,
+        parse=parse,
+        scaffold="<think> Now there's enough information to answer </think>\n\n<answer> {gold} </answer>",
+        observation="\n\n<information>{observation}</information>\n\n",
+        stops=("</search>", "</answer>"),
+        invalid=INVALID,
+        passages=passages,
+    )
+}

@@ -93,7 +93,9 @@ def test_a_policy_s_weights_are_one_file_and_its_manifest_names_its_files(tmp_pa
     manifest = storage.read_json(out / "policy.json")
     assert [path.name for path in out.glob("*.safetensors")] == [WEIGHTS]
     assert manifest["weights_sha256"] == storage.sha256(out / WEIGHTS)
-    assert {*manifest["files"], "policy.json", "rollouts.parquet"} == {path.name for path in out.iterdir()}
+    assert {*manifest["files"], "policy.json", "model.cost.json", "rollouts.parquet"} == {
+        path.name for path in out.iterdir()
+    }
 
 
 def test_a_policy_whose_weights_were_not_kept_says_so(tmp_path):

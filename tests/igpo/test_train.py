@@ -15,7 +15,7 @@ from small_update import PARAMS, batch, changed, stage_words, trained
 from tiny import tiny
 
 from igpo import train
-from igpo.credit.methods import METHODS, Trajectory
+from igpo.credit.methods import METHODS, Rewards
 from igpo.experiment.policy import STATE
 from igpo.training.selection import TrainingGroup, clip_scale, counted, dropped, minibatches, training_groups
 from igpo.tree.forward import autocast, logprobs
@@ -117,7 +117,7 @@ def test_spans_of_the_ratio_by_level():
 
 def test_clip_scales_equal_the_worked_case():
     trajectories = [
-        Trajectory(name, row, [1] * len(row), range(len(row)))
+        Rewards(name, row, [1] * len(row), range(len(row)))
         for name in ("g0", "g1")
         for row in CASES["ragged"][name]
     ]

@@ -147,7 +147,11 @@ def test_a_shard_killed_at_its_last_step_encodes_nothing_again(built, tmp_path, 
         shard(built[0], 1, tmp_path, shards=1)
     monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
     folder = shard(built[0], 1, tmp_path, shards=1)
-    assert sorted(path.name for path in folder.iterdir()) == ["000000000000.npy", "vectors.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "000000000000.npy",
+        "encode.cost.json",
+        "vectors.json",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 

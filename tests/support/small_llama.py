@@ -3,7 +3,7 @@
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from igpo.protocols import PROTOCOLS
+from igpo.protocols import MODULES, find
 
 BEGIN, END = "<|begin_of_text|>", "<|eot_id|>"
 ENDS = ("<|end_of_text|>", "<|eom_id|>", END)  # as its generation_config lists them
@@ -48,7 +48,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
-    made.train_from_iterator([protocol.instructions for protocol in PROTOCOLS.values()], trainer)
+    made.train_from_iterator([find(name).instructions for name in MODULES], trainer)
     made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL])
     begins = processors.TemplateProcessing(
         single=f"{BEGIN} $A", special_tokens=[(BEGIN, made.token_to_id(BEGIN))]

@@ -2,7 +2,7 @@
 
 from transformers import AddedToken, Qwen2Tokenizer
 
-from igpo.protocols import PROTOCOLS
+from igpo.protocols import MODULES, find
 
 ENDS = ("<|im_end|>", "<|endoftext|>")  # as its generation_config lists them
 # ChatML with Hermes tool calls: tools as JSON in <tools>, a tool's answer as the user's in <tool_response>.
@@ -28,7 +28,7 @@ TEMPLATE = """\
 
 def tokenizer(end: str = "<|im_end|>") -> Qwen2Tokenizer:
     """About 600 tokens: bytes, merges learned from the protocols' instructions, Qwen's added tokens."""
-    texts = [protocol.instructions for protocol in PROTOCOLS.values()]
+    texts = [find(name).instructions for name in MODULES]
     made = Qwen2Tokenizer(vocab={}, merges=[]).train_new_from_iterator(texts, 600)
     special = ["<|im_start|>", "<|im_end|>"]
     made.add_special_tokens({"eos_token": end, "extra_special_tokens": special})

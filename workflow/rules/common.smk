@@ -99,18 +99,23 @@ def parsed(path):
 
 
 @functools.cache
-def code(name):
-    """Digest of a stage module and of its local imports; comments, docstrings and layout don't count."""
-    todo, dumps = [name], {}
+def code(*names):
+    """Digest of modules and of their local imports; comments, docstrings and layout don't count."""
+    todo, dumps = list(names), {}
     while todo:
         path = module_path(todo.pop())
         if path and path not in dumps:
             dumps[path], imported = parsed(path)
             todo += imported
     if not dumps:
-        raise ValueError(f"no module {name} under {ROOT}")
+        raise ValueError(f"no module {names} under {ROOT}")
     text = "".join(f"{path.relative_to(ROOT)}{dumps[path]}" for path in sorted(dumps))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def acting_code(stage, protocol):
+    """The same of a stage that reads and writes in a protocol's form."""
+    return code(f"igpo.{stage}", protocols.module(protocol))
 
 
 wildcard_constraints:

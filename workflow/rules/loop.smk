@@ -116,7 +116,7 @@ rule rollout:
     resources:
         gpu=1,
     params:
-        code=code("igpo.rollout"),
+        code=lambda wildcards: acting_code("rollout", ARMS[wildcards.arm]["rollout"]["protocol"]),
         config=arm_section("rollout"),
         policy=previous_folder,
         indexes=INDEX_OPTIONS,
@@ -145,7 +145,7 @@ rule score:
     resources:
         gpu=1,
     params:
-        code=code("igpo.score"),
+        code=lambda wildcards: acting_code("score", ARMS[wildcards.arm]["rollout"]["protocol"]),
         config=arm_section("score"),
         policy=previous_folder,
     shell:

@@ -53,7 +53,7 @@ rule evaluation_rollout:
     resources:
         gpu=1,
     params:
-        code=code("igpo.rollout"),
+        code=lambda wildcards: acting_code("rollout", evaluation_settings(wildcards.name)["protocol"]),
         config=lambda wildcards: evaluation_section(wildcards.name),
         policy=lambda wildcards: EVALUATIONS[wildcards.name][1],
         indexes=lambda wildcards: INDEX_OPTIONS if searches(wildcards) else "",
@@ -120,6 +120,7 @@ def provenance(wildcards):
     stages = ["rollout", "evaluate"]
     stages += [] if iteration is None else ["warmup"]
     stages += ["score", "advantage", "train"] if iteration else []
+    acting, protocol = ("rollout", "score"), json.loads(asked(wildcards))["protocol"]
     how = {"best": "best_dev", RUN["iterations"]: "last"} if iteration else {}
     selected = {"selected": how[iteration]} if kind(wildcards.folder) == "evaluation" and how else {}
     return json.dumps(
@@ -130,7 +131,10 @@ def provenance(wildcards):
             **selected,
             "corpus": config["corpus"]["source"],
             "model": config["model"]["source"],
-            "code": {name: code(f"igpo.{name}") for name in stages},
+            "code": {
+                name: acting_code(name, protocol) if name in acting else code(f"igpo.{name}")
+                for name in stages
+            },
         }
     )
 

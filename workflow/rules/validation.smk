@@ -23,9 +23,14 @@ def validation_depth(k, step):
     return 4 * (k + 1) + step
 
 
+def validation_settings(folder):
+    """Its section `rollout`."""
+    return layout.validation_settings(config, validated(folder)[0])
+
+
 def validation_section(folder):
-    """Its section `rollout` as JSON."""
-    return json.dumps(layout.validation_settings(config, validated(folder)[0]), sort_keys=True)
+    """The same as JSON."""
+    return json.dumps(validation_settings(folder), sort_keys=True)
 
 
 # Greedy answers to the same dev questions each time; no iteration's time holds that of this rule.
@@ -48,7 +53,7 @@ rule validation_rollout:
     resources:
         gpu=1,
     params:
-        code=code("igpo.rollout"),
+        code=lambda wildcards: acting_code("rollout", validation_settings(wildcards.folder)["protocol"]),
         config=lambda wildcards: validation_section(wildcards.folder),
         policy=validated_policy,
         indexes=INDEX_OPTIONS,

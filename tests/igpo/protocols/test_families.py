@@ -11,7 +11,7 @@ from igpo import advantage, rollout, score, train
 from igpo.acting.engine import Request, TransformersEngine
 from igpo.experiment import schema
 from igpo.experiment.policy import load, load_tokenizer
-from igpo.protocols import PROTOCOLS, prepare
+from igpo.protocols import MODULES, prepare
 from igpo.protocols.renderer import Renderer
 from pipeline import storage
 
@@ -90,7 +90,7 @@ def test_every_end_token_of_the_model_ends_a_turn(start, family):
             assert renderer.decode(ended.ids, ended.stopped) == ""
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", MODULES)
 def test_rollouts_are_scored_in_their_protocol(start, tmp_path, name):
     base, files = start / "base", ["--questions", start / "questions.parquet", "--index", start / "bm25"]
     over = {"engine": "transformers", "benchmarks": [], "turn_tokens": 4, "samples": 1, "protocol": name}

@@ -16,7 +16,7 @@ from transformers.utils import chat_template_utils
 from igpo.acting.agent import Agent, Trajectory
 from igpo.acting.engine import Generation
 from igpo.credit import answer_metrics
-from igpo.protocols import PROTOCOLS, find, prepare
+from igpo.protocols import MODULES, find, prepare
 from igpo.protocols.igpo import call_text
 from igpo.protocols.protocol import Turn
 from igpo.protocols.renderer import Renderer
@@ -25,6 +25,7 @@ from pipeline.package_data import package_file
 from pipeline.settings import SCHEMA
 from retrieval.indexes.hits import Hit
 
+PROTOCOLS = {name: find(name) for name in MODULES}
 DATE = "2020-02-29"
 QUESTION = {"question_id": "q", "question": "Who wrote Moby-Dick?", "answers": ["Melville"]}
 IGPO_SEARCH = f"\nI look.\n</think>\n{call_text(['moby'])}"

@@ -51,7 +51,7 @@ def test_the_best_so_far_is_taken_and_the_earlier_of_equals(tmp_path):
 def test_a_best_policy_is_whole_and_takes_no_room(tmp_path):
     first, second = choose(tmp_path, {2: 0.5, 4: 0.25})
     for folder in (first, second):
-        assert sorted(path.name for path in folder.iterdir()) == [*FILES, "policy.json"]
+        assert sorted(path.name for path in folder.iterdir()) == ["best.cost.json", *FILES, "policy.json"]
         assert (folder / FILES[1]).read_text() == "model.safetensors of 2"
         assert (folder / FILES[1]).samefile(tmp_path / "002" / FILES[1])
     (tmp_path / "002" / FILES[1]).unlink()
