@@ -1,9 +1,6 @@
 # What every rule uses: the checked parameters, a stage's section of them, a digest of its code, paths.
-import ast
 import contextlib
 import fcntl
-import functools
-import hashlib
 import json
 import shlex
 
@@ -28,6 +25,7 @@ from igpo.experiment import layout
 from igpo.reporting import published
 from igpo.training.memory import MALLOC
 from pipeline.devices import gpu_devices
+from pipeline.digest import code
 from pipeline.errors import UserError
 from pipeline.settings import apply_arm
 from pipeline.settings import merge
@@ -78,43 +76,8 @@ def arm_section(name):
     return lambda wildcards: section(name, wildcards.arm)
 
 
-def module_path(name):
-    """The file of module or package `name` in this repository, or None."""
-    path = ROOT.joinpath(*name.split("."))
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
-
-
-@functools.cache
-def parsed(path):
-    """(text of the syntax tree less docstrings, names of the modules it imports) of a source file."""
-    tree, imported = ast.parse(path.read_text()), []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
-            node.body = node.body[1:]
-    return ast.dump(tree), imported
-
-
-@functools.cache
-def code(*names):
-    """Digest of modules and of their local imports; comments, docstrings and layout don't count."""
-    todo, dumps = list(names), {}
-    while todo:
-        path = module_path(todo.pop())
-        if path and path not in dumps:
-            dumps[path], imported = parsed(path)
-            todo += imported
-    if not dumps:
-        raise ValueError(f"no module {names} under {ROOT}")
-    text = "".join(f"{path.relative_to(ROOT)}{dumps[path]}" for path in sorted(dumps))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def acting_code(stage, protocol):
-    """The same of a stage that reads and writes in a protocol's form."""
+    """Digest of a stage that reads and writes in a protocol's form."""
     return code(f"igpo.{stage}", protocols.module(protocol))
 
 

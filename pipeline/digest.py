@@ -1,0 +1,48 @@
+"""Digests of stages' code: what a stage is made of decides whether it is run again."""
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def module_path(name: str) -> Path | None:
+    """The file of a module or package of this repository; None for any other."""
+    path = ROOT.joinpath(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+@functools.cache
+def parsed(path: Path) -> tuple[str, list[str]]:
+    """(text of the syntax tree without docstrings, names of the modules that it imports) of a source file."""
+    tree, imported = ast.parse(path.read_text()), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return ast.dump(tree), imported
+
+
+def files(names: tuple[str, ...]) -> list[Path]:
+    """The files of modules and of all that they import from this repository. ValueError for no module."""
+    todo, found = list(names), set()
+    while todo:
+        path = module_path(todo.pop())
+        if path and path not in found:
+            found.add(path)
+            todo += parsed(path)[1]
+    if not found:
+        raise ValueError(f"no module {' or '.join(names)} under {ROOT}")
+    return sorted(found)
+
+
+@functools.cache
+def code(*names: str) -> str:
+    """Digest of modules and of their local imports; comments, docstrings and layout don't count."""
+    text = "".join(f"{path.relative_to(ROOT)}{parsed(path)[0]}" for path in files(names))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
