@@ -22,8 +22,9 @@ HEAD = """\
 # What a change runs again
 
 A stage is run again if its code has changed: its own module or one that it imports. Comments, docstrings and
-layout do not count. Stages that need less than a second (tables, figures, report, MLflow) are left out. Made by
-`python -m benchmarks.reruns`.
+layout do not count. Stages that need less than a second (tables, figures, report, MLflow) are left out.
+
+Made by `python -m benchmarks.reruns`.
 
 | change of | runs again |
 | --- | --- |

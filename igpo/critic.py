@@ -45,7 +45,7 @@ class Critic(torch.nn.Module):
     """A causal language model with attention "tree" and a value head, in fp32."""
 
     def __init__(self, folder: Path, checkpoint: bool = False):
-        """Load the body, and the head where the folder has one.
+        """Load the body, and the head if the folder has one.
 
         Raises UserError as `model.load` does, for a head too that is broken, of another shape or NaN.
         """
@@ -131,7 +131,7 @@ def learn(critic: Critic, trees: list[list[Segment]], targets: torch.Tensor, tok
 def fit(values: torch.Tensor, targets: torch.Tensor) -> dict[str, float | None]:
     """The loss 1/2 mean (V - return)^2, and the share of the returns' variance that V explains.
 
-    That share is at most 1, and None where all returns are equal.
+    That share is at most 1, and None if all returns are equal.
     """
     error, variance = (values - targets).square().mean().item(), targets.var(correction=0).item()
     return {

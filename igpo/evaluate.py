@@ -133,7 +133,7 @@ def by_hops(rows: list[dict[str, Any]], params: sections.Evaluate) -> dict[str, 
 
 
 def mapping(option: str, text: str, *names: str) -> dict[str, Any]:
-    """The JSON object of an option; UserError where it is none or lacks one of the names."""
+    """The JSON object of an option; UserError if it is none or lacks one of the names."""
     value = parse_json(text, option)
     if not isinstance(value, dict) or set(names) - value.keys():
         raise UserError(f"{option}: expected a JSON object{' with ' if names else ''}{', '.join(names)}")

@@ -39,7 +39,7 @@ def searching(listed: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]
     """How the policy searches, means over trajectories; opening a page is no search, as in `evaluate`.
 
     `searches`: queries.
-    `adaptivity`: searches on questions of several hops less those on questions of one hop.
+    `adaptivity`: searches on questions of several hops minus those on questions of one hop.
     `duplicate_queries`: share of a trajectory's queries that it had asked before.
     `hit_overlap`: share of the hits of its later turns that an earlier turn had shown.
     `gold_recall_t`: share of the supporting passages shown up to turn t, or to an earlier end.
@@ -70,7 +70,7 @@ def searching(listed: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]
 
 
 def _overlap(rows: Rows) -> list[float]:
-    """The share of hits seen before, as a list of one; of none where only one turn has hits."""
+    """The share of hits seen before, as a list of one; of none if only one turn has hits."""
     turns = [row["hit_ids"] for row in rows if row["hit_ids"]]
     later = [(hit, turn) for turn, hits in enumerate(turns) if turn for hit in hits]
     seen = [any(hit in earlier for earlier in turns[:turn]) for hit, turn in later]
@@ -119,7 +119,7 @@ def evidence(
 
     `info_gain_evidence`: of turns that showed a supporting passage which no earlier turn had shown;
     `info_gain_answer`: of those among them in whose text an answer stands; `info_gain_no_evidence`: of the
-    other search turns. All are null where no question's supporting passages are known.
+    other search turns. All are null if no question's supporting passages are known.
     """
     found: dict[str, list[float]] = {"evidence": [], "answer": [], "no_evidence": []}
     known = False
@@ -203,7 +203,7 @@ def _invalid(row: Mapping[str, Any]) -> bool:
 
 
 def health(rollouts: Rows, scores: Rows, advantages: Rows, questions: Rows) -> Health:
-    """All of the above, from sorted rows of one iteration. Raises UserError where the tables don't fit."""
+    """All of the above, from sorted rows of one iteration. Raises UserError if the tables don't fit."""
     if [schema.turn_key(row) for row in rollouts] != [schema.turn_key(row) for row in scores]:
         raise UserError("scores: their turns are not those of the rollouts; score these rollouts again")
     if [schema.turn_key(row) for row in rollouts if row["turn"]] != list(map(schema.turn_key, advantages)):

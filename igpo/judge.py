@@ -73,7 +73,7 @@ class Server:
     def replies(self, contents: Sequence[str], seed: int) -> list[str]:
         """The model's reply to each message, `judge.workers` at a time; of a message refused the refusal.
 
-        Raises UserError where all are refused, and as `_complete`.
+        Raises UserError if all are refused, and as `_complete`.
         """
         with ThreadPoolExecutor(self.params.workers) as pool:
             found = list(pool.map(lambda content: self._unless_refused(content, seed), contents))
@@ -90,7 +90,7 @@ class Server:
             return error
 
     def _complete(self, content: str, seed: int) -> str:
-        """The model's reply. Raises UserError where the server fails, refuses or answers something else."""
+        """The model's reply. Raises UserError if the server fails, refuses or answers something else."""
         body = {
             "model": self.params.model,
             "messages": [{"role": "user", "content": content}],
@@ -114,7 +114,7 @@ class Local:
     """A model folder in the engine that rollouts use."""
 
     def __init__(self, folder: Path, params: sections.Judge, contents: Sequence[str]):
-        """Start the engine for `contents`. Raises UserError where it can't load the folder."""
+        """Start the engine for `contents`. Raises UserError if it can't load the folder."""
         self.params = params
         self.renderer = Renderer(load_tokenizer(folder), ASKING)
         self.most = context(folder) - REPLY_TOKENS
@@ -136,7 +136,7 @@ class Local:
 
 
 def verdict(reply: str) -> float | None:
-    """1 or 0 from the last JSON object with a verdict in a reply; None where it holds none."""
+    """1 or 0 from the last JSON object with a verdict in a reply; None if it holds none."""
     for opening in reversed([found.start() for found in re.finditer(r"\{", reply)]):
         try:
             value = json.JSONDecoder().raw_decode(reply, opening)[0].get("verdict")
@@ -148,7 +148,7 @@ def verdict(reply: str) -> float | None:
 
 
 def verdicts(model: Server | Local, contents: Sequence[str], tries: int) -> list[tuple[float | None, str]]:
-    """(verdict, reply) for each message; other seeds, `tries` in all, where a reply holds no verdict."""
+    """(verdict, reply) for each message; other seeds, `tries` in all, if a reply holds no verdict."""
     found: list[tuple[float | None, str]] = [(None, "")] * len(contents)
     for seed in range(tries):
         silent = [number for number, (value, _) in enumerate(found) if value is None]

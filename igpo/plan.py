@@ -42,7 +42,7 @@ def disk_bytes(numbers: Mapping[str, int], weights: int, keep_states: bool) -> i
 
 
 def hours(numbers: Mapping[str, int], throughput: Mapping[str, float]) -> dict[str, float | None]:
-    """Hours of every stage at a throughput in tokens per second; None where that is unknown."""
+    """Hours of every stage at a throughput in tokens per second; None if that is unknown."""
     tokens = dict.fromkeys(PHASES, numbers["training tokens"]) | {"critic": numbers["of them for critics"]}
     tokens["rollout"] += numbers["evaluation tokens"] + numbers["validation tokens"]
     return {name: n / throughput[name] / 3600 if name in throughput else None for name, n in tokens.items()}
@@ -66,7 +66,7 @@ def expected(
 
 
 def planned_weights(params: Mapping[str, Any], root: Path) -> int:
-    """Weights of the model that section `model` names, here or in `results/`; 0 where it is in neither."""
+    """Weights of the model that section `model` names, here or in `results/`; 0 if it is in neither."""
     base, source = root / "results/models/base", params["model"]["source"]
     made = base / "policy.json"
     ours = made.exists() and storage.read_json(made).get("source") == source
@@ -74,7 +74,7 @@ def planned_weights(params: Mapping[str, Any], root: Path) -> int:
 
 
 def dimensions(encoder: str) -> int | None:
-    """Length of an encoder's vectors; None where its folder is not here."""
+    """Length of an encoder's vectors; None if its folder is not here."""
     from retrieval.encoder.folder import encoder_folder
 
     try:
@@ -172,12 +172,12 @@ def time_lines(
 
 
 def gigabytes(size: float | None) -> str:
-    """A number of bytes as text; empty where it is unknown."""
+    """A number of bytes as text; empty if it is unknown."""
     return "" if size is None else f"{size / 1e9:,.1f} GB"
 
 
 def without(names: Sequence[str]) -> str:
-    """What a sum lacks."""
+    """Words for the names that a sum leaves out; empty without any."""
     return f"without {', '.join(names)}" if names else ""
 
 

@@ -8,7 +8,7 @@ splits, and all rows of any other file are test questions: what such a file call
 data set it was taken from. A question of test is taken out of dev and train, one of dev out of train.
 
 `--corpus` turns supporting passages that a file names by title (HotpotQA, 2Wiki), or by title and text
-(MuSiQue, PopQA), into ids. A title alone counts where only one passage has it; with any passage not found,
+(MuSiQue, PopQA), into ids. A title alone counts if only one passage has it; with any passage not found,
 all are unknown.
 """
 
@@ -46,7 +46,7 @@ def disjoint(rows: list[Row]) -> list[Row]:
 
 
 def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
-    """(split, file) for every file behind the sources; the split is "" where a file says it itself.
+    """(split, file) for every file behind the sources; the split is "" if a file says it itself.
 
     Raises UserError for a source that is neither a file nor a folder with some, whatever the split.
     """
@@ -76,7 +76,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def derive(corpus: Path, params: sections.Questions) -> list[Row]:
-    """VitalQA from a corpus; UserError where no rule matches."""
+    """VitalQA from a corpus; UserError if no rule matches."""
     rows = vitalqa.build(
         storage.read(corpus, storage.CORPUS).to_pylist(),
         seed=params.seed,

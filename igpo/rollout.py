@@ -40,7 +40,7 @@ def choose_questions(
 def control(
     params: sections.Rollout, index: Any, questions: list[dict[str, Any]], seed: int
 ) -> modes.Control:
-    """The retriever of a control experiment in the index's place. Raises UserError where it can't be had."""
+    """The retriever of a control experiment in the index's place. Raises UserError if it can't be had."""
     if "open" in params.tools:
         raise UserError(f"rollout.retriever: {params.retriever!r} has no pages to open; tools: [web_search]")
     return modes.control(params.retriever, index, questions, params.noise, seed)

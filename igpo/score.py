@@ -152,7 +152,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def asked_questions(questions: Path, rows: Rows) -> dict[str, dict[str, Any]]:
-    """The questions in `rows` by id. Raises UserError where one is unknown or its first answer is empty."""
+    """The questions in `rows` by id. Raises UserError if one is unknown or its first answer is empty."""
     known = {row["question_id"]: row for row in storage.read(questions, schema.QUESTIONS).to_pylist()}
     asked = sorted({row["question_id"] for row in rows})
     for question_id in asked:
@@ -169,7 +169,7 @@ def passage_vectors(
 ) -> dict[str, Vector]:
     """TF-IDF vectors of all passages found and of those that support the questions.
 
-    Raises UserError without a corpus, where it lacks a passage, or a question has no supporting passage.
+    Raises UserError without a corpus, if it lacks a passage, or a question has no supporting passage.
     """
     if corpus is None:
         raise UserError("score.step_reward: stepsearch compares passages: give --corpus")

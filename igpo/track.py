@@ -147,7 +147,7 @@ def sync(client: MlflowClient, where: str, name: str, points: Points, settings: 
 
 
 def open_store(uri: str) -> tuple[MlflowClient, str]:
-    """A client of the store at `uri` and our experiment's id; either is made where it is missing."""
+    """A client of the store at `uri` and our experiment's id; either is made if it is missing."""
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(NAME)
     # the kind makes the UI open on the runs and their curves

@@ -37,7 +37,7 @@ BEFORE, AFTER = 60, 30  # characters of context around a quoted fact
 
 
 def quote(passage: str, fact: str) -> str | None:
-    """The clause of a passage around a fact, without the title ahead; None where the fact is missing."""
+    """The clause of a passage around a fact, without the title ahead; None if the fact is missing."""
     start = passage.find(": ") + 2
     at = passage.find(fact, start)
     if at < 0:

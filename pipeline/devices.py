@@ -28,7 +28,7 @@ def claim_gpus() -> None:
     """Show CUDA as many GPUs as the rule takes (`IGPO_GPUS`), none of which another rule's stage has.
 
     A GPU is held by a lock in `.snakemake` until the process ends; a cluster gives GPUs out itself. Raises
-    UserError where too few are free.
+    UserError if too few are free.
     """
     wanted, devices = int(os.environ.get("IGPO_GPUS", "0")), gpu_devices()
     if not wanted or not devices or "CUDA_VISIBLE_DEVICES" in os.environ:

@@ -67,7 +67,7 @@ class Loader(yaml.SafeLoader):
     """YAML whose mappings repeat no key: of a copied line the last would win without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; ConstructorError where a key comes twice."""
+        """A mapping; ConstructorError if a key comes twice."""
         known: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in known:
@@ -165,7 +165,7 @@ def overrides(items: list[str]) -> dict[str, Any]:
 
 
 def parse_json(text: str, option: str) -> Any:
-    """The JSON of an option; UserError where it is none."""
+    """The JSON of an option; UserError if it is none."""
     try:
         return numbers(json.loads(text))
     except ValueError as error:

@@ -55,7 +55,7 @@ def positive(kind: Callable[[str], Any] = int, most: float = sys.float_info.max)
 
 
 def end_with(parent: int) -> None:
-    """Ask the kernel to end this process when its parent dies, at once where it has; only Linux can."""
+    """Ask the kernel to end this process when its parent dies, at once if it has; only Linux can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
         if os.getppid() != parent:

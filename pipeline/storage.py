@@ -87,7 +87,7 @@ def read_json(path: Path) -> Any:
 
 
 def footer(path: Path, name: str) -> str:
-    """A value of the metadata in a table's footer; empty where it has none of that name."""
+    """A value of the metadata in a table's footer; empty if it has none of that name."""
     return (pq.read_metadata(path).metadata or {}).get(name.encode(), b"").decode()
 
 
@@ -100,7 +100,7 @@ def write(
 ) -> None:
     """Write `rows` as parquet, sorted by the unique `key`, with `meta` and the schema version in the footer.
 
-    Raises ValueError where a row lacks a column, has another one, or repeats a key.
+    Raises ValueError if a row lacks a column, has another one, or repeats a key.
     """
     names = set(schema.names)
     for row in rows:

@@ -50,7 +50,7 @@ def words(text: str) -> Words:
 
 
 def rank_of(answers: Sequence[Words], passages: Sequence[str]) -> float:
-    """The rank, from 1, of the first passage that has one of the answers; infinity where none has.
+    """The rank, from 1, of the first passage that has one of the answers; infinity if none has.
 
     `passages` are words joined and enclosed by single spaces.
     """

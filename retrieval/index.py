@@ -2,7 +2,7 @@
 
 Files: `passages.arrow`, `order.npy` (passages.py), `lucene/` or `dense.faiss`, and last `manifest.json`. Its
 `identity` is a hash over what decides the answers: corpus, kind, settings, encoder; not the machine.
-The folder appears whole. A killed build leaves `.NAME.partial` beside it, where the same command goes on:
+The folder appears whole. A killed build leaves `.NAME.partial` beside it, if the same command goes on:
 there `made` becomes the folder, and vectors stand beside it until it is in place.
 """
 

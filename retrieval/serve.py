@@ -115,7 +115,7 @@ def create_app(searcher: Searcher, topk: int = 3, limits: Limits | None = None) 
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind a listening socket; UserError where the port is taken or the host is not ours."""
+    """Bind a listening socket; UserError if the port is taken or the host is not ours."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=1024)

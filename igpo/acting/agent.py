@@ -85,7 +85,7 @@ def search_all(searcher: Any, queries: Sequence[str], k: int) -> list[list[Hit]]
 
 
 def search_apart(searcher: Any, asked: Sequence[Sequence[str]], k: int) -> list[list[list[Hit]] | Refused]:
-    """The hits of each asker's queries in one search; where a server refuses it, each asker's alone."""
+    """The hits of each asker's queries in one search; if a server refuses it, each asker's alone."""
     try:
         found = iter(search_all(searcher, [query for queries in asked for query in queries], k))
     except Refused as error:
@@ -190,7 +190,7 @@ class Agent:
     def going_on(
         self, trajectory: Trajectory, generation: Generation, message: list[int] | None
     ) -> Generation | None:
-        """A malformed turn without the token that would end the message; None where it is the last turn."""
+        """A malformed turn without the token that would end the message; None if it is the last turn."""
         if message is None:
             return None
         ids = self.renderer.unended(generation.ids, generation.stopped)

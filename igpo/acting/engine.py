@@ -104,7 +104,7 @@ class VllmEngine:
     def generate(
         self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
     ) -> list[Generation]:
-        """Continue every prompt by at most `max_new` tokens; one ends where it holds a text of `stops`."""
+        """Continue every prompt by at most `max_new` tokens; one ends if it holds a text of `stops`."""
         from vllm import SamplingParams
 
         params = [
@@ -148,7 +148,7 @@ class TransformersEngine:
     def generate(
         self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
     ) -> list[Generation]:
-        """Continue every prompt by at most `max_new` tokens; one ends where it holds a text of `stops`."""
+        """Continue every prompt by at most `max_new` tokens; one ends if it holds a text of `stops`."""
         return [self._one(request, max_new, temperature, stops) for request in requests]
 
     def _one(self, request: Request, max_new: int, temperature: float, stops: Sequence[str]) -> Generation:

@@ -77,7 +77,7 @@ def verdicts(batches: Sequence[Batch], methods: Mapping[str, Mapping[str, Any]])
 
 
 def traits(question: Mapping[str, Any]) -> list[str]:
-    """What a question counts as: its benchmark, its hops where they are known, its type."""
+    """What a question counts as: its benchmark, its hops if they are known, its type."""
     hops = ["one hop" if question["hops"] == 1 else "two hops or more"] if question["hops"] else []
     return [question["benchmark"], *hops, *(["type " + question["type"]] if question["type"] else [])]
 

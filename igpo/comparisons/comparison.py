@@ -68,7 +68,7 @@ def our_rows(table: str, metrics: Sequence[Path], params: sections.Tables) -> li
 
 
 def comparison_parts(table: str, ours: Rows, params: sections.Tables) -> list[Part]:
-    """Our rows for a reader, what they were made from, and the published ones where there are any."""
+    """Our rows for a reader, what they were made from, and the published ones if there are any."""
     baseline = method_name({"method": getattr(params, table)["baseline"]})
     note = f"{with_metric('comparison', params.metric)} Baseline: {baseline}."
     if table in published.UNPRINTED:

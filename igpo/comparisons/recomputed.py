@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
 
 def read_batch(folder: Path) -> Batch:
-    """The batch of `runs/<arm>/s<seed>/<kkk>`. Raises UserError where its two tables don't fit."""
+    """The batch of `runs/<arm>/s<seed>/<kkk>`. Raises UserError if its two tables don't fit."""
     arm, seed, k = run_of(folder)
     rollouts = storage.read(folder / "rollouts.parquet", schema.ROLLOUTS).to_pylist()
     scores = storage.read(folder / "scores.parquet", schema.SCORES).to_pylist()

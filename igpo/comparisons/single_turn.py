@@ -39,7 +39,7 @@ NOTE = (
 
 
 def correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Pearson's; None where either has no spread."""
+    """Pearson's; None if either has no spread."""
     if len(one) < 2 or min(statistics.pvariance(one), statistics.pvariance(other)) == 0:
         return None
     return statistics.correlation(one, other)
@@ -108,7 +108,7 @@ def agreement_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[
 
 
 def measured_arm(params: Mapping[str, Any]) -> str:
-    """The first compared arm of method igpo. Raises UserError where none is."""
+    """The first compared arm of method igpo. Raises UserError if none is."""
     for arm in layout.compared_arms(params, "single_turn"):
         if apply_arm(params, arm)["advantage"]["method"] == "igpo":
             return arm

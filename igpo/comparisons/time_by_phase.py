@@ -66,7 +66,7 @@ def published_rows() -> list[dict[str, Any]]:
 
 
 def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """(heads, cells): methods by phases in per cent; seconds, jobs and seeds where they are known."""
+    """(heads, cells): methods by phases in per cent; seconds, jobs and seeds if they are known."""
     share = {(row["method"], row["phase"]): row["share"] for row in rows}
     phases = [phase for phase in MEASURED if any(row["phase"] == phase for row in rows)]
     lines = []

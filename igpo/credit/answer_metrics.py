@@ -43,7 +43,7 @@ def _f1(words: set[str], gold: set[str]) -> float:
 
 
 def exact_match(answer: str | None, golds: Sequence[str]) -> float:
-    """1.0 where the normalised answer equals a normalised gold, else 0.0; so without an answer."""
+    """1.0 if the normalised answer equals a normalised gold, else 0.0; so without an answer."""
     return float(answer is not None and normalise(answer) in {normalise(gold) for gold in golds})
 
 
@@ -66,7 +66,7 @@ def _multiset_f1(words: list[str], gold: list[str]) -> float:
 
 
 def squad_exact_match(answer: str | None, golds: Sequence[str]) -> float:
-    """1.0 where the SQuAD-normalised answer equals a gold that is normalised so, else 0.0."""
+    """1.0 if the SQuAD-normalised answer equals a gold that is normalised so, else 0.0."""
     return float(answer is not None and squad_normalise(answer) in map(squad_normalise, golds))
 
 

@@ -35,7 +35,7 @@ class Rewards:
 def z_scores(values: Sequence[float], std: str, centred: bool = True) -> list[float]:
     """(value - mean) / (deviation + 1e-6), deviation population or sample; std "none": value - mean.
 
-    Without `centred` no mean is subtracted. All 0 where the variance is at most 1e-12 or, as sample variance,
+    Without `centred` no mean is subtracted. All 0 if the variance is at most 1e-12 or, as sample variance,
     undefined.
     """
     degrees = len(values) - (std == "sample")
@@ -136,12 +136,12 @@ def grpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, 
 
 
 def dr_grpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
-    """Dr. GRPO (arXiv:2503.20783): the outcome less its group's mean, for every turn."""
+    """Dr. GRPO (arXiv:2503.20783): the outcome minus its group's mean, for every turn."""
     return every_turn(batch, outcome_z(batch, "none"))
 
 
 def rloo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
-    """RLOO (arXiv:2402.14740): the outcome less the mean of the others, = n / (n - 1) (outcome - mean)."""
+    """RLOO (arXiv:2402.14740): the outcome minus the mean of the others, = n / (n - 1) (outcome - mean)."""
     sizes = Counter(t.group for t in batch)
     scales = [sizes[t.group] / max(sizes[t.group] - 1, 1) for t in batch]
     centred = outcome_z(batch, "none")
@@ -155,7 +155,7 @@ def reinforce_pp(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[
 
 
 def reinforce_pp_baseline(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
-    """REINFORCE++ with baseline: the outcome less its group's mean, whitened over the tokens of the batch."""
+    """REINFORCE++ with a baseline: outcome minus its group's mean, whitened over the tokens of the batch."""
     whitened = whiten(every_turn(batch, outcome_z(batch, "none"))[1], batch)
     return whitened, whitened
 

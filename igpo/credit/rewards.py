@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 
 
 def turn_reward(row: dict[str, Any], last: bool) -> float:
-    """Step reward of a turn, or the outcome of the last. Raises UserError where it is missing."""
+    """Step reward of a turn, or the outcome of the last. Raises UserError if it is missing."""
     name = "outcome" if last else "step_reward"
     value = row[name]
     if value is None or not math.isfinite(value):

@@ -34,7 +34,7 @@ def prob_diff(evidence: Evidence) -> list[float]:
 
 
 def counterfactual(evidence: Evidence) -> list[float]:
-    """IG-Search (arXiv:2604.15148): s_t less its mean over random observations; 0 where there were none."""
+    """IG-Search (arXiv:2604.15148): s_t minus its mean over random observations; 0 if there were none."""
     return [own - math.fsum(others) / len(others) if others else 0.0 for own, *others in evidence.gold[1:]]
 
 
@@ -57,7 +57,7 @@ def similarity(left: Vector, right: Vector) -> float:
 
 
 def gain_less_redundancy(matches: Sequence[Sequence[float]], hits: Sequence[Sequence[str]]) -> list[float]:
-    """What each search adds to the best matches so far, less what it repeats.
+    """What each search adds to the best matches so far, minus what it repeats.
 
     gain_t = mean over supporting passages of max(m_t - max(m_1…m_{t-1}), 0); redundancy_t = share of turn
     t's hits that earlier turns had found. `matches` holds m by turn and supporting passage.
@@ -74,7 +74,7 @@ def gain_less_redundancy(matches: Sequence[Sequence[float]], hits: Sequence[Sequ
 
 
 def stepsearch(evidence: Evidence) -> list[float]:
-    """StepSearch (arXiv:2505.15107): gain less redundancy, m the best cosine of a turn's hits with a passage.
+    """StepSearch (arXiv:2505.15107): gain minus redundancy; m: the best cosine of a turn's hits with one.
 
     Its code multiplies the difference by 0.6.
     """

@@ -37,7 +37,7 @@ class Articles:
         self.clear = ["(" not in t and bare[t.casefold()] == 1 and t not in starts for t in self.title]
 
     def name(self, i: int) -> str:
-        """The title as it reads inside a sentence: with "the" and in lower case where the lead has it so."""
+        """The title as it reads inside a sentence: with "the" and in lower case if the lead has it so."""
         title = self.title[i]
         lower = title[0].lower() + title[1:]
         if title.startswith("The ") or self.description[i].startswith("Chemical element"):

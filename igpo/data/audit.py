@@ -8,7 +8,7 @@ from pipeline.errors import UserError
 
 
 def read_coverage(path: Path) -> dict[str, Any]:
-    """The content of coverage.json; UserError where it is something else."""
+    """The content of coverage.json; UserError if it is something else."""
     found = storage.read_json(path)
     if not isinstance(found, dict) or {"benchmarks", "uncovered"} - found.keys():
         raise UserError(f"{path}: not what `retrieval coverage` writes")

@@ -184,7 +184,7 @@ def check_types(row: Row) -> Row:
 def load(path: Path) -> list[Row]:
     """Rows of `QUESTIONS`, and their `supports`, from a file of any form; repeated ids get row numbers.
 
-    Raises UserError naming file, row and remedy where a row has no question or no answer, or is malformed.
+    Raises UserError naming file, row and remedy if a row has no question or no answer, or is malformed.
     """
     rows = read_rows(path)
     if not rows:

@@ -15,7 +15,7 @@ from retrieval.indexes import passages
 
 
 def find_titles(row: Mapping[str, Any]) -> list[str]:
-    """A title for each of HotpotQA's and 2Wiki's `supporting_facts`; ValueError where they lack one."""
+    """A title for each of HotpotQA's and 2Wiki's `supporting_facts`; ValueError if they lack one."""
     facts = row.get("supporting_facts")
     facts = written(facts) if isinstance(facts, str) else facts
     if isinstance(facts, dict):
@@ -41,9 +41,9 @@ def find_paragraphs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def find_supports(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(title, text) of each supporting passage of a raw row, once; text "" where the form has titles alone.
+    """(title, text) of each supporting passage of a raw row, once; text "" if the form has titles alone.
 
-    ValueError where the row is malformed.
+    ValueError if the row is malformed.
     """
     named = [(title, "") for title in find_titles(row)] or find_paragraphs(row)
     return list(dict.fromkeys((single_spaces(title), single_spaces(text)) for title, text in named))
@@ -60,7 +60,7 @@ def find_passages(corpus: Path, titles: set[str]) -> dict[str, dict[str, str]]:
 
 
 def choose(candidates: Mapping[str, str], text: str) -> str | None:
-    """Id of the candidate ({text: id}) with this text, of the only one where the text is "", else None."""
+    """Id of the candidate ({text: id}) with this text, of the only one if the text is "", else None."""
     if text:
         return candidates.get(text)
     return next(iter(candidates.values())) if len(candidates) == 1 else None
@@ -69,7 +69,7 @@ def choose(candidates: Mapping[str, str], text: str) -> str | None:
 def resolve(rows: list[Row], corpus: Path | None) -> list[Row]:
     """Rows of `QUESTIONS`: those with `supports` (title, text) get the ids that these have in `corpus`.
 
-    A question keeps no ids where one of its passages isn't found, or the title alone names several.
+    A question keeps no ids if one of its passages isn't found, or the title alone names several.
     """
     titles = {title for row in rows for title, _ in row["supports"] if title}
     known = find_passages(corpus, titles) if corpus and titles else {}

@@ -51,7 +51,7 @@ def read_model(where: Path | str, **options: Any) -> Any:
 
 
 def load(folder: Path, dtype: torch.dtype, attention: str) -> Any:
-    """The causal language model of a folder, on the GPU where there is one.
+    """The causal language model of a folder, on the GPU if there is one.
 
     Raises UserError when the folder isn't a model folder, or its weights are broken, missing or NaN.
     """
@@ -68,7 +68,7 @@ def load(folder: Path, dtype: torch.dtype, attention: str) -> Any:
 
 
 def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: Path) -> None:
-    """Raise UserError where one of the named weights, which `where` holds, has NaN or infinity.
+    """Raise UserError if one of the named weights, which `where` holds, has NaN or infinity.
 
     Integers and floats of 8 bits are taken as they are: torch can't compare these.
     """
@@ -82,7 +82,7 @@ def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: Path) -> No
 def check_weights(folder: Path) -> None:
     """The same for the weight files of a folder, for a program that loads them unchecked.
 
-    Raises SafetensorError where a file is broken.
+    Raises SafetensorError if a file is broken.
     """
     for path in sorted(folder.glob("*.safetensors")):
         check_finite(load_file(path).items(), path)
@@ -99,7 +99,7 @@ def check_folder(folder: Path) -> None:
 
 
 def context(folder: Path) -> int:
-    """How many tokens the model of a folder can read. Raises UserError where its config.json is broken."""
+    """How many tokens the model of a folder can read. Raises UserError if its config.json is broken."""
     from transformers import AutoConfig
 
     try:

@@ -91,7 +91,7 @@ JUDGEMENTS = pa.schema(
         ("question_id", pa.string()),  # key, with sample
         ("sample", pa.int16()),
         ("mbe", pa.float32()),  # 1 right, 0 wrong; null: the judge gave no verdict
-        ("reply", pa.string()),  # the judge's own words; null where it was not asked
+        ("reply", pa.string()),  # the judge's own words; null if it was not asked
     ]
 )
 JUDGEMENTS_KEY = ("question_id", "sample")
@@ -106,7 +106,7 @@ METRICS = (
     *FAILURES,
     "turns",
     "searches",  # queries run
-    "gold_recall",  # share of the supporting passages that were shown; null where they are unknown
+    "gold_recall",  # share of the supporting passages that were shown; null if they are unknown
     "mbe",  # share that a judge model finds right; null without one, and without its verdict
 )
 PER_QUESTION = pa.schema(
@@ -127,7 +127,7 @@ def tokens(rows: Rows) -> int:
 
 
 def of_benchmarks(questions: Rows, names: Sequence[str], key: str) -> Rows:
-    """The questions of the named benchmarks, all where none is named; UserError for a name that has none."""
+    """The questions of the named benchmarks, all if none is named; UserError for a name that has none."""
     known = sorted({question["benchmark"] for question in questions})
     for name in names:
         if name not in known:

@@ -35,7 +35,7 @@ def prepare(
     instructions: str | None = None,
     date: str = Protocol.date,
 ) -> Protocol:
-    """The protocol of a name for `tools` and `date`, with other `instructions` where they are given.
+    """The protocol of a name for `tools` and `date`, with other `instructions` if they are given.
 
     Raises UserError for a tool that it has no form for, for instructions without its fields, and for no date.
     """

@@ -29,7 +29,7 @@ def any_of(texts: Iterable[str]) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class Turn:
-    """A parsed turn: `answer` where it answers, else `tool` and `queries` where it calls, else an error.
+    """A parsed turn: `answer` if it answers, else `tool` and `queries` if it calls, else an error.
 
     For `open` the one query is the page's title.
     """
@@ -46,7 +46,7 @@ def search_for(query: str) -> Turn:
 
 
 def first_action(pattern: re.Pattern[str], text: str, error: str) -> Turn:
-    """The turn of the first match, by its group `query` or `answer`; `error` where nothing matches."""
+    """The turn of the first match, by its group `query` or `answer`; `error` if nothing matches."""
     found = pattern.search(text)
     if found is None:
         return Turn(error=error)

@@ -179,11 +179,11 @@ class Renderer:
         return [*self.encode(text), self.tokenizer.eos_token_id]
 
     def unended(self, ids: list[int], stopped: bool = True) -> list[int]:
-        """Sampled tokens; where the policy `stopped`, without the control token that ends them."""
+        """Sampled tokens; if the policy `stopped`, without the control token that ends them."""
         return ids[:-1] if stopped and ids and ids[-1] in self._control else ids
 
     def decode(self, ids: list[int], stopped: bool = True) -> str:
-        """Text of sampled tokens; where the policy `stopped`, without the control token that ends it."""
+        """Text of sampled tokens; if the policy `stopped`, without the control token that ends it."""
         return self.tokenizer.decode(self.unended(ids, stopped), skip_special_tokens=False)
 
     def forced_answer(self, gold: str) -> tuple[list[int], list[int]]:

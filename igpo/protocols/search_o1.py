@@ -77,7 +77,7 @@ def parse(text: str) -> Turn:
 
 
 def condensed(text: str) -> str:
-    """What a reading found: the text after its last heading, or all of it where it has none."""
+    """What a reading found: the text after its last heading, or all of it if it has none."""
     return text.rpartition(RESULT)[2].strip()
 
 

@@ -80,7 +80,7 @@ def with_metric(note: str, metric: str) -> str:
 
 
 def with_spread(row: Mapping[str, Any]) -> str:
-    """The row's metric in per cent, with its standard deviation over seeds where there are several."""
+    """The row's metric in per cent, with its standard deviation over seeds if there are several."""
     metric = row["metric"]
     spread = row[f"{metric}_std"]
     return percent(row[metric]) + ("" if spread is None else f" ± {percent(spread)}")

@@ -31,7 +31,7 @@ def interval(values: Values, resamples: int, seed: int) -> dict[str, float]:
 def paired_difference(values: Values, baseline: Values, resamples: int, seed: int) -> dict[str, float]:
     """Mean of values - baseline, by question or (seed, question), with its 95 % interval and a p-like share.
 
-    `p` is twice the share of bootstrap means on the other side of zero, 1 at most: small where the sign
+    `p` is twice the share of bootstrap means on the other side of zero, 1 at most: small if the sign
     of the difference doesn't hang on which questions were asked, or on the seeds. One of the two may have a
     single seed, which is then compared with each of the other's.
     """

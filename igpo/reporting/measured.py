@@ -28,7 +28,7 @@ class Speed(NamedTuple):
 
     @property
     def gpus(self) -> int:
-        """GPUs that the stage ran on; 1 where it was none."""
+        """GPUs that the stage ran on; 1 if it was none."""
         found = re.match(r"(\d+) x ", self.device)
         return int(found[1]) if found else 1
 
@@ -44,7 +44,7 @@ def joined(devices: Iterable[str]) -> str:
 
 
 def speeds(root: Path) -> dict[str, Speed]:
-    """The median speed of each stage in training; empty where nothing ran."""
+    """The median speed of each stage in training; empty if nothing ran."""
     found: dict[str, list[Speed]] = {}
     for folder in sorted((root / "results/runs").glob("*/s*/*")):
         for phase in MEASURED:
@@ -63,7 +63,7 @@ def speeds(root: Path) -> dict[str, Speed]:
 
 
 def weights_in(folder: Path) -> int:
-    """Number of weights in a model folder; 0 where there is none."""
+    """Number of weights in a model folder; 0 if there is none."""
     total = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "numpy") as file:

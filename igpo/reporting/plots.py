@@ -116,7 +116,7 @@ def with_derived(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def drawn(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The figures of rows of curves by name; `dev` only where a policy was validated."""
+    """The figures of rows of curves by name; `dev` only if a policy was validated."""
     there = [name for name in FIGURES if name != "dev" or any(row.get("dev_f1") is not None for row in rows)]
     return {name: draw(name, rows) for name in there}
 

@@ -36,7 +36,7 @@ def path(table: str) -> Path:
 
 
 def read(table: str) -> list[dict[str, str]]:
-    """The rows of a published table as text; shares in per cent, empty where the paper has a dash."""
+    """The rows of a published table as text; shares in per cent, empty if the paper has a dash."""
     with path(table).open(newline="") as file:
         return list(csv.DictReader(file))
 

@@ -92,7 +92,7 @@ def check_comparable(evaluations: Sequence[Evaluation]) -> None:
 
 
 def mean(values: Mapping[str, Any], metric: str) -> float | None:
-    """The mean of a metric in a block of metrics.json; None where it was not measured."""
+    """The mean of a metric in a block of metrics.json; None if it was not measured."""
     return (values.get(metric) or {}).get("mean")
 
 
@@ -108,7 +108,7 @@ COMPARED: dict[str, Callable[[Evaluation], Any]] = {
 
 
 def table_rows(evaluations: Sequence[Evaluation], params: sections.Tables) -> list[dict[str, Any]]:
-    """One row per arm and benchmark, in the order given; `overall` too where there are several benchmarks."""
+    """One row per arm and benchmark, in the order given; `overall` too if there are several benchmarks."""
     check_comparable(evaluations)
     seeds = by_arm(evaluations)
     if params.baseline not in seeds:
@@ -148,7 +148,7 @@ def question_values(
 ) -> np.ndarray:
     """(seeds, questions): a metric on a benchmark (or `overall`); `covered`, `hops`: on these questions only.
 
-    Raises UserError where a question lacks it.
+    Raises UserError if a question lacks it.
     """
     values = np.array(
         [

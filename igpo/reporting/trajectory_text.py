@@ -11,7 +11,7 @@ WIDTH = 110
 
 
 def pick(table: pa.Table, question_id: str, sample: int) -> list[dict[str, Any]]:
-    """The rows of one trajectory in the order of its turns; empty where there is none."""
+    """The rows of one trajectory in the order of its turns; empty if there is none."""
     chosen = pc.and_(pc.equal(table["question_id"], question_id), pc.equal(table["sample"], sample))
     return table.filter(chosen).sort_by("turn").to_pylist()
 

@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser, required: bool = False) -> None:
 
 
 def run_of(folder: Path) -> tuple[str, str, str]:
-    """Arm, seed and number of an iteration; UserError where its folder isn't called `ARM/sSEED/K`."""
+    """Arm, seed and number of an iteration; UserError if its folder isn't called `ARM/sSEED/K`."""
     found = re.fullmatch(r".*?([^/]+)/s(\d+)/(\d+)", folder.absolute().as_posix())
     if not found:
         raise UserError(f"{folder}: not an iteration's folder, ARM/sSEED/K")
@@ -45,7 +45,7 @@ def run_of(folder: Path) -> tuple[str, str, str]:
 
 
 def dev_values(folder: Path) -> Row:
-    """The `DEV` columns of a validation's folder; F1 by hops is None where no question has so many."""
+    """The `DEV` columns of a validation's folder; F1 by hops is None if no question has so many."""
     metrics = storage.read_json(folder / "metrics.json")
     if "hops" not in metrics:
         raise UserError(f"{folder / 'metrics.json'}: has no 'hops'; evaluate again")
@@ -69,7 +69,7 @@ def by_policy(validations: Iterable[Path]) -> dict[tuple[str, int, int], Path]:
 def with_dev(rows: Sequence[Row], validations: Iterable[Path]) -> list[Row]:
     """Rows of iterations with `updates`, which the policy that acted has had, and the `DEV` columns.
 
-    A run's last policy acts in no iteration: where it was validated, a last row has these columns alone.
+    A run's last policy acts in no iteration: if it was validated, a last row has these columns alone.
     """
     dev, found = by_policy(validations), []
     for (arm, seed), group in itertools.groupby(rows, key=lambda row: (row["arm"], row["seed"])):

@@ -26,7 +26,7 @@ def volume(
 ) -> dict[str, int]:
     """Numbers of runs, updates, trajectories and tokens that the parameters ask for.
 
-    `available` questions (of `SPLITS`) count where a section asks for all of them. A trajectory has `length`
+    `available` questions (of `SPLITS`) count if a section asks for all of them. A trajectory has `length`
     tokens; without it `max_tokens`, which bounds it.
     """
     run = params["run"]

@@ -1,7 +1,7 @@
 """The best policy so far on dev questions: `policy, its validation, the best before -> policy folder`.
 
 The folder holds the better of the two by hard links, and its `policy.json` says after which update it was
-taken and what else was validated. The earlier one stays where both have the same F1. Test questions choose
+taken and what else was validated. The earlier one stays if both have the same F1. Test questions choose
 nothing.
 """
 
@@ -31,7 +31,7 @@ def better(manifest: dict[str, Any], f1: float, before: dict[str, Any] | None) -
 
 
 def link(source: Path, target: Path) -> None:
-    """Let `target` be `source` too, in one piece; a copy where the file system has no hard links."""
+    """Let `target` be `source` too, in one piece; a copy if the file system has no hard links."""
     with storage.replacing(target) as temporary:
         try:
             os.link(source, temporary)

@@ -26,7 +26,7 @@ def state_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def load_state(path: Path) -> lora.State:
-    """The tensors of a state by their names; none where there is no file. UserError where it is broken."""
+    """The tensors of a state by their names; none if there is no file. UserError if it is broken."""
     try:
         return load_file(path) if path.exists() else {}
     except UNREADABLE as error:

@@ -57,7 +57,7 @@ def over_processes(module: str, run: Run) -> Run:
 def launch(processes: int, module: str, words: list[str]) -> None:
     """Run a stage's module in several processes of this machine, which share its cores or have a GPU each.
 
-    Exits with code 2 where one of them did: it has said why.
+    Exits with code 2 if one of them did: it has said why.
     """
     if torch.cuda.is_available() and processes > torch.cuda.device_count():
         raise UserError(f"processes is {processes}, but there are {torch.cuda.device_count()} GPUs")
@@ -76,7 +76,7 @@ def launch(processes: int, module: str, words: list[str]) -> None:
 def joined() -> Iterator[None]:
     """Join the processes that torchrun started. The first UserError among them ends all and alone is told.
 
-    The others fail of it, in their next exchange.
+    Every other process then fails at its next exchange with them.
     """
     store, rank, processes = next(dist.rendezvous("env://"))
     if torch.cuda.is_available():
@@ -178,7 +178,7 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def check_size(model: Any, setting: str) -> None:
-    """Raise UserError where a step of rate `setting` left NaN or infinity; all processes must call it."""
+    """Raise UserError if a step of rate `setting` left NaN or infinity; all processes must call it."""
     size = float(whole(torch.nn.utils.get_total_norm([weight.detach() for weight in model.parameters()])))
     if not math.isfinite(size):
         raise UserError(f"the norm of the weights is {size} after a step: lower {setting}")

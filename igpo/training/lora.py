@@ -33,7 +33,7 @@ def restore(model: Any, state: State) -> None:
 
 
 def rank_of(state: State) -> int | None:
-    """Rank of the adapters in a training state; None where it has none."""
+    """Rank of the adapters in a training state; None if it has none."""
     return next((len(value) for name, value in state.items() if ".lora_A." in name), None)
 
 
@@ -43,7 +43,7 @@ def is_adapted(model: Any) -> bool:
 
 
 def entry(name: str, value: torch.Tensor) -> State:
-    """What a training state holds of a weight of an adapted model: A, B, and W where they are added to it."""
+    """What a training state holds of a weight of an adapted model: A, B, and W if they are added to it."""
     if ".lora_" in name:
         return {f"adapter.{name}": value}
     if ".base_layer." in name:
@@ -52,7 +52,7 @@ def entry(name: str, value: torch.Tensor) -> State:
 
 
 def merged(weights: State) -> State:
-    """The weights of the model without adapters, by its own names: W + SCALE B A where there was one."""
+    """The weights of the model without adapters, by its own names: W + SCALE B A if there was one."""
     plain = {}
     for name, value in weights.items():
         layer, _, last = name.partition(".base_layer.")

@@ -55,7 +55,7 @@ def ratios(logprobs: torch.Tensor, old: torch.Tensor, spans: torch.Tensor) -> to
     """exp(mean of logprobs - old over a token's span), (M,); `spans` are the spans' lengths, in order.
 
     The gradient reaches a token by its own log-probability, so that every token keeps its own advantage
-    (GSPO-token, arXiv:2507.18071, Eq. 13); where a span has one advantage, that is GSPO's gradient.
+    (GSPO-token, arXiv:2507.18071, Eq. 13); if a span has one advantage, that is GSPO's gradient.
     """
     means = torch.segment_reduce((logprobs - old).detach(), "mean", lengths=spans)
     return (means.repeat_interleave(spans) + (logprobs - logprobs.detach())).exp()

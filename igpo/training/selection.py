@@ -71,7 +71,7 @@ def training_groups(
 ) -> list[TrainingGroup]:
     """The batch's groups that have policy tokens, those beyond `batch_tokens` cut into trajectories.
 
-    Raises UserError where a turn has no scores or advantage.
+    Raises UserError if a turn has no scores or advantage.
     """
     sizes = [sum(len(row["policy_ids"]) for row in rows) for rows in trajectories(rollouts)]
     weights = iter(token_weights(sizes, params.aggregation, params.norm_tokens))

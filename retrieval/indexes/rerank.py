@@ -14,7 +14,7 @@ class Reranker:
     """A cross-encoder folder, loaded."""
 
     def __init__(self, folder: Path, sha256: str):
-        """Load the folder; UserError where it is not the one with hash `sha256`, or no cross-encoder."""
+        """Load the folder; UserError if it is not the one with hash `sha256`, or no cross-encoder."""
         from sentence_transformers import CrossEncoder
         from transformers import AutoModelForSequenceClassification
 

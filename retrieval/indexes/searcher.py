@@ -138,7 +138,7 @@ def open_reranker(manifest: dict[str, Any]) -> Any:
 def open_searcher(index_dirs: Sequence[Path]) -> Searcher:
     """Open index folders for searching.
 
-    Raises UserError where one is no index, incomplete, or built from another corpus than the first.
+    Raises UserError if one is no index, incomplete, or built from another corpus than the first.
     """
     folders = [Path(folder) for folder in index_dirs]
     manifests = [read_manifest(folder) for folder in folders]
@@ -153,7 +153,7 @@ def open_searcher(index_dirs: Sequence[Path]) -> Searcher:
 
 
 def check_corpus(searcher: Any, questions: Path) -> None:
-    """Raise UserError where a questions file and the opened indexes are known to be of different corpora."""
+    """Raise UserError if a questions file and the opened indexes are known to be of different corpora."""
     made, opened = storage.footer(questions, "corpus_sha256"), getattr(searcher, "corpus_sha256", "")
     if made and opened and made != opened:
         raise UserError(

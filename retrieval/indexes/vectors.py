@@ -81,7 +81,7 @@ def vectors_key(corpus_sha256: str, settings: dict[str, Any], encoder: str) -> s
 
 
 def whole_parts(folder: Path, rows: range) -> list[Path]:
-    """The parts of a shard in order; UserError where one is missing or cut off."""
+    """The parts of a shard in order; UserError if one is missing or cut off."""
     paths = [folder / f"{start:012d}.npy" for start in part_sizes(rows)]
     for path, size in zip(paths, part_sizes(rows).values(), strict=True):
         try:

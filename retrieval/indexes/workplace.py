@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 
 
 def place(out: Path, manifest: str, corpus: Path) -> Path:
-    """Where `out` leads; UserError where what is there is no folder of ours (with `manifest`) to replace."""
+    """Where `out` leads; UserError if what is there is no folder of ours (with `manifest`) to replace."""
     real = out.resolve()
     if corpus.resolve().is_relative_to(real):
         raise UserError(f"--out {out}: the corpus itself is in this folder; give another --out")
@@ -26,7 +26,7 @@ def place(out: Path, manifest: str, corpus: Path) -> Path:
 def workplace(out: Path, key: str) -> Iterator[Path]:
     """The folder of an unfinished build of `out`; emptied unless it was begun with the same `key`.
 
-    Raises UserError where another process builds there.
+    Raises UserError if another process builds there.
     """
     work = out.parent / f".{out.name}.partial"
     work.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from retrieval.indexes.hits import Hit, Search
 
 Hits = list[list[Hit]]
-PATIENCE = 0.3  # of a call's time; measured: up to twice as many requests where clients ask the same
+PATIENCE = 0.3  # of a call's time; measured: up to twice as many requests if clients ask the same
 
 
 class Busy(Exception):
@@ -31,7 +31,7 @@ class Job:
 
     @property
     def load(self) -> int:
-        """Queries to search: none where the client has gone."""
+        """Queries to search: none if the client has gone."""
         return 0 if self.answer.done() else len(self.queries)
 
 
@@ -58,7 +58,7 @@ class Batcher:
         self.thread.shutdown()
 
     async def search(self, queries: Sequence[str], k: int) -> Hits:
-        """The hits of each query. Raises Busy at once where the queue has no room.
+        """The hits of each query. Raises Busy at once if the queue has no room.
 
         Where the caller is cancelled, its queries that no call has taken yet are not searched.
         """

@@ -58,10 +58,10 @@ def is_loopback(url: str) -> bool:
 
 
 def with_retries(send: Callable[[], Answer], url: str, server: str) -> Answer:
-    """What `send` returns, tried again where a server is busy or silent, as late as its Retry-After asks.
+    """What `send` returns, tried again if a server is busy or silent, as late as its Retry-After asks.
 
-    Raises UserError that names the `server` and its `url` where it never answers or has an error, Refused
-    where the request is to blame.
+    Raises UserError that names the `server` and its `url` if it never answers or has an error, Refused
+    if the request is to blame.
     """
     for delay in (*DELAYS_S, None):
         try:
@@ -83,7 +83,7 @@ def with_retries(send: Callable[[], Answer], url: str, server: str) -> Answer:
 
 
 def to_hit(item: Any) -> Hit:
-    """One entry of an answer, in any known form; ValueError where it has no text.
+    """One entry of an answer, in any known form; ValueError if it has no text.
 
     A document without id gets a hash of its content as its id.
     """
@@ -122,7 +122,7 @@ class HttpSearcher:
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """At most `k` hits for each query, none for a blank one; at most `QUERIES` in one request.
 
-        Raises UserError where the server does not answer or answers something else, Refused where it does
+        Raises UserError if the server does not answer or answers something else, Refused if it does
         not take these queries.
         """
         if k < 1:
@@ -144,7 +144,7 @@ class HttpSearcher:
             raise UserError(f"{self.url}: unexpected answer: {error!r}") from None
 
     def get(self, name: str) -> Hit | None:
-        """The passage of an id, with score 0; None where the server has none. For our server."""
+        """The passage of an id, with score 0; None if the server has none. For our server."""
         return next(iter(self._documents(name, "")), None)
 
     def following(self, name: str, k: int) -> list[Hit]:
@@ -168,7 +168,7 @@ class HttpSearcher:
             raise UserError(f"{url}: unexpected answer: {error!r}") from None
 
     def _ask(self, url: str, body: dict[str, Any] | None) -> Any:
-        """POST a body, or GET without one, and decode; tries again where a server is busy or silent."""
+        """POST a body, or GET without one, and decode; tries again if a server is busy or silent."""
         try:
             return with_retries(lambda: self._send(url, body), url, "the search server")
         except (ValueError, RecursionError) as error:

@@ -66,7 +66,7 @@ def shown(hits: list[Hit], scores: bool | None) -> list[dict[str, Any]]:
 
 
 async def read(request: Request, model: type[Body], limit: int) -> Body:
-    """Read and check a request's body; 413 beyond `limit` bytes, 422 in FastAPI's form where it misfits."""
+    """Read and check a request's body; 413 beyond `limit` bytes, 422 in FastAPI's form if it misfits."""
     body = bytearray()
     try:
         async for chunk in request.stream():

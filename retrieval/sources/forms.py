@@ -61,7 +61,7 @@ def plain_path(path: Path) -> Path:
 
 
 def corpus_file(path: Path) -> Path:
-    """The file itself, or a BEIR folder's `corpus.jsonl`, maybe compressed; UserError where it has none."""
+    """The file itself, or a BEIR folder's `corpus.jsonl`, maybe compressed; UserError if it has none."""
     if not path.is_dir():
         return path
     found = sorted(path.glob("corpus.jsonl*"))
@@ -156,7 +156,7 @@ class Scanner:
         return found
 
     def value(self) -> Any:
-        """Consume one value; ValueError where it is malformed."""
+        """Consume one value; ValueError if it is malformed."""
         self.peek()
         while True:
             try:

@@ -23,7 +23,7 @@ class IdTable:
         self.table.executescript(SETUP)
 
     def add(self, name: str, row: int) -> bool:
-        """Note an id; False where it is there already.
+        """Note an id; False if it is there already.
 
         Raises UnicodeEncodeError for half a surrogate pair, UserError for a full disk.
         """

@@ -22,7 +22,7 @@ def split_contents(contents: str) -> tuple[str, str]:
 
 
 def body(row: dict[str, Any]) -> str:
-    """The text of a row without `contents`; ValueError where it has none."""
+    """The text of a row without `contents`; ValueError if it has none."""
     if isinstance(row.get("text"), str):
         return row["text"]
     if isinstance(row.get("extract"), str):
@@ -70,7 +70,7 @@ class Fingerprint:
         self._sha256 = hashlib.sha256()
 
     def add(self, row: Passage) -> None:
-        """Take in one row; UnicodeEncodeError where it has half a surrogate pair."""
+        """Take in one row; UnicodeEncodeError if it has half a surrogate pair."""
         self._sha256.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
     def hexdigest(self) -> str:

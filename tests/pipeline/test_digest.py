@@ -34,5 +34,5 @@ def test_a_protocol_is_in_the_digest_of_what_acts_in_it():
 
 
 def test_a_module_that_is_not_there_is_an_error():
-    with pytest.raises(ValueError, match="no module igpo.nothing"):
+    with pytest.raises(ValueError, match=r"no module igpo\.nothing"):
         code("igpo.nothing")

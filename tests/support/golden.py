@@ -1,7 +1,7 @@
 """Hand-checkable worked advantages: three cases of two groups with ragged turns.
 
 Rewards are information gains followed by the outcome. Expected: population deviation + 1e-6, zero where the
-variance is at most 1e-12, six digits; computed by an independent script from the paper's formulas.
+variance is at most 1e-12, six digits; make_golden.py computes them again from the formulas of the paper.
 """
 
 CASES = {

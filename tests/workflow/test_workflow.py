@@ -21,6 +21,7 @@ from root import ROOT
 from tiny import tiny
 
 from igpo.experiment.policy import load_tokenizer
+from pipeline import storage
 from retrieval import corpus
 
 pytestmark = pytest.mark.slow
@@ -85,7 +86,7 @@ def write_inputs(folder: Path, base_model: Path) -> None:
     """Real leads as corpus, a question about each of some of them, a random model, a real tokenizer."""
     whole = folder / "whole.parquet"
     corpus.main(["--config", '{"source": "vital"}', "--out", str(whole)])
-    passages = corpus.tables.read(whole, corpus.tables.CORPUS).slice(0, PASSAGES).to_pylist()
+    passages = storage.read(whole, storage.CORPUS).slice(0, PASSAGES).to_pylist()
     (folder / "corpus.jsonl").write_text("".join(json.dumps(passage) + "\n" for passage in passages))
     rows = [
         {
@@ -110,7 +111,7 @@ def write_inputs(folder: Path, base_model: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, base_model) -> Path:
-    """A copy of the repository in which the tiny experiment has run to its end, cut off from the network."""
+    """A copy of the repository in which the tiny experiment has run, without network if possible."""
     folder = tmp_path_factory.mktemp("experiment")
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -123,6 +124,14 @@ def finished(tmp_path_factory, base_model) -> Path:
     done = snakemake(folder, offline=can_cut_network())
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return folder
+
+
+def test_the_experiment_needs_no_network(finished):
+    if not can_cut_network():
+        pytest.skip(
+            "NOT TESTED: that the experiment runs offline; this machine has no `unshare -rn` and `ip`"
+        )
+    assert (finished / "results/tables/main.csv").exists()
 
 
 @pytest.fixture

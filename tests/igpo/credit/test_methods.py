@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 from types import SimpleNamespace
 
+import make_golden
 import pytest
 import yaml
 from advantage_settings import DEFAULTS
@@ -323,3 +324,10 @@ def test_what_is_advised_against_turn_shortening_does_not_punish_those_who_searc
     assert first == pytest.approx([first[0]] * 4)
     first = [row[0] for row in run("gtpo", group(SEARCHED_ON), scope="group_turn", std="none")]
     assert first == pytest.approx([-0.15, -0.15, 0.15, 0.15])
+
+
+def test_the_golden_values_are_those_that_their_script_makes():
+    for key, groups in make_golden.made().items():
+        for name, rows in groups.items():
+            expected = [value for row in EXPECTED[key][name] for value in row]
+            assert [value for row in rows for value in row] == pytest.approx(expected, abs=2e-6), key
