@@ -1,6 +1,6 @@
 """What the tests of warnings replay: health.json of every iteration of a run -> tests/data/NAME/KKK.json.
 
-    python -m benchmarks.collapse                              # runs experiments/collapse.yaml: 10 minutes
+    python -m benchmarks.collapse                              # runs experiments/collapse.yaml: 9 minutes
     python -m benchmarks.collapse --run results/runs/igpo/s1   # stores a finished run as the healthy one
 
 The run lies in results/benchmarks/collapse and goes on where it was. `--params` lays a file over the
