@@ -1,23 +1,23 @@
 """`rollouts, scores -> advantages.parquet`: every turn's advantage by a method of `igpo.credit.methods`."""
 
 import argparse
-import itertools
 from pathlib import Path
 
 from igpo.credit.methods import METHODS, WITH_CRITIC
-from igpo.credit.rewards import at_progress, check_keys, trajectory, with_values
+from igpo.credit.rewards import at_progress, trajectory
 from igpo.experiment import schema
-from igpo.experiment.schema import Rows, trajectories
+from igpo.experiment.schema import Rows, joined
 from pipeline import sections, stage, storage
+from pipeline.errors import UserError
 
 
 def advantages(rollouts: Rows, scores: Rows, params: sections.Advantage, values: Rows | None = None) -> Rows:
     """Advantage rows of turns 1…T from sorted rows of turns 0…T, and a critic's values of turns 1…T."""
-    check_keys(rollouts, scores)
-    listed, rest = trajectories(rollouts), iter(scores)
-    batch = [trajectory(rows, list(itertools.islice(rest, len(rows)))) for rows in listed]
-    if params.method in WITH_CRITIC:
-        batch = with_values(batch, rollouts, values)
+    critic = params.method in WITH_CRITIC
+    if critic and values is None:
+        raise UserError("this method needs --values of these rollouts: run `igpo critic`")
+    listed = joined(rollouts, scores=scores, **({"values": values} if critic and values is not None else {}))
+    batch = list(map(trajectory, listed))
     normalised, advantage = METHODS[params.method](batch, params)
     result = []
     for rows, known, z, credits in zip(listed, batch, normalised, advantage, strict=True):

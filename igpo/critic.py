@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from igpo.credit.methods import NO_SPREAD, discounted
-from igpo.credit.rewards import check_keys, turn_reward
+from igpo.credit.rewards import turn_reward
 from igpo.experiment import schema
 from igpo.experiment.policy import STATE, begin, check_finite, load, load_tokenizer, save, weights_sha256
-from igpo.experiment.schema import Rows, trajectories
+from igpo.experiment.schema import Rows, joined
 from igpo.training import distributed
 from igpo.training.checkpoint import (
     check_state,
@@ -97,12 +97,11 @@ def value_tree(group: list[Scored]) -> list[Segment]:
 
 def returns(rollouts: Rows, scores: Rows, gamma: float) -> list[float]:
     """Discounted return of every turn that has policy tokens, in the order of the rows."""
-    check_keys(rollouts, scores)
-    rest, result = iter(scores), []
-    for rows in trajectories(rollouts):
-        scored = list(itertools.islice(rest, len(rows)))[1:]
-        values = discounted([turn_reward(row, row is scored[-1]) for row in scored], gamma)
-        result += [value for row, value in zip(rows[1:], values, strict=True) if row["policy_ids"]]
+    result = []
+    for rows in joined(rollouts, scores=scores):
+        turns = rows[1:]
+        values = discounted([turn_reward(row, row is turns[-1]) for row in turns], gamma)
+        result += [value for row, value in zip(turns, values, strict=True) if row["policy_ids"]]
     return result
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from igpo.credit.answer_metrics import normalise
 from igpo.credit.methods import NO_SPREAD
 from igpo.experiment import schema
-from igpo.experiment.schema import Rows, trajectories
+from igpo.experiment.schema import Rows, joined
 from igpo.training.warning_signs import UPDATE, warnings
 from pipeline import sections, stage, storage
 from pipeline.errors import UserError
@@ -112,9 +112,7 @@ def information(scores: Sequence[Rows]) -> Health:
     return result
 
 
-def evidence(
-    listed: Sequence[Rows], scores: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]
-) -> Health:
+def evidence(listed: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]) -> Health:
     """Information gain by what a search turn showed: its mean, the number of such turns, the share above 0.
 
     `info_gain_evidence`: of turns that showed a supporting passage which no earlier turn had shown;
@@ -123,11 +121,11 @@ def evidence(
     """
     found: dict[str, list[float]] = {"evidence": [], "answer": [], "no_evidence": []}
     known = False
-    for rows, scored in zip(listed, scores, strict=True):
+    for rows in listed:
         question = questions[rows[0]["question_id"]]
         supporting, shown = set(question["supporting_ids"]), set(rows[0]["hit_ids"])
         known = known or bool(supporting)
-        for row, gain in zip(rows[1:-1], gains(scored), strict=True):
+        for row, gain in zip(rows[1:-1], gains(rows), strict=True):
             new = (supporting & set(row["hit_ids"])) - shown
             shown |= new
             if supporting and row["tool"] == "web_search":
@@ -147,21 +145,19 @@ def _holds(text: str, answers: Sequence[str]) -> bool:
     return any(f" {normalise(answer)} " in f" {normalise(text)} " for answer in answers)
 
 
-def spread(scores: Sequence[Rows], advantages: Rows) -> Health:
+def spread(listed: Sequence[Rows]) -> Health:
     """Shares of groups without spread.
 
     `flat_outcome`, `flat_info_gain`: of outcomes, of information gains; `flat_both`: of either;
     `flat_advantage`: every advantage is 0, whatever the arm makes of the rewards.
     """
     flat: dict[str, list[bool]] = {"outcome": [], "info_gain": [], "both": [], "advantage": []}
-    for _, group in itertools.groupby(scores, key=lambda rows: rows[0]["question_id"]):
-        listed = list(group)
-        outcome = _flat([rows[-1]["outcome"] for rows in listed])
-        gain = _flat(list(itertools.chain.from_iterable(map(gains, listed))))
-        for name, value in (("outcome", outcome), ("info_gain", gain), ("both", outcome and gain)):
-            flat[name].append(value)
-    for _, turns in itertools.groupby(advantages, key=lambda row: row["question_id"]):
-        flat["advantage"].append(all(row["advantage"] == 0 for row in turns))
+    for _, members in itertools.groupby(listed, key=lambda rows: rows[0]["question_id"]):
+        group = list(members)
+        flat["outcome"].append(_flat([rows[-1]["outcome"] for rows in group]))
+        flat["info_gain"].append(_flat(list(itertools.chain.from_iterable(map(gains, group)))))
+        flat["both"].append(flat["outcome"][-1] and flat["info_gain"][-1])
+        flat["advantage"].append(all(row["advantage"] == 0 for rows in group for row in rows[1:]))
     return {f"flat_{name}": mean(values) for name, values in flat.items()}
 
 
@@ -169,7 +165,7 @@ def _flat(values: Sequence[float]) -> bool:
     return len(values) < 2 or statistics.pvariance(values) <= NO_SPREAD
 
 
-def writing(listed: Sequence[Rows], scores: Sequence[Rows], advantages: Rows) -> Health:
+def writing(listed: Sequence[Rows]) -> Health:
     """What the policy writes.
 
     `well_formed`: share of trajectories without a format penalty. `entropy`: -log-probability per sampled
@@ -183,11 +179,10 @@ def writing(listed: Sequence[Rows], scores: Sequence[Rows], advantages: Rows) ->
     logprobs = [value for row in turns for value in row["policy_logprobs"]]
     characters = sum(len(row["text"]) for row in turns)
     repeated = sum(len(run.group()) for row in turns for run in REPEATED.finditer(row["text"]))
-    credit = {schema.turn_key(row): row["advantage"] for row in advantages}
-    credited = sum(len(row["policy_ids"]) for row in turns if credit[schema.turn_key(row)] != 0)
+    credited = sum(len(row["policy_ids"]) for row in turns if row["advantage"] != 0)
     sampled = sum(len(row["policy_ids"]) for row in turns)
     return {
-        "well_formed": mean(rows[-1]["format_ok"] for rows in scores),
+        "well_formed": mean(rows[-1]["format_ok"] for rows in listed),
         "entropy": None if not logprobs else -statistics.fmean(logprobs),
         "repeated_characters": repeated / characters if characters else None,
         "invalid_turns": mean(_invalid(row) for row in turns),
@@ -204,22 +199,16 @@ def _invalid(row: Mapping[str, Any]) -> bool:
 
 def health(rollouts: Rows, scores: Rows, advantages: Rows, questions: Rows) -> Health:
     """All of the above, from sorted rows of one iteration. Raises UserError if the tables don't fit."""
-    if [schema.turn_key(row) for row in rollouts] != [schema.turn_key(row) for row in scores]:
-        raise UserError("scores: their turns are not those of the rollouts; score these rollouts again")
-    if [schema.turn_key(row) for row in rollouts if row["turn"]] != list(map(schema.turn_key, advantages)):
-        raise UserError("advantages: their turns are not those of the rollouts; compute them again")
     known = {row["question_id"]: row for row in questions}
     if missing := sorted({row["question_id"] for row in rollouts} - set(known)):
         raise UserError(f"the questions file lacks {missing[0]!r}, which the rollouts hold")
-    listed = trajectories(rollouts)
-    scored = iter(scores)
-    by_trajectory = [list(itertools.islice(scored, len(rows))) for rows in listed]
+    listed = joined(rollouts, scores=scores, advantages=advantages)
     return {
         **searching(listed, known),
-        **information(by_trajectory),
-        **evidence(listed, by_trajectory, known),
-        **spread(by_trajectory, advantages),
-        **writing(listed, by_trajectory, advantages),
+        **information(listed),
+        **evidence(listed, known),
+        **spread(listed),
+        **writing(listed),
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from igpo.credit.methods import METHODS, Rewards, Values
-from igpo.credit.rewards import at_progress, check_keys, trajectory
+from igpo.credit.rewards import at_progress, trajectory
 from igpo.experiment import schema
 from igpo.reporting.cells import hashes
 from igpo.reporting.validation import run_of
@@ -47,11 +47,7 @@ def read_batch(folder: Path) -> Batch:
     arm, seed, k = run_of(folder)
     rollouts = storage.read(folder / "rollouts.parquet", schema.ROLLOUTS).to_pylist()
     scores = storage.read(folder / "scores.parquet", schema.SCORES).to_pylist()
-    check_keys(rollouts, scores)
-    rest = iter(scores)
-    listed = [
-        trajectory(rows, list(itertools.islice(rest, len(rows)))) for rows in schema.trajectories(rollouts)
-    ]
+    listed = list(map(trajectory, schema.joined(rollouts, scores=scores)))
     known = {name: storage.sha256(folder / f"{name}.parquet") for name in ("rollouts", "scores")}
     known["policy"] = storage.footer(folder / "scores.parquet", "policy")
     return Batch(arm, int(seed), int(k), listed, known)

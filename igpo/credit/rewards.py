@@ -1,7 +1,6 @@
 """Rows of rollouts and scores -> the trajectories that a method gets."""
 
 import dataclasses
-import itertools
 import math
 from typing import Any
 
@@ -20,30 +19,16 @@ def turn_reward(row: dict[str, Any], last: bool) -> float:
     return value
 
 
-def trajectory(rows: Rows, scores: Rows) -> Rewards:
-    """What a method sees of a trajectory, from its rollout and score rows of turns 0…T."""
+def trajectory(rows: Rows) -> Rewards:
+    """What a method sees of a trajectory, from its rows of turns 0…T with scores and any critic's values."""
     observations = [row["observation"] for row in rows]
     return Rewards(
         rows[0]["question_id"],
-        [turn_reward(row, row is scores[-1]) for row in scores[1:]],
+        [turn_reward(row, row is rows[-1]) for row in rows[1:]],
         [len(row["policy_ids"]) for row in rows[1:]],
         [tuple(observations[:turn]) for turn in range(1, len(rows))],
+        [row.get("value") for row in rows[1:]],
     )
-
-
-def check_keys(rollouts: Rows, scores: Rows) -> None:
-    """Raise UserError unless both tables hold the same turns."""
-    if [turn_key(row) for row in rollouts] != [turn_key(row) for row in scores]:
-        raise UserError("scores: its turns are not those of the rollouts; score these rollouts again")
-
-
-def with_values(batch: list[Rewards], rollouts: Rows, values: Rows | None) -> list[Rewards]:
-    """The batch with a critic's values. Raises UserError unless they are of these rollouts."""
-    turns = [turn_key(row) for row in rollouts if row["turn"]]
-    if values is None or [turn_key(row) for row in values] != turns:
-        raise UserError("this method needs --values of these rollouts: run `igpo critic`")
-    rest = iter([row["value"] for row in values])
-    return [dataclasses.replace(t, values=list(itertools.islice(rest, len(t.rewards)))) for t in batch]
 
 
 def at_progress(params: sections.Advantage, progress: float | None) -> sections.Advantage:

@@ -146,6 +146,28 @@ def in_turns(questions: Rows) -> Rows:
     return [questions[number] for number in order]
 
 
+def joined(rollouts: Rows, **tables: Rows) -> list[Rows]:
+    """Trajectories of turns 0…T, each row with the columns of further tables that its turn has there.
+
+    Advantages and values have turns 1…T, so a row of turn 0 is without their columns. Questions that the
+    rollouts lack are left out. Raises UserError if a table lacks a turn, or has one that the rollouts lack.
+    """
+    rows = {turn_key(row): dict(row) for row in rollouts}
+    asked = {row["question_id"] for row in rollouts}
+    for name, table in tables.items():
+        known = {turn_key(row): row for row in table if row["question_id"] in asked}
+        first = 0 if name == "scores" else 1
+        missing = [key for key in rows if key[2] >= first and key not in known]
+        for key in [*missing, *(key for key in known if key not in rows)]:
+            lacking, having = (name, "the rollouts") if key in rows else ("the rollouts", name)
+            raise UserError(
+                f"{name}: not of these rollouts, turn {key} of {having} is not in {lacking}: make {name} again"
+            )
+        for key, row in known.items():
+            rows[key] |= row
+    return trajectories(list(rows.values()))
+
+
 def trajectories(rows: Rows) -> list[Rows]:
     """Cut sorted rollout rows into trajectories of turns 0…T.
 

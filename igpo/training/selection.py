@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from igpo.experiment.schema import Rows, trajectories, turn_key
+from igpo.experiment.schema import Rows, joined, turn_key
 from igpo.training.loss import Columns, token_weights
 from igpo.tree.groups import cut, groups, tree
 from igpo.tree.segments import Segment
@@ -61,9 +61,9 @@ def minibatches(rollouts: Rows, number: int) -> list[Rows]:
     return [[row for row in rollouts if part[row["question_id"]] == wanted] for wanted in numbers]
 
 
-def clip_scale(credit: dict[str, Any], last: bool, spread: float) -> float:
+def clip_scale(row: dict[str, Any], last: bool, spread: float) -> float:
     """A2TGPO's c = 1 + spread (2 sigmoid(z) - 1) of a search turn's normalised reward z; 1 for the answer."""
-    return 1.0 if last else 1 + spread * math.tanh(credit["normalised"] / 2)  # = 2 sigmoid(z) - 1
+    return 1.0 if last else 1 + spread * math.tanh(row["normalised"] / 2)  # = 2 sigmoid(z) - 1
 
 
 def training_groups(
@@ -71,27 +71,27 @@ def training_groups(
 ) -> list[TrainingGroup]:
     """The batch's groups that have policy tokens, those beyond `batch_tokens` cut into trajectories.
 
-    Raises UserError if a turn has no scores or advantage.
+    Raises UserError if a turn has no scores or advantage, or other ones.
     """
-    sizes = [sum(len(row["policy_ids"]) for row in rows) for rows in trajectories(rollouts)]
+    listed = joined(rollouts, scores=scores, advantages=credits)
+    sizes = [sum(len(row["policy_ids"]) for row in rows) for rows in listed]
     weights = iter(token_weights(sizes, params.aggregation, params.norm_tokens))
-    credit = {turn_key(row): row for row in credits}
-    score = {turn_key(row): row for row in scores}
     result = []
-    for group in cut(groups(rollouts), params.batch_tokens):
+    for group in cut(groups([row for rows in listed for row in rows]), params.batch_tokens):
         columns: list[list[float]] = [[] for _ in Columns._fields]
         spans: list[int] = []
         for trajectory in group:
             weight, turns = next(weights), trajectory.rows[1:]
             for row in turns:
-                key, length = turn_key(row), len(row["policy_ids"])
-                known = key in credit and key in score and credit[key]["advantage"] is not None
-                if not known or {len(score[key][name] or []) for name in LOGPROBS} != {length}:
-                    raise UserError(f"advantages, scores: turn {key} of the rollouts is missing or differs")
-                scale = clip_scale(credit[key], row is turns[-1], params.clip_scale)
-                columns[0] += score[key]["old_logprobs"]
-                columns[1] += score[key]["ref_logprobs"]
-                for column, value in zip(columns[2:], (credit[key]["advantage"], weight, scale), strict=True):
+                length = len(row["policy_ids"])
+                if row["advantage"] is None or {len(row[name] or []) for name in LOGPROBS} != {length}:
+                    raise UserError(
+                        f"scores, advantages: turn {turn_key(row)}: not of these rollouts' tokens"
+                    )
+                scale = clip_scale(row, row is turns[-1], params.clip_scale)
+                columns[0] += row["old_logprobs"]
+                columns[1] += row["ref_logprobs"]
+                for column, value in zip(columns[2:], (row["advantage"], weight, scale), strict=True):
                     column += [value] * length
             lengths = [len(row["policy_ids"]) for row in turns]
             spans += {"token": [1] * sum(lengths), "turn": lengths, "sequence": [sum(lengths)]}[params.ratio]

@@ -13,7 +13,7 @@ from igpo import advantage
 from igpo.advantage import advantages
 from igpo.credit.rewards import at_progress, trajectory
 from igpo.experiment import schema
-from igpo.experiment.schema import trajectories
+from igpo.experiment.schema import joined
 from pipeline import sections, storage
 from pipeline.errors import UserError
 
@@ -37,7 +37,7 @@ def test_a_row_for_every_turn_of_the_model_with_its_rewards():
 
 def test_a_method_sees_tokens_and_what_was_shown_ahead_of_each_turn():
     rollouts, scores = table_rows("q", [[0.3, 0.1, 1.0]])
-    found = trajectory(trajectories(rollouts)[0], scores)
+    found = trajectory(*joined(rollouts, scores=scores))
     assert found.tokens == [1, 2, 3]
     assert found.shown == [(None,), (None, "hit 1"), (None, "hit 1", "hit 2")]
 
@@ -77,6 +77,6 @@ def test_scores_of_other_rollouts_are_refused(tmp_path):
     storage.write(rollouts, schema.ROLLOUTS, tmp_path / "r", schema.TURN_KEY)
     storage.write(scores[:-1], schema.SCORES, tmp_path / "s", schema.TURN_KEY)
     files = {"rollouts": tmp_path / "r", "scores": tmp_path / "s", "values": None, "out": tmp_path / "a"}
-    with pytest.raises(UserError, match="score these rollouts again"):
+    with pytest.raises(UserError, match="make scores again"):
         advantage.run(SimpleNamespace(**files, progress=None), PARAMS)
     assert not files["out"].exists()

@@ -180,5 +180,5 @@ def test_ppo_needs_values_of_its_rollouts():
     rows = [{name: row[name] for name in schema.TURN_KEY} | {"value": 0.0} for row in rollouts if row["turn"]]
     found = advantage.advantages(rollouts, scores, params, rows)
     assert [row["normalised"] for row in found][:6] == [0.0, 0.0, 1.0, 2.0, 2.0, 2.0]
-    with pytest.raises(UserError, match="--values"):
+    with pytest.raises(UserError, match="make values again"):
         advantage.advantages(rollouts, scores, params, rows[1:])

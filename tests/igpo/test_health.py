@@ -177,7 +177,7 @@ def test_unknown_hops_and_supporting_passages_are_null():
 def test_tables_of_other_rollouts_are_refused(name):
     tables = made()
     del tables[name][-1]
-    with pytest.raises(UserError, match=f"^{name}: their turns are not those of the rollouts"):
+    with pytest.raises(UserError, match=f"^{name}: not of these rollouts, turn "):
         health(**tables, questions=QUESTIONS)
 
 

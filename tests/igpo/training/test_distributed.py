@@ -139,7 +139,8 @@ def test_bad_input_ends_all_processes_with_one_line(words, tmp_path):
     done = run([*bad, *chosen(processes=2)])
     assert done.returncode == 2
     assert done.stderr == (
-        "error: advantages, scores: turn ('q1', 0, 1) of the rollouts is missing or differs\n"
+        "error: advantages: not of these rollouts, turn ('q1', 0, 1) of the rollouts is not in advantages: "
+        "make advantages again\n"
     )
     assert not (tmp_path / "out").exists()
 

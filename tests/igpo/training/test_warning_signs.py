@@ -82,7 +82,7 @@ def replayed(name: str) -> list[dict]:
 
 
 def test_a_run_that_stops_searching_is_warned_of_when_it_does(bounds):
-    """experiments/collapse.yaml: without a search no answer is malformed; a search that goes wrong costs 2."""
+    """experiments/collapse.yaml: without a search no answer is malformed; a bad search costs 2."""
     found = replayed("collapse")
     assert [round(values["searches"], 1) for values in found] == [1.4, 0.9, 0.1, 0.0, 0.0]
     assert found[0]["well_formed"] < 0.3 < 0.9 < found[-1]["well_formed"]  # what others would be glad of
