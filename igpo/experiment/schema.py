@@ -161,7 +161,8 @@ def joined(rollouts: Rows, **tables: Rows) -> list[Rows]:
         for key in [*missing, *(key for key in known if key not in rows)]:
             lacking, having = (name, "the rollouts") if key in rows else ("the rollouts", name)
             raise UserError(
-                f"{name}: not of these rollouts, turn {key} of {having} is not in {lacking}: make {name} again"
+                f"{name}: not of these rollouts, turn {key} of {having} is not in {lacking}: "
+                f"make {name} again"
             )
         for key, row in known.items():
             rows[key] |= row
