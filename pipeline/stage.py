@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,6 +69,40 @@ def die_with_parent() -> None:
         end_with(os.getppid())
 
 
+def parser_of(name: str, section: type | None, doc: str | None) -> argparse.ArgumentParser:
+    """A stage's parser with the options of its section, if it has one; its files are still to come."""
+    parser = Parser(prog=name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if section:
+        title = f"section {section.__name__.lower()!r} of params.yaml"
+        group = parser.add_argument_group("settings", title)
+        group.add_argument("--params", type=Path, action="append", metavar="FILE", help="repeatable")
+        group.add_argument("--config", metavar="JSON", help="the section itself, as the rules pass it")
+        group.add_argument("--arm", metavar="NAME", help="apply this entry of `arms:`")
+        group.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    return parser
+
+
+@contextmanager
+def ending_in_one_line(name: str) -> Iterator[None]:
+    """End with one line and exit code 2 on UserError and if the system lets a stage not write."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = error.filename2 or error.filename or name
+        print(f"error: {where}: {error.strerror}; {UNWRITABLE[error.errno]}", file=sys.stderr)
+        sys.exit(2)
+
+
 def command(
     section: type | None,
     arguments: Callable[[argparse.ArgumentParser], None],
@@ -86,43 +121,19 @@ def command(
         spec = sys.modules[run.__module__].__spec__
         module = (spec.name if spec else run.__module__).split(".")  # not __main__ under `python -m`
         name = f"{module[0]}.{module[-1]}"
-        parser = Parser(
-            prog=name.replace(".", " "), description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        parser = parser_of(name.replace(".", " "), section, doc)
         arguments(parser)
-        if section:
-            group = parser.add_argument_group(
-                "settings", f"section {section.__name__.lower()!r} of params.yaml"
-            )
-            group.add_argument("--params", type=Path, action="append", metavar="FILE", help="repeatable")
-            group.add_argument("--config", metavar="JSON", help="the section itself, as the rules pass it")
-            group.add_argument("--arm", metavar="NAME", help="apply this entry of `arms:`")
-            group.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
         logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
         log.setLevel(logging.INFO)
         die_with_parent()
         start = time.monotonic()
-        try:
+        with ending_in_one_line(name):
             args = parser.parse_args(argv)
             claim_gpus()
             cost.begin()
             summary = run(args, settings(args, section)) if section else run(args)
             if summary and "out" in args:
                 cost.write(args.out, module[-1])
-        except UserError as error:
-            print(f"error: {one_line(error)}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
-        except BrokenPipeError:
-            sys.exit(0)
-        except OSError as error:
-            if error.errno not in UNWRITABLE:
-                raise
-            where = error.filename2 or error.filename or name
-            print(f"error: {where}: {error.strerror}; {UNWRITABLE[error.errno]}", file=sys.stderr)
-            sys.exit(2)
         if summary:
             print(f"{name}: {summary} ({time.monotonic() - start:.1f} s)")
 

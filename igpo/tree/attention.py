@@ -140,15 +140,13 @@ def _attention(
     value: torch.Tensor,
     attention_mask: None,
     scaling: float,
-    blocks: "list[Block] | BlockMask | None" = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    **_: Any,
+    **settings: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention over a pack: query (1, H, N, D), key and value (1, H_kv, N, D) -> (1, N, H, D)."""
+    blocks: list[Block] | BlockMask | None = settings.get("blocks")
     if blocks is None:
         raise ValueError("tree attention needs the blocks of a pack")
-    if softcap is not None or s_aux is not None:
+    if settings.get("softcap") is not None or settings.get("s_aux") is not None:
         raise UserError("token trees can't express attention with capped logits or sinks; use another model")
     # under autocast rotation leaves queries and keys in fp32
     query, key = query.to(value.dtype), key.to(value.dtype)

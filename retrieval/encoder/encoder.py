@@ -19,7 +19,7 @@ import torch
 
 from pipeline.devices import compute_dtype
 from pipeline.errors import UserError
-from retrieval.encoder.folder import UNREADABLE, encoder_folder, layout, optional_json
+from retrieval.encoder.folder import UNREADABLE, encoder_folder, layout, text_settings
 
 CPU_BATCH = 8  # measured: batches of 64 take 1.4 times as much processor time
 QUERY_BATCH = 8  # queries in a full batch
@@ -79,19 +79,10 @@ class Encoder:
             self.pooling, self.normalise = layout(folder)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{folder}: modules.json or the pooling's file: unexpected {error!r}") from None
-        names = ("sentence_bert_config.json", "config_sentence_transformers.json")
-        settings, named = (optional_json(folder / name) for name in names)
-        if not (isinstance(settings, dict) and isinstance(named, dict)):
-            raise UserError(f"{folder}: expected JSON objects in {' and '.join(names)}")
-        limit = settings.get("max_seq_length")
-        if not isinstance(limit, int | None):
-            raise UserError(f"{folder}: {names[0]}: max_seq_length is {limit!r}, expected a whole number")
-        prompts = named.get("prompts") or {}
-        own = (prompts.get("query"), prompts.get("passage") or prompts.get("document"))
+        limit, self.lower, own = text_settings(folder)
         self.prefixes = [
             (name if given is None else given) or "" for given, name in zip(prefixes, own, strict=True)
         ]
-        self.lower = bool(settings.get("do_lower_case"))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

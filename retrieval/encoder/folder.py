@@ -94,3 +94,20 @@ def layout(folder: Path) -> tuple[str, bool]:
         elif name != "Transformer":
             raise UserError(f"{folder}: module {name!r} is not supported")
     return pooling, normalise
+
+
+def text_settings(folder: Path) -> tuple[int | None, bool, tuple[str | None, str | None]]:
+    """Most tokens of a text, whether it is lower-cased, the prompts ahead of queries and passages.
+
+    Raises UserError if the folder's files say something else than such settings.
+    """
+    names = ("sentence_bert_config.json", "config_sentence_transformers.json")
+    settings, named = (optional_json(folder / name) for name in names)
+    if not (isinstance(settings, dict) and isinstance(named, dict)):
+        raise UserError(f"{folder}: expected JSON objects in {' and '.join(names)}")
+    limit = settings.get("max_seq_length")
+    if not isinstance(limit, int | None):
+        raise UserError(f"{folder}: {names[0]}: max_seq_length is {limit!r}, expected a whole number")
+    prompts = named.get("prompts") or {}
+    own = (prompts.get("query"), prompts.get("passage") or prompts.get("document"))
+    return limit, bool(settings.get("do_lower_case")), own

@@ -1,4 +1,6 @@
 # From policies to the reader: evaluation rollouts, metrics, tables, page, MLflow.
+import functools
+
 COMPARED = {table: layout.compared(config, table) for table in checks.COMPARISONS}
 MAIN = layout.evaluations(RUN)
 EVALUATIONS = functools.reduce(dict.__or__, COMPARED.values(), MAIN)  # all that any table may ask for

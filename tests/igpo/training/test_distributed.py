@@ -21,7 +21,7 @@ STEP = 1e-3  # AdamW moves a weight by about train.lr
 FAILING = """
 import torch
 from igpo.training import distributed
-from pipeline import stage
+from pipeline import sections, stage
 from pipeline.errors import UserError
 
 def run(args, params):
@@ -30,7 +30,7 @@ def run(args, params):
     torch.distributed.barrier()  # which the other never reaches
     return "done"
 
-stage.command("train", lambda parser: None, distributed.over_processes("failing", run), None)()
+stage.command(sections.Train, lambda parser: None, distributed.over_processes("failing", run), None)()
 """
 
 
@@ -149,5 +149,5 @@ def test_an_error_of_one_process_ends_all(words, tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
     config = words[words.index("--config") :]
     done = run([*config, *chosen(processes=2)], "failing", tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: the disk is full\n"
+    assert (done.returncode, done.stdout) == (2, "")
