@@ -112,7 +112,7 @@ def write_inputs(folder: Path, base_model: Path) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, base_model) -> Path:
     """A copy of the repository in which the tiny experiment has run, without network if possible."""
-    folder = tmp_path_factory.mktemp("experiment")
+    folder = tmp_path_factory.mktemp("tiny experiment")  # a space in every path
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
