@@ -63,7 +63,7 @@ Validator = jsonschema.validators.extend(
 )
 
 
-class Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML whose mappings repeat no key: of a copied line the last would win without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -75,7 +75,7 @@ class Loader(yaml.SafeLoader):
                     problem=f"key {key.value!r} comes twice", problem_mark=key.start_mark
                 )
             known.add(str(key.value))
-        return super().construct_mapping(node, deep)
+        return dict(super().construct_mapping(node, deep))
 
 
 def check_finite(value: Any, where: str) -> None:

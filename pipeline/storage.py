@@ -88,7 +88,8 @@ def read_json(path: Path) -> Any:
 
 def footer(path: Path, name: str) -> str:
     """A value of the metadata in a table's footer; empty if it has none of that name."""
-    return (pq.read_metadata(path).metadata or {}).get(name.encode(), b"").decode()
+    metadata: dict[bytes, bytes] = pq.read_metadata(path).metadata or {}
+    return metadata.get(name.encode(), b"").decode()
 
 
 def write(

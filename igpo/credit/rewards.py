@@ -16,7 +16,7 @@ def turn_reward(row: dict[str, Any], last: bool) -> float:
     value = row[name]
     if value is None or not math.isfinite(value):
         raise UserError(f"scores: {name} of {turn_key(row)} is {value}; score again")
-    return value
+    return float(value)
 
 
 def trajectory(rows: Rows) -> Rewards:
