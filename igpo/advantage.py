@@ -16,11 +16,13 @@ def advantages(rollouts: Rows, scores: Rows, params: sections.Advantage, values:
     critic = params.method in WITH_CRITIC
     if critic and values is None:
         raise UserError("this method needs --values of these rollouts: run `igpo critic`")
-    listed = joined(rollouts, scores=scores, **({"values": values} if critic and values is not None else {}))
-    batch = list(map(trajectory, listed))
+    trajectories = joined(
+        rollouts, scores=scores, **({"values": values} if critic and values is not None else {})
+    )
+    batch = list(map(trajectory, trajectories))
     normalised, advantage = METHODS[params.method](batch, params)
     result = []
-    for rows, known, z, credits in zip(listed, batch, normalised, advantage, strict=True):
+    for rows, known, z, credits in zip(trajectories, batch, normalised, advantage, strict=True):
         for row, *columns in zip(rows[1:], known.rewards, z, credits, strict=True):
             key = {name: row[name] for name in schema.TURN_KEY}
             result.append(key | dict(zip(("reward", "normalised", "advantage"), columns, strict=True)))
@@ -47,8 +49,8 @@ def run(args: argparse.Namespace, params: sections.Advantage) -> str:
     scores = storage.read(args.scores, schema.SCORES).to_pylist()
     values = storage.read(args.values, schema.VALUES).to_pylist() if args.values else None
     rows = advantages(rollouts, scores, at_progress(params, args.progress), values)
-    read = {"rollouts": args.rollouts, "scores": args.scores, "values": args.values}
-    meta = {name: storage.sha256(path) for name, path in read.items() if path}
+    inputs = {"rollouts": args.rollouts, "scores": args.scores, "values": args.values}
+    meta = {name: storage.sha256(path) for name, path in inputs.items() if path}
     storage.write(rows, schema.ADVANTAGES, args.out, schema.TURN_KEY, meta)
     zero = sum(row["advantage"] == 0 for row in rows)
     return f"{len(rows)} turns, {zero} with advantage 0"

@@ -88,9 +88,9 @@ def value_tree(group: list[Scored]) -> list[Segment]:
     for trajectory in group:
         sizes = [(len(row["policy_ids"]), len(row["observation_ids"])) for row in trajectory.rows[1:]]
         starts = itertools.accumulate((sum(size) for size in sizes), initial=0)
-        wanted = [start for start, (policy, _) in zip(starts, sizes, strict=False) if policy]
+        first_tokens = [start for start, (policy, _) in zip(starts, sizes, strict=False) if policy]
         marked.append(
-            dataclasses.replace(trajectory, trunk=dataclasses.replace(trajectory.trunk, wanted=wanted))
+            dataclasses.replace(trajectory, trunk=dataclasses.replace(trajectory.trunk, wanted=first_tokens))
         )
     return tree(marked)
 
@@ -117,10 +117,10 @@ def learn(critic: Critic, trees: list[list[Segment]], targets: torch.Tensor, tok
     rest = iter(numbers)
     for packed, count in packs([trees[i] for i in numbers], tokens, critic.device, "valued"):
         mine = list(itertools.islice(rest, count))
-        found = critic(packed)
-        wanted = torch.cat([parts[i] for i in mine]).to(found)
-        (0.5 * (found - wanted).square().sum() / len(targets)).backward()
-        values |= zip(mine, found.detach().cpu().split([sizes[i] for i in mine]), strict=True)
+        predicted = critic(packed)
+        target = torch.cat([parts[i] for i in mine]).to(predicted)
+        (0.5 * (predicted - target).square().sum() / len(targets)).backward()
+        values |= zip(mine, predicted.detach().cpu().split([sizes[i] for i in mine]), strict=True)
     for _ in range(idle):
         distributed.idle_pass(critic)
     shared = {number: value for share in distributed.gathered(values) for number, value in share.items()}
@@ -189,10 +189,10 @@ def run(args: argparse.Namespace, params: sections.Critic) -> str:
     distributed.check_size(critic, "critic.lr")
     metrics = fit(values, targets)
     write(args, rollouts, values, critic, optimiser, metrics)
-    shown = metrics["explained_variance"]
+    explained = metrics["explained_variance"]
     return (
         f"{len(values)} turns, mean value {values.mean():+.3f}, loss {metrics['value_loss']:.4f}, "
-        f"explained variance {'unknown' if shown is None else f'{shown:+.3f}'}"
+        f"explained variance {'unknown' if explained is None else f'{explained:+.3f}'}"
     )
 
 

@@ -31,8 +31,8 @@ REPEATED = re.compile(r"(\S)\1{3,}")  # four or more of one character, as in "!!
 
 def mean(values: Iterable[float]) -> float | None:
     """The mean; None of nothing."""
-    listed = list(values)
-    return statistics.fmean(listed) if listed else None
+    numbers = list(values)
+    return statistics.fmean(numbers) if numbers else None
 
 
 def searching(listed: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]) -> Health:
@@ -98,14 +98,14 @@ def information(scores: Sequence[Rows]) -> Health:
     `gold_logprob_start` and `_end` are the means of s_0 and s_{T-1} per gold token; their difference is the
     reduction of the gold answer's entropy.
     """
-    found = [gains(rows) for rows in scores]
+    gains_of = [gains(rows) for rows in scores]
     result: Health = {
-        "info_gain": mean(itertools.chain.from_iterable(found)),
+        "info_gain": mean(itertools.chain.from_iterable(gains_of)),
         "gold_logprob_start": mean(rows[0]["gold_logprob"] for rows in scores),
         "gold_logprob_end": mean(rows[-2]["gold_logprob"] for rows in scores),
     }
-    for turn in range(max(map(len, found))):
-        values = [by_turn[turn] for by_turn in found if turn < len(by_turn)]
+    for turn in range(max(map(len, gains_of))):
+        values = [by_turn[turn] for by_turn in gains_of if turn < len(by_turn)]
         result[f"info_gain_{turn + 1}"] = mean(values)
         result[f"info_gain_std_{turn + 1}"] = statistics.pstdev(values)
         result[f"info_gain_positive_{turn + 1}"] = mean(value > 0 for value in values)
@@ -119,23 +119,23 @@ def evidence(listed: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]])
     `info_gain_answer`: of those among them in whose text an answer stands; `info_gain_no_evidence`: of the
     other search turns. All are null if no question's supporting passages are known.
     """
-    found: dict[str, list[float]] = {"evidence": [], "answer": [], "no_evidence": []}
-    known = False
+    gains_by_kind: dict[str, list[float]] = {"evidence": [], "answer": [], "no_evidence": []}
+    any_supporting = False
     for rows in listed:
         question = questions[rows[0]["question_id"]]
         supporting, shown = set(question["supporting_ids"]), set(rows[0]["hit_ids"])
-        known = known or bool(supporting)
+        any_supporting = any_supporting or bool(supporting)
         for row, gain in zip(rows[1:-1], gains(rows), strict=True):
             new = (supporting & set(row["hit_ids"])) - shown
             shown |= new
             if supporting and row["tool"] == "web_search":
-                found["evidence" if new else "no_evidence"].append(gain)
+                gains_by_kind["evidence" if new else "no_evidence"].append(gain)
                 if new and _holds(row["observation"], question["answers"]):
-                    found["answer"].append(gain)
+                    gains_by_kind["answer"].append(gain)
     result: Health = {}
-    for name, values in found.items():
+    for name, values in gains_by_kind.items():
         result[f"info_gain_{name}"] = mean(values)
-        result[f"info_gain_{name}_n"] = len(values) if known else None
+        result[f"info_gain_{name}_n"] = len(values) if any_supporting else None
         result[f"info_gain_{name}_positive"] = mean(value > 0 for value in values)
     return result
 
@@ -199,16 +199,16 @@ def _invalid(row: Mapping[str, Any]) -> bool:
 
 def health(rollouts: Rows, scores: Rows, advantages: Rows, questions: Rows) -> Health:
     """All of the above, from sorted rows of one iteration. Raises UserError if the tables don't fit."""
-    known = {row["question_id"]: row for row in questions}
-    if missing := sorted({row["question_id"] for row in rollouts} - set(known)):
+    by_id = {row["question_id"]: row for row in questions}
+    if missing := sorted({row["question_id"] for row in rollouts} - set(by_id)):
         raise UserError(f"the questions file lacks {missing[0]!r}, which the rollouts hold")
-    listed = joined(rollouts, scores=scores, advantages=advantages)
+    by_trajectory = joined(rollouts, scores=scores, advantages=advantages)
     return {
-        **searching(listed, known),
-        **information(listed),
-        **evidence(listed, known),
-        **spread(listed),
-        **writing(listed),
+        **searching(by_trajectory, by_id),
+        **information(by_trajectory),
+        **evidence(by_trajectory, by_id),
+        **spread(by_trajectory),
+        **writing(by_trajectory),
     }
 
 
@@ -246,27 +246,28 @@ def run(args: argparse.Namespace, params: sections.Health) -> str:
         "advantages": schema.ADVANTAGES,
         "questions": schema.QUESTIONS,
     }
-    read = {
+    tables = {
         name: storage.read(getattr(args, name), columns).to_pylist() for name, columns in expected.items()
     }
-    if not read["rollouts"]:
+    if not tables["rollouts"]:
         raise UserError(f"{args.rollouts}: no rows")
-    found = health(**read)
-    start = storage.read_json(args.start) if args.start else found
+    numbers = health(**tables)
+    start = storage.read_json(args.start) if args.start else numbers
     metrics = storage.read_json(args.policy)["metrics"]
     # JSON knows no infinity
     update = {name: metrics[name] if math.isfinite(metrics.get(name, math.nan)) else None for name in UPDATE}
-    listed = warnings(found, start, metrics, params)
-    storage.write_json({**found, **since_start(found, start), **update, "warnings": listed}, args.out)
-    if listed and params.on_collapse == "stop":
-        raise UserError(f"{args.out.parent}: {'; '.join(listed)} (health.on_collapse is stop)")
-    for sentence in listed:
+    sentences = warnings(numbers, start, metrics, params)
+    storage.write_json({**numbers, **since_start(numbers, start), **update, "warnings": sentences}, args.out)
+    if sentences and params.on_collapse == "stop":
+        raise UserError(f"{args.out.parent}: {'; '.join(sentences)} (health.on_collapse is stop)")
+    for sentence in sentences:
         print(f"warning: {args.out.parent}: {sentence}", file=sys.stderr)
-    told = (
-        f"{found['searches']:.2f} searches per trajectory, {found['well_formed']:.0%} well-formed, "
-        f"{found['flat_advantage']:.0%} of the groups without advantage, entropy {found['entropy'] or 0:.3f}"
+    summary = (
+        f"{numbers['searches']:.2f} searches per trajectory, {numbers['well_formed']:.0%} well-formed, "
+        f"{numbers['flat_advantage']:.0%} of the groups without advantage, "
+        f"entropy {numbers['entropy'] or 0:.3f}"
     )
-    return f"{told}, {len(listed)} warnings" if listed else told
+    return f"{summary}, {len(sentences)} warnings" if sentences else summary
 
 
 main = stage.command(sections.Health, arguments, run, __doc__)

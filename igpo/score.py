@@ -73,10 +73,12 @@ def run_naive(folder: Path, trees: list[list[Segment]], dtype: torch.dtype) -> d
 
 def check_ids(model: Any, segments: list[Segment]) -> None:
     """Raise UserError for a token id that the model doesn't have: the rollouts are of another one."""
-    known = range(model.get_input_embeddings().num_embeddings)
-    wrong = next((i for segment in segments for i in segment.ids if i not in known), None)
+    vocabulary = range(model.get_input_embeddings().num_embeddings)
+    wrong = next((i for segment in segments for i in segment.ids if i not in vocabulary), None)
     if wrong is not None:
-        raise UserError(f"rollouts: token id {wrong} is none of the {len(known)} of {model.name_or_path}")
+        raise UserError(
+            f"rollouts: token id {wrong} is none of the {len(vocabulary)} of {model.name_or_path}"
+        )
 
 
 def _following(model: Any, ids: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
@@ -153,15 +155,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def asked_questions(questions: Path, rows: Rows) -> dict[str, dict[str, Any]]:
     """The questions in `rows` by id. Raises UserError if one is unknown or its first answer is empty."""
-    known = {row["question_id"]: row for row in storage.read(questions, schema.QUESTIONS).to_pylist()}
-    asked = sorted({row["question_id"] for row in rows})
-    for question_id in asked:
-        if question_id not in known:
+    by_id = {row["question_id"]: row for row in storage.read(questions, schema.QUESTIONS).to_pylist()}
+    ids = sorted({row["question_id"] for row in rows})
+    for question_id in ids:
+        if question_id not in by_id:
             raise UserError(f"{questions}: no question {question_id!r}, which the rollouts hold")
-        answers = known[question_id]["answers"]
+        answers = by_id[question_id]["answers"]
         if not answers or not answers[0].strip():
             raise UserError(f"{questions}: question {question_id!r} has no gold answer")
-    return {question_id: known[question_id] for question_id in asked}
+    return {question_id: by_id[question_id] for question_id in ids}
 
 
 def passage_vectors(
@@ -176,12 +178,12 @@ def passage_vectors(
     bare = [name for name, question in questions.items() if not question["supporting_ids"]]
     if bare:
         raise UserError(f"score.step_reward: stepsearch: question {bare[0]!r} has no supporting passages")
-    wanted = {hit for row in rows for hit in row["hit_ids"]}
-    wanted.update(name for question in questions.values() for name in question["supporting_ids"])
+    passage_ids = {hit for row in rows for hit in row["hit_ids"]}
+    passage_ids.update(name for question in questions.values() for name in question["supporting_ids"])
     table = storage.read(corpus, storage.CORPUS)
-    found = table.filter(pc.is_in(table["id"], pa.array(sorted(wanted)))).to_pylist()
-    texts = {row["id"]: f"{row['title']} {row['text']}" for row in found}
-    if missing := wanted - set(texts):
+    passages = table.filter(pc.is_in(table["id"], pa.array(sorted(passage_ids)))).to_pylist()
+    texts = {row["id"]: f"{row['title']} {row['text']}" for row in passages}
+    if missing := passage_ids - set(texts):
         raise UserError(f"{corpus}: no passage {min(missing)!r}, which the rollouts or questions name")
     return tf_idf(dict(sorted(texts.items())))
 
@@ -196,8 +198,8 @@ def forced_groups(
     )
     for group in scored:
         golds = questions[group[0].rows[0]["question_id"]]["answers"]
-        chosen = golds[:1] if params.gold == "first" else [gold for gold in golds if gold.strip()]
-        answers = [renderer.forced_answer(gold) for gold in chosen]
+        forced = golds[:1] if params.gold == "first" else [gold for gold in golds if gold.strip()]
+        answers = [renderer.forced_answer(gold) for gold in forced]
         force_answers(group, answers, others)
     return scored
 
@@ -207,7 +209,7 @@ def fit_context(scored: list[list[Scored]], limit: int, policy: Path) -> None:
 
     Raises UserError for a question whose prompt alone ends there: rollouts hold it, with an empty turn.
     """
-    drawn = left_out = 0
+    total = left_out = 0
     for trajectory in itertools.chain.from_iterable(scored):
         longest = max(map(depth, trajectory.branches[0][0]))
         if longest > limit:
@@ -219,7 +221,7 @@ def fit_context(scored: list[list[Scored]], limit: int, policy: Path) -> None:
             )
         for contexts in trajectory.branches:
             fitting = [answers for answers in contexts[1:] if max(map(depth, answers)) <= limit]
-            drawn += len(contexts) - 1
+            total += len(contexts) - 1
             left_out += len(contexts) - 1 - len(fitting)
             contexts[1:] = fitting
     if left_out:
@@ -227,7 +229,7 @@ def fit_context(scored: list[list[Scored]], limit: int, policy: Path) -> None:
             "%d of %d other observations are left out of the gains: with them a trajectory exceeds the "
             "context of %d tokens; lower rollout.max_tokens to keep all",
             left_out,
-            drawn,
+            total,
             limit,
         )
 

@@ -100,8 +100,8 @@ def accumulate(model: Any, batch: list[TrainingGroup], params: sections.Train) -
         columns = Columns(*torch.cat([group.columns for group in part], 1).to(model.device))
         spans = torch.cat([group.spans for group in part]).to(model.device)
         with autocast(model.device.type):
-            found = distributed.logprobs_of(model, packed, entropy=params.entropy > 0)
-        chosen, entropies = found if params.entropy else (found, 0.0)
+            logprobs = distributed.logprobs_of(model, packed, entropy=params.entropy > 0)
+        chosen, entropies = logprobs if params.entropy else (logprobs, 0.0)
         term = policy_loss(chosen, columns, spans, params)
         part_loss = ((term.loss - params.entropy * entropies) * columns.weights).sum()
         part_loss.backward()

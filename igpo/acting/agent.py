@@ -80,8 +80,8 @@ def request_seed(seed: int, iteration: int, trajectory: Trajectory, *purpose: st
 def search_all(searcher: Any, queries: Sequence[str], k: int) -> list[list[Hit]]:
     """The top k hits of every query; each distinct query is searched once."""
     distinct = sorted(set(queries))
-    found = dict(zip(distinct, searcher.search(distinct, k), strict=True)) if distinct else {}
-    return [found[query] for query in queries]
+    hits_of = dict(zip(distinct, searcher.search(distinct, k), strict=True)) if distinct else {}
+    return [hits_of[query] for query in queries]
 
 
 def search_apart(searcher: Any, asked: Sequence[Sequence[str]], k: int) -> list[list[list[Hit]] | Refused]:
@@ -95,8 +95,8 @@ def search_apart(searcher: Any, asked: Sequence[Sequence[str]], k: int) -> list[
 
 def read_on(searcher: Any, trajectory: Trajectory, title: str, k: int) -> list[Hit]:
     """A page's next k passages after the last one that the trajectory was shown."""
-    shown = [hit for row in reversed(trajectory.rows) for hit in reversed(row["hit_ids"])]
-    last = next((name for name in shown if (hit := searcher.get(name)) and hit.title == title), None)
+    hit_ids = [hit for row in reversed(trajectory.rows) for hit in reversed(row["hit_ids"])]
+    last = next((name for name in hit_ids if (hit := searcher.get(name)) and hit.title == title), None)
     return searcher.following(last, k) if last is not None else []
 
 

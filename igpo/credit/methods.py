@@ -208,15 +208,15 @@ def gae(rewards: Sequence[float], values: Sequence[float | None], gamma: float, 
     tokens, which a critic does not value, both are carried: V = r + gamma V', A = gamma A'.
     """
     value = advantage = 0.0
-    found = []
+    estimates = []
     for reward, known in reversed(list(zip(rewards, values, strict=True))):
         ahead = reward + gamma * value
         advantage *= gamma if known is None else gamma * lam
         if known is not None:
             advantage += ahead - known
         value = ahead if known is None else known
-        found.append(advantage)
-    return found[::-1]
+        estimates.append(advantage)
+    return estimates[::-1]
 
 
 def ppo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:

@@ -12,8 +12,8 @@ ON_DEV = ("gamma",)  # those of dev questions, which may choose settings; the ot
 
 def compared_arms(params: Mapping[str, Any], table: str) -> list[str]:
     """The arms that `tables.TABLE` compares, its baseline among them."""
-    chosen = params["tables"][table]
-    return list(dict.fromkeys([*chosen["rows"], chosen["baseline"]]))
+    comparison = params["tables"][table]
+    return list(dict.fromkeys([*comparison["rows"], comparison["baseline"]]))
 
 
 def folder(arm: str, seed: int | str, k: int) -> str:
@@ -23,8 +23,8 @@ def folder(arm: str, seed: int | str, k: int) -> str:
 
 def of_run(path: str) -> tuple[str, int, int | str] | None:
     """(arm, seed, iteration) of a path below a run; iteration "best" of its best policy. None: of no run."""
-    found = re.match(r"results/runs/(\w+)/s(\d+)/(\d{3}|best)", path)
-    return found and (found[1], int(found[2]), found[3] if found[3] == "best" else int(found[3]))
+    match = re.match(r"results/runs/(\w+)/s(\d+)/(\d{3}|best)", path)
+    return match and (match[1], int(match[2]), match[3] if match[3] == "best" else int(match[3]))
 
 
 def iterations(run: Mapping[str, Any]) -> list[str]:
@@ -40,7 +40,7 @@ def copies(params: Mapping[str, Any]) -> dict[str, str]:
     first such arm of section `arms`, so that another choice of `run.arms` changes nothing that was made.
     """
     arms = {arm: apply_arm(params, arm) for arm in params["arms"]}
-    found = {}
+    leader_paths = {}
     for file, sections in (("rollouts", ["rollout"]), ("scores", ["rollout", "score"])):
         leaders: dict[str, str] = {}
         for arm, settings in arms.items():
@@ -48,8 +48,8 @@ def copies(params: Mapping[str, Any]) -> dict[str, str]:
             if leader != arm:
                 for seed in params["run"]["seeds"]:
                     path = f"{folder(arm, seed, 1)}/{file}.parquet"
-                    found[path] = f"{folder(leader, seed, 1)}/{file}.parquet"
-    return found
+                    leader_paths[path] = f"{folder(leader, seed, 1)}/{file}.parquet"
+    return leader_paths
 
 
 def scores_alike(params: Mapping[str, Any], arm: str) -> bool:
@@ -82,8 +82,8 @@ def validated(run: Mapping[str, Any]) -> list[int]:
 
 def evaluation_settings(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
     """The `rollout` section of an arm (None: of no arm) with its `evaluate.rollout` laid over it."""
-    laid = apply_arm(params, arm)
-    return merge(laid["rollout"], laid["evaluate"]["rollout"])
+    settings = apply_arm(params, arm)
+    return merge(settings["rollout"], settings["evaluate"]["rollout"])
 
 
 def dev_settings(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def validation_settings(params: Mapping[str, Any], arm: str | None) -> dict[str,
 
 def validation_folder(params: Mapping[str, Any], arm: str, seed: int | str, k: int) -> str:
     """Where the policy after update `k` is validated; arms evaluated alike share the warm start's."""
-    laid = apply_arm(params, arm)["evaluate"], validation_settings(params, arm)
-    alike = laid == (params["evaluate"], validation_settings(params, None))
+    own = apply_arm(params, arm)["evaluate"], validation_settings(params, arm)
+    alike = own == (params["evaluate"], validation_settings(params, None))
     return f"{folder(arm, seed, k) if k or alike else f'results/runs/{arm}/s{seed}/000'}/validation"
 
 
@@ -107,25 +107,25 @@ def validations(params: Mapping[str, Any], arms: Iterable[str] | None = None) ->
     """Folders of the validations of `run.arms`, or of those of them that are among `arms`; each once."""
     run = params["run"]
     runs = [(arm, seed) for arm in run["arms"] if arms is None or arm in arms for seed in run["seeds"]]
-    found = [validation_folder(params, *each, k) for each in runs for k in validated(run)]
-    return list(dict.fromkeys(found))
+    folders = [validation_folder(params, *each, k) for each in runs for k in validated(run)]
+    return list(dict.fromkeys(folders))
 
 
 def keeps(run: Mapping[str, Any]) -> set[str | int]:
     """What `run.keep_policies` names, and what `run.select` takes."""
-    given = run["keep_policies"] if isinstance(run["keep_policies"], list) else [run["keep_policies"]]
-    taken = {"last": "last", "best_dev": "best"}
-    return {*given, *(taken[how] for how in selected(run))}
+    words = run["keep_policies"] if isinstance(run["keep_policies"], list) else [run["keep_policies"]]
+    policy_of = {"last": "last", "best_dev": "best"}
+    return {*words, *(policy_of[how] for how in selected(run))}
 
 
 def kept(run: Mapping[str, Any]) -> list[int]:
     """The iterations whose policies keep their weights."""
-    ks, wanted = range(1, run["iterations"] + 1), keeps(run)
-    every = [word for word in wanted if isinstance(word, int)]
+    ks, words = range(1, run["iterations"] + 1), keeps(run)
+    every = [word for word in words if isinstance(word, int)]
     return [
         k
         for k in ks
-        if "all" in wanted or ("last" in wanted and k == ks[-1]) or any(k % number == 0 for number in every)
+        if "all" in words or ("last" in words and k == ks[-1]) or any(k % number == 0 for number in every)
     ]
 
 
@@ -141,8 +141,8 @@ def best_folder(arm: str, seed: int | str) -> str:
 
 def best_policies(run: Mapping[str, Any]) -> list[str]:
     """Folders of the best policies of all runs, if `run.keep_policies` or `run.select` asks for them."""
-    wanted = validated(run) and keeps(run) & {"best", "all"}
-    return [best_folder(arm, seed) for arm in run["arms"] for seed in run["seeds"]] if wanted else []
+    has_best = validated(run) and keeps(run) & {"best", "all"}
+    return [best_folder(arm, seed) for arm in run["arms"] for seed in run["seeds"]] if has_best else []
 
 
 def selected_policies(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -162,17 +162,17 @@ def selected_policies(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 def policies(run: Mapping[str, Any]) -> list[str]:
     """Folders of what training ends with: every run's last and best policies, or the warm start."""
-    found = [folder(arm, seed, run["iterations"]) for arm in run["arms"] for seed in run["seeds"]]
-    return list(dict.fromkeys([*found, *best_policies(run)])) or [folder("", 0, 0)]
+    last_policies = [folder(arm, seed, run["iterations"]) for arm in run["arms"] for seed in run["seeds"]]
+    return list(dict.fromkeys([*last_policies, *best_policies(run)])) or [folder("", 0, 0)]
 
 
 def evaluations(run: Mapping[str, Any]) -> dict[str, tuple[str | None, str]]:
     """What is evaluated, in the order of the table: name -> (arm, folder of the policy)."""
-    found: dict[str, tuple[str | None, str]] = {
+    evaluated: dict[str, tuple[str | None, str]] = {
         name: (name, "results/models/base") for name in run["baselines"]
     }
-    found["warmup"] = (None, folder("", 0, 0))
-    return found | selected_policies(run)
+    evaluated["warmup"] = (None, folder("", 0, 0))
+    return evaluated | selected_policies(run)
 
 
 def compared(params: Mapping[str, Any], table: str) -> dict[str, tuple[str | None, str]]:
@@ -184,12 +184,12 @@ def compared(params: Mapping[str, Any], table: str) -> dict[str, tuple[str | Non
     run, arms = params["run"], compared_arms(params, table)
     baselines = [arm for arm in arms if arm in run["baselines"]]
     trained = [arm for arm in arms if arm not in baselines]
-    found = evaluations({**run, "baselines": baselines, "arms": trained, "select": selected(run)[0]})
+    evaluated = evaluations({**run, "baselines": baselines, "arms": trained, "select": selected(run)[0]})
     settings = [evaluation_settings(params, arm) for arm in (*trained, None)]
     if settings[0] != settings[-1] and all(other == settings[0] for other in settings[:-1]):
-        del found["warmup"]
-        found = {f"{table}_warmup": (trained[0], folder("", 0, 0)), **found}
-    return {f"dev/{name}": where for name, where in found.items()} if table in ON_DEV else found
+        del evaluated["warmup"]
+        evaluated = {f"{table}_warmup": (trained[0], folder("", 0, 0)), **evaluated}
+    return {f"dev/{name}": where for name, where in evaluated.items()} if table in ON_DEV else evaluated
 
 
 def compared_iterations(params: Mapping[str, Any], table: str) -> list[str]:

@@ -128,10 +128,10 @@ def tokens(rows: Rows) -> int:
 
 def of_benchmarks(questions: Rows, names: Sequence[str], key: str) -> Rows:
     """The questions of the named benchmarks, all if none is named; UserError for a name that has none."""
-    known = sorted({question["benchmark"] for question in questions})
+    benchmarks = sorted({question["benchmark"] for question in questions})
     for name in names:
-        if name not in known:
-            raise UserError(f"{key}: no questions of {name!r}; nearest: {nearest(name, known)!r}")
+        if name not in benchmarks:
+            raise UserError(f"{key}: no questions of {name!r}; nearest: {nearest(name, benchmarks)!r}")
     return [question for question in questions if not names or question["benchmark"] in names]
 
 
@@ -153,18 +153,18 @@ def joined(rollouts: Rows, **tables: Rows) -> list[Rows]:
     rollouts lack are left out. Raises UserError if a table lacks a turn, or has one that the rollouts lack.
     """
     rows = {turn_key(row): dict(row) for row in rollouts}
-    asked = {row["question_id"] for row in rollouts}
+    question_ids = {row["question_id"] for row in rollouts}
     for name, table in tables.items():
-        known = {turn_key(row): row for row in table if row["question_id"] in asked}
+        by_key = {turn_key(row): row for row in table if row["question_id"] in question_ids}
         first = 0 if name == "scores" else 1
-        missing = [key for key in rows if key[2] >= first and key not in known]
-        for key in [*missing, *(key for key in known if key not in rows)]:
+        missing = [key for key in rows if key[2] >= first and key not in by_key]
+        for key in [*missing, *(key for key in by_key if key not in rows)]:
             lacking, having = (name, "the rollouts") if key in rows else ("the rollouts", name)
             raise UserError(
                 f"{name}: not of these rollouts, turn {key} of {having} is not in {lacking}: "
                 f"make {name} again"
             )
-        for key, row in known.items():
+        for key, row in by_key.items():
             rows[key] |= row
     return trajectories(list(rows.values()))
 

@@ -56,17 +56,16 @@ def run(args: argparse.Namespace) -> str:
         raise UserError(f"{args.dev}: of another policy than {args.policy}; validate that one")
     before = storage.read_json(args.before / "policy.json") if args.before else None
     f1 = metrics["overall"]["f1"]["mean"]
-    chosen = better(manifest, f1, before)
-    taken = chosen["selected"]["iteration"]
-    source = args.policy if args.before is None or taken == manifest["iteration"] else args.before
+    best = better(manifest, f1, before)
+    iteration = best["selected"]["iteration"]
+    source = args.policy if args.before is None or iteration == manifest["iteration"] else args.before
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "policy.json").unlink(missing_ok=True)
-    for name in chosen["files"]:
+    for name in best["files"]:
         link(source / name, args.out / name)
-    storage.write_json(chosen, args.out / "policy.json")
-    return (
-        f"update {taken}, {BY} {chosen['selected']['f1']:.3f}; after update {manifest['iteration']}: {f1:.3f}"
-    )
+    storage.write_json(best, args.out / "policy.json")
+    highest, update = best["selected"]["f1"], manifest["iteration"]
+    return f"update {iteration}, {BY} {highest:.3f}; after update {update}: {f1:.3f}"
 
 
 main = stage.command(None, arguments, run, __doc__)

@@ -58,7 +58,7 @@ def minibatches(rollouts: Rows, number: int) -> list[Rows]:
     names = sorted({row["question_id"] for row in rollouts})
     part = {name: place % number for place, name in enumerate(names)}
     numbers = range(min(number, len(names)))
-    return [[row for row in rollouts if part[row["question_id"]] == wanted] for wanted in numbers]
+    return [[row for row in rollouts if part[row["question_id"]] == index] for index in numbers]
 
 
 def clip_scale(row: dict[str, Any], last: bool, spread: float) -> float:
@@ -73,11 +73,11 @@ def training_groups(
 
     Raises UserError if a turn has no scores or advantage, or other ones.
     """
-    listed = joined(rollouts, scores=scores, advantages=credits)
-    sizes = [sum(len(row["policy_ids"]) for row in rows) for rows in listed]
+    joined_trajectories = joined(rollouts, scores=scores, advantages=credits)
+    sizes = [sum(len(row["policy_ids"]) for row in rows) for rows in joined_trajectories]
     weights = iter(token_weights(sizes, params.aggregation, params.norm_tokens))
     result = []
-    for group in cut(groups([row for rows in listed for row in rows]), params.batch_tokens):
+    for group in cut(groups([row for rows in joined_trajectories for row in rows]), params.batch_tokens):
         columns: list[list[float]] = [[] for _ in Columns._fields]
         spans: list[int] = []
         for trajectory in group:

@@ -54,13 +54,13 @@ def warnings(
     `found` and `start` are the numbers of this iteration and of the run's first, `update` the metrics of this
     iteration's update; `params` is section `health`. What is unknown, or 0 at the start, gives no warning.
     """
-    listed = []
+    sentences = []
     for name, sign in SIGNS.items():
         value, first, share = found[name], start[name], getattr(params, name)
         if value is not None and first is not None and value < share * first:
-            told = f"{sign.what} {value:.3g}, below {share:g} of the first iteration's {first:.3g}"
-            listed.append(f"{told}: try {sign.remedy}")
+            sentence = f"{sign.what} {value:.3g}, below {share:g} of the first iteration's {first:.3g}"
+            sentences.append(f"{sentence}: try {sign.remedy}")
     for name, what in UPDATE.items():
         if not math.isfinite(update.get(name, 0.0)):
-            listed.append(f"{what} is {update[name]}: try {NOT_FINITE}")
-    return listed
+            sentences.append(f"{what} is {update[name]}: try {NOT_FINITE}")
+    return sentences

@@ -18,8 +18,8 @@ def autocast(device: str, dtype: torch.dtype | None = None) -> torch.autocast:
 
     Without `dtype`: in bf16, if the machine is fast at it.
     """
-    chosen = dtype or compute_dtype()
-    return torch.autocast(device, chosen, enabled=chosen is not torch.float32)
+    products = dtype or compute_dtype()
+    return torch.autocast(device, products, enabled=products is not torch.float32)
 
 
 def check_model(model: Any, longest: int) -> None:
@@ -50,13 +50,13 @@ def check_passes(model: Any) -> None:
     segment = Segment(list(range(8)), wanted=list(range(1, 8)))
     packed, training = pack([segment], model.device), model.training
     model.eval()
-    found = logprobs(model, packed)
+    from_tree = logprobs(model, packed)
     model.set_attn_implementation("sdpa")
     logits = model(packed.ids[None]).logits[0].float()
     model.set_attn_implementation("tree")
     model.train(training)
     plain = logits.log_softmax(-1)[packed.rows, packed.targets]
-    difference = float((found - plain).abs().mean())
+    difference = float((from_tree - plain).abs().mean())
     if not difference <= TOLERANCE:
         raise UserError(
             f"{model.name_or_path}: log-probabilities from a token tree are {difference:.2f} off the model's "
@@ -154,15 +154,15 @@ def logprobs(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor:
 
     With `entropy` (2, M): also the entropies of the distributions that these tokens stand in.
     """
-    wanted = states(model, packed)
-    weight, on = model.get_output_embeddings().weight, wanted.device.type
+    hidden = states(model, packed)
+    weight, on = model.get_output_embeddings().weight, hidden.device.type
     dtype = torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else torch.float32
     parts = []
-    for low in range(0, len(wanted), HEAD_ROWS):
+    for low in range(0, len(hidden), HEAD_ROWS):
         rows = slice(low, low + HEAD_ROWS)
         with torch.autocast(on, enabled=False):
-            part = _Head.apply(wanted[rows], packed.targets[rows], weight, dtype)
+            part = _Head.apply(hidden[rows], packed.targets[rows], weight, dtype)
             parts.append(
-                torch.stack([part, _Entropy.apply(wanted[rows], weight, dtype)]) if entropy else part
+                torch.stack([part, _Entropy.apply(hidden[rows], weight, dtype)]) if entropy else part
             )
-    return torch.cat(parts, -1) if parts else wanted.new_zeros((2, 0) if entropy else 0, dtype=torch.float32)
+    return torch.cat(parts, -1) if parts else hidden.new_zeros((2, 0) if entropy else 0, dtype=torch.float32)

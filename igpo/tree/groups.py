@@ -72,10 +72,12 @@ def other_observations(rows: Rows, count: int) -> dict[TurnKey, list[list[int]]]
     The choice depends on the turn's key; there are fewer if the others found fewer, as the log says.
     """
     searches = [row for row in rows if row["turn"] and row["tool"] and row["observation_ids"]]
-    found = [row for row in searches if row["hit_ids"]]  # others read an error, or that there are no results
+    with_documents = [
+        row for row in searches if row["hit_ids"]
+    ]  # others read an error, or that there are no results
     result = {}
     for question_id, turns in itertools.groupby(searches, key=lambda row: row["question_id"]):
-        pool = [row["observation_ids"] for row in found if row["question_id"] != question_id]
+        pool = [row["observation_ids"] for row in with_documents if row["question_id"] != question_id]
         for key in map(turn_key, turns):
             result[key] = random.Random(repr(key)).sample(pool, min(count, len(pool)))
     if bare := sum(not drawn for drawn in result.values()):
@@ -102,11 +104,11 @@ def groups(rows: Rows) -> list[list[Scored]]:
 
     Raises UserError when the samples of a question have different prompts.
     """
-    listed = trajectories(rows)
-    prompts = [rows[0]["observation_ids"] for rows in listed]
+    all_trajectories = trajectories(rows)
+    prompts = [rows[0]["observation_ids"] for rows in all_trajectories]
     root = Segment(prompts[0][: common_prefix(prompts)])
     result = []
-    for question_id, members in itertools.groupby(listed, key=lambda rows: rows[0]["question_id"]):
+    for question_id, members in itertools.groupby(all_trajectories, key=lambda rows: rows[0]["question_id"]):
         group = list(members)
         if any(t[0]["observation_ids"] != group[0][0]["observation_ids"] for t in group):
             raise UserError(f"rollouts: the samples of question {question_id!r} have different prompts")
