@@ -9,7 +9,6 @@ answer on which the judge gives no verdict is null, never wrong.
 import argparse
 import json
 import re
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +24,7 @@ from igpo.protocols.renderer import Renderer
 from pipeline import sections, stage, storage
 from pipeline.errors import UserError
 from retrieval.indexes.hits import clean
-from retrieval.server.client import Refused, is_http, is_loopback, with_retries
+from retrieval.server.exchange import Exchange, Refused, is_http, is_loopback
 
 TIMEOUT_S = 120
 REPLY_TOKENS = 300
@@ -45,13 +44,6 @@ VERDICTS = {"correct": 1.0, "incorrect": 0.0}
 ASKING = Protocol(instructions="{question}", parse=lambda text: Turn(), scaffold="", stops=("}",))
 
 
-class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect is an error: it could lead off this machine."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """Follow none."""
-
-
 class Server:
     """A model behind an OpenAI-compatible URL such as http://127.0.0.1:8000/v1."""
 
@@ -65,9 +57,7 @@ class Server:
             )
         self.url = url.rstrip("/") + "/chat/completions"
         self.params = params
-        # A proxy from the environment must not see what stays on this machine.
-        handlers = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
-        self.opener = urllib.request.build_opener(NoRedirects, *handlers)
+        self.exchange = Exchange(url, "the judge", threads=params.workers)
         self.replied = False
 
     def replies(self, contents: Sequence[str], seed: int) -> list[str]:
@@ -98,16 +88,11 @@ class Server:
             "seed": seed,
             "max_tokens": REPLY_TOKENS,
         }
+        answer = self.exchange.ask(self.url, body, redirects=False)
         try:
-            return with_retries(lambda: self._send(body), self.url, "the judge")
+            return clean(str(answer.json()["choices"][0]["message"]["content"] or ""))
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(f"{self.url}: not a chat completion: {error!r}") from None
-
-    def _send(self, body: dict[str, Any]) -> str:
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
-        with self.opener.open(request, timeout=TIMEOUT_S) as answer:
-            return clean(str(json.load(answer)["choices"][0]["message"]["content"] or ""))
 
 
 class Local:

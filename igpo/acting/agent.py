@@ -19,7 +19,7 @@ from pipeline import sections
 from pipeline.log import log
 from retrieval.indexes.hits import Hit
 from retrieval.indexes.modes import Oracle
-from retrieval.server.client import Refused
+from retrieval.server.exchange import Refused
 
 
 @dataclass

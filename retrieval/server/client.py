@@ -4,82 +4,21 @@ A document may be an object or a text, wrapped in {"document", "score"} or bare;
 """
 
 import hashlib
-import http.client
-import ipaddress
-import json
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pipeline.errors import UserError
 from retrieval.indexes.hits import Hit, Search, clean
 from retrieval.indexes.searcher import open_searcher
+from retrieval.server.exchange import TIMEOUT_S, Exchange, is_http
 from retrieval.sources.rows import split_contents
 
-TIMEOUT_S = 60
 QUERIES = 64  # of one request: a slow server answers it in time
-DELAYS_S = (0.5, 1.0, 2.0)  # before each further try
-RETRIED = (408, 429, 500, 502, 503, 504)
-REFUSED = (400, 413, 422)  # what is wrong with one request, not with all of them
 IDENTITY_HEADER = "X-Index-Identity"
 UNKNOWN = "unknown"
-Answer = TypeVar("Answer")
-
-
-class Refused(UserError):
-    """A server does not take this request: too long, too many, malformed. `reason`: its own words."""
-
-    def __init__(self, url: str, reason: str):
-        super().__init__(f"{url}: {reason}")
-        self.reason = reason
-
-
-def is_http(url: str) -> bool:
-    """Whether a URL is one of a web server."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:  # a bracket that isn't closed
-        return False
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL names this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def with_retries(send: Callable[[], Answer], url: str, server: str) -> Answer:
-    """What `send` returns, tried again if a server is busy or silent, as late as its Retry-After asks.
-
-    Raises UserError that names the `server` and its `url` if it never answers or has an error, Refused
-    if the request is to blame.
-    """
-    for delay in (*DELAYS_S, None):
-        try:
-            return send()
-        except urllib.error.HTTPError as error:
-            if error.code not in RETRIED or delay is None:
-                said = " ".join(error.read(500).decode(errors="replace").split())
-                refusal = f"HTTP {error.code}: {said}"
-                known = Refused(url, refusal) if error.code in REFUSED else UserError(f"{url}: {refusal}")
-                raise known from None
-            wait = error.headers.get("Retry-After") or ""
-            delay = max(delay, min(float(wait), 30.0)) if wait.isdecimal() else delay
-        except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
-            if delay is None:
-                reason = getattr(error, "reason", error)
-                raise UserError(f"{url}: {server} does not answer: {reason}") from None
-        time.sleep(delay)
-    raise AssertionError("unreachable")
 
 
 def to_hit(item: Any) -> Hit:
@@ -113,11 +52,8 @@ class HttpSearcher:
         if not is_http(url):
             raise UserError(f"{url}: not a search URL; expected such as http://127.0.0.1:8000")
         self.url = url if urlsplit(url).path.strip("/") else url.rstrip("/") + "/retrieve"
-        self.timeout_s = timeout_s
+        self.exchange = Exchange(url, "the search server", timeout_s)
         self.identity = UNKNOWN
-        # A proxy from the environment must not see what stays on this machine.
-        handlers = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
-        self.opener = urllib.request.build_opener(*handlers)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """At most `k` hits for each query, none for a blank one; at most `QUERIES` in one request.
@@ -168,26 +104,18 @@ class HttpSearcher:
             raise UserError(f"{url}: unexpected answer: {error!r}") from None
 
     def _ask(self, url: str, body: dict[str, Any] | None) -> Any:
-        """POST a body, or GET without one, and decode; tries again if a server is busy or silent."""
+        """POST a body, or GET without one, and decode; None for a document that isn't there."""
+        answer = self.exchange.ask(url, body)
+        if answer.status_code == 404:
+            return None
+        told = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
+        if self.identity not in (UNKNOWN, told):
+            raise UserError(f"{url}: another index answers than before; run the stage again")
+        self.identity = told
         try:
-            return with_retries(lambda: self._send(url, body), url, "the search server")
+            return answer.json()
         except (ValueError, RecursionError) as error:
             raise UserError(f"{url}: the answer is not JSON: {error}") from None
-
-    def _send(self, url: str, body: dict[str, Any] | None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        try:
-            with self.opener.open(request, timeout=self.timeout_s) as answer:
-                told = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
-                if self.identity not in (UNKNOWN, told):
-                    raise UserError(f"{url}: another index answers than before; run the stage again")
-                self.identity = told
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            if error.code == 404 and body is None:
-                return None
-            raise
 
 
 def open_search(index_dirs: Sequence[Path] | None, url: str | None, k: int) -> Search:

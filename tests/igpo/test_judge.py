@@ -15,7 +15,7 @@ from igpo.experiment import schema
 from igpo.experiment.policy import weights_sha256
 from pipeline import storage
 from pipeline.errors import UserError
-from retrieval.server import client
+from retrieval.server import exchange
 
 REPLIES = {  # by what stands in the answer: a reply for each seed
     "Lutetia": ['Sure: {"reason": "its old name", "verdict": "correct"}'] * 2,
@@ -57,7 +57,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(client, "DELAYS_S", (0.01, 0.01))
+    monkeypatch.setattr(exchange, "BACKOFF_S", 0.01)
     handler = type("Handler", (Server,), {"bodies": [], "failures": []})
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
@@ -143,7 +143,7 @@ def test_another_machine_is_refused_unless_allowed():
 
 
 def test_nobody_there(monkeypatch):
-    monkeypatch.setattr(client, "DELAYS_S", ())
+    monkeypatch.setattr(exchange, "TRIES", 0)
     with pytest.raises(UserError, match="the judge does not answer"):
         ask(settings("http://127.0.0.1:9/v1"), "London")
 

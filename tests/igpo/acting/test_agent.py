@@ -15,7 +15,7 @@ from igpo.protocols.renderer import Renderer
 from igpo.protocols.search_r1 import INVALID
 from retrieval.indexes import modes
 from retrieval.indexes.searcher import open_searcher
-from retrieval.server.client import Refused
+from retrieval.server.exchange import Refused
 
 
 @pytest.fixture(scope="module")

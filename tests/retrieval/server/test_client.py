@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.errors import UserError
 from retrieval import serve
 from retrieval.indexes.searcher import open_searcher
-from retrieval.server import client
+from retrieval.server import client, exchange
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ class Flaky(http.server.BaseHTTPRequestHandler):
 
 
 def test_our_client_tries_again_and_refuses_nonsense(monkeypatch):
-    monkeypatch.setattr(client, "DELAYS_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(exchange, "BACKOFF_S", 0.01)
     server = http.server.HTTPServer(("127.0.0.1", 0), Flaky)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
@@ -126,7 +126,7 @@ def test_a_document_with_half_a_surrogate_pair_is_text():
 
 def test_a_refusal_is_of_these_queries(url):
     for query, said in (("x" * 201, "more than 200 characters"), ("\ud83d", "HTTP 422")):
-        with pytest.raises(client.Refused, match=said):
+        with pytest.raises(exchange.Refused, match=said):
             client.HttpSearcher(url).search(["noble gas", query], 1)
 
 
@@ -167,7 +167,7 @@ def test_what_cannot_be_searched_is_told_before_a_model_is_loaded(
         raise UserError("the engine was started")
 
     monkeypatch.setattr(rollout, "open_engine", started)
-    monkeypatch.setattr(client, "DELAYS_S", ())
+    monkeypatch.setattr(exchange, "TRIES", 0)
     with socket.create_server(("127.0.0.1", 0)) as free:
         gone = f"http://127.0.0.1:{free.getsockname()[1]}"
     for protocol, options, said in (
