@@ -4,8 +4,8 @@ Pooling, normalisation, prompts, length and lower-casing come from the folder's 
 batches of similar length, in bf16 if the processor has it. On a CPU the batches are small, to stay in the
 cache, and each runs in a single-threaded worker: the number of cores does not show in the vectors. Queries go
 in batches of one size and one width: every pass that a query can stand in has the same shape, and so its
-vector depends on nothing else that is asked. By hand, because sentence-transformers does neither and takes 2.6
-times as long (docs/results/retrieval_speed.md).
+vector depends on nothing else that is asked. By hand: sentence-transformers does neither and takes 2.6 times
+as long (docs/results/retrieval_speed.md).
 """
 
 import itertools
