@@ -45,7 +45,7 @@ COMMENT = re.compile("<!--.*?(?:-->|\\Z)", re.DOTALL)
 OPAQUE = (
     "ce|chem|graph|hiero|mapframe|maplink|math|nowiki|pre|score|source|syntaxhighlight|templatedata|timeline"
 )
-# What opens and closes; of `{{name|` that nothing closes, the text stays.
+# What opens and closes.
 PAIRS = re.compile(
     rf"<(?P<opaque>{OPAQUE})\b[^<>]*(?<!/)>.*?</(?P=opaque)\s*>"
     r"|(?P<open>\{\{|\[\[|^[ \t:]*\{\|)|(?P<close>\}\}|\]\]|^[ \t]*\|\}(?!\}))"
@@ -53,7 +53,8 @@ PAIRS = re.compile(
     re.DOTALL | re.IGNORECASE | re.MULTILINE,
 )
 OPENED = {"}}": "{{", "]]": "[[", "|}": "{|"}
-UNCLOSED = re.compile(r"\{\{(?:[^{}\[\]|\n]*\|)?")
+# What goes with a mark that nothing closes: of `{{name|` the text stays, of a table what follows its rows.
+UNCLOSED = re.compile(r"\{\{(?:[^{}\[\]|\n]*\|)?|[ \t:]*\{\|[^\n]*(?:\n[ \t]*[|!][^\n]*)*")
 DROPPED_NAMESPACES = ("-2", "6", "14")  # media, files, categories
 ENGLISH = frozenset(("media", "file", "image", "category"))  # what they are called in every edition
 # Prefixes of links to an article in another language: the codes of Wikipedia's editions.
@@ -170,7 +171,7 @@ def balanced(wikitext: str) -> str:
     kept, at = [], 0
     for found in sorted(lone, key=lambda one: one.start()):
         kept.append(wikitext[at : found.start()])
-        at = (UNCLOSED.match(wikitext, found.start()) or found).end()
+        at = max(at, (UNCLOSED.match(wikitext, found.start()) or found).end())
     return "".join([*kept, wikitext[at:]])
 
 

@@ -335,6 +335,11 @@ def test_marks_that_lack_each_other_do_not_reach_the_parser(mark):
     assert "{|" not in wikitext
 
 
+def test_the_rows_of_a_table_that_nothing_closes_go_with_it():
+    wikitext = "Before.\n{| class=wikitable\n! head\n|-\n| [[link]] || {{unclosed\n|}}\nAfter | all."
+    assert wikipedia.plain(wikitext) == "Before. After | all."
+
+
 def test_a_redirect_without_its_element_is_none_of_the_articles():
     page = "<page><title>A</title><ns>0</ns><id>1</id><revision><text>{}</text></revision></page>"
     dump = f"<mediawiki>{page.format('#redirect [[B]]')}{page.format('# redirected')}</mediawiki>"
