@@ -40,7 +40,7 @@ def tree_inputs(dtype: torch.dtype, length: int) -> tuple[list[torch.Tensor], to
 
 def attended(query, key, value, packed) -> torch.Tensor:
     """Attention over a pack."""
-    return _attention(None, query, key, value, None, SCALING, packed.blocks)[0]
+    return _attention(None, query, key, value, None, SCALING, blocks=packed.blocks)[0]
 
 
 def with_gradients(attend, inputs, gradient) -> list[torch.Tensor]:
