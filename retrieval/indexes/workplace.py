@@ -9,15 +9,21 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.errors import UserError
 
+# What an index folder holds beside its manifest, which Snakemake removes before the folder is made again.
+PARTS = {"passages.arrow", "order.npy", "lucene", "dense.faiss", "index.cost.json"}
+
 
 def place(out: Path, manifest: str, corpus: Path) -> Path:
-    """Where `out` leads; UserError if what is there is no folder of ours (with `manifest`) to replace."""
+    """Where `out` leads; UserError if what is there is no folder of ours to replace.
+
+    Ours is a folder with `manifest`, or with parts of an index alone.
+    """
     real = out.resolve()
     if corpus.resolve().is_relative_to(real):
         raise UserError(f"--out {out}: the corpus itself is in this folder; give another --out")
     if real.exists() and not real.is_dir():
         raise UserError(f"--out {out}: a file is there; give another --out")
-    if real.is_dir() and any(real.iterdir()) and not (real / manifest).is_file():
+    if real.is_dir() and not (real / manifest).is_file() and {path.name for path in real.iterdir()} - PARTS:
         raise UserError(f"--out {out}: a folder with other files is there; give another --out")
     return real
 

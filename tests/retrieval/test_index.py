@@ -46,6 +46,15 @@ def test_no_folder_is_replaced_but_an_index(built, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "home"]
 
 
+def test_an_index_without_its_manifest_is_made_again(built, tmp_path):
+    """Snakemake removes the output that a rule names before it runs the rule again."""
+    folder = tmp_path / "bm25"
+    shutil.copytree(built[1], folder)
+    (folder / "manifest.json").unlink()
+    build(built[0], "bm25", folder)
+    assert read_manifest(folder) == read_manifest(built[1])
+
+
 def test_a_link_to_a_folder_is_followed(built, tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "bm25").symlink_to(tmp_path / "disk")
