@@ -146,7 +146,8 @@ def states(model: Any, packed: Pack) -> torch.Tensor:
         blocks=packed.blocks,
         use_cache=False,
     ).last_hidden_state[0]
-    return hidden[packed.rows]
+    # not by brackets, whose gradient adds up rows that stand there twice in whatever order threads come
+    return hidden.index_select(0, packed.rows)
 
 
 def logprobs(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor:

@@ -29,6 +29,19 @@ def test_tree_equals_one_pass_per_path(tiny_model, trunks):
             torch.testing.assert_close(values, plain_logprobs(tiny_model, segment), rtol=0, atol=1e-5)
 
 
+def test_the_gradient_of_a_row_that_stands_there_many_times_is_the_same_every_time(tiny_model):
+    """Every trajectory and forced answer asks for its first token after the prompt's last one."""
+    packed = pack(random_tree(1, 20, [40] * 60, 9))
+    weights = torch.randn(len(packed.rows), generator=torch.Generator().manual_seed(0))
+    assert len(packed.rows.unique()) < len(packed.rows)
+    found = []
+    for _ in range(10):
+        tiny_model.zero_grad()
+        (logprobs(tiny_model, packed) * weights).sum().backward()
+        found.append([weight.grad.clone() for weight in tiny_model.parameters()])
+    assert all(torch.equal(*pair) for other in found for pair in zip(found[0], other, strict=True))
+
+
 def test_the_mask_of_flex_attention_is_that_of_the_blocks():
     from torch.nn.attention.flex_attention import create_mask
 
