@@ -8,7 +8,7 @@ CONFIG ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export PATH := $(BIN):$(PATH)
 
-.PHONY: tables run env test unit check
+.PHONY: tables run env test unit check cluster-test
 
 tables: run
 	@cat results/tables/main.md
@@ -34,6 +34,12 @@ unit: env
 
 test: env
 	pytest
+
+# on a Slurm of two nodes, made for it in a temporary folder; Debian and root are needed
+cluster-test: env
+	@command -v slurmctld >/dev/null && command -v munged >/dev/null \
+	    || { apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge; }
+	pytest tests/cluster
 
 check: env
 	ruff check .

@@ -16,6 +16,7 @@ from benchmarks.page import Row
 from benchmarks.sizes import Size
 from benchmarks.workload import forced
 from igpo import protocols, train
+from igpo.acting import stream
 from igpo.acting.agent import Agent, Trajectory, request_seed
 from igpo.acting.engine import Request, VllmEngine
 from igpo.experiment import schema
@@ -44,15 +45,16 @@ def search_again(text: str) -> Turn:
     return Turn(tool="web_search", queries=[text])
 
 
-def play(searcher: Searcher, protocol: protocols.Protocol, **over: Any) -> Play:
+def play(searcher: Searcher, protocol: protocols.Protocol, exact: bool = True, **over: Any) -> Play:
     """The pipeline's rollouts by an engine, with settings laid over section `rollout`."""
-    params = dataclasses.replace(PARAMS, **over)
+    params = dataclasses.replace(PARAMS, exact=exact, **over)
     questions = choose_questions(storage.read(QUESTIONS, schema.QUESTIONS).to_pylist(), params, *SEEDING)
     renderer = Renderer(load_tokenizer(POLICY), protocol)
 
     def rollouts(engine: Any) -> list[Trajectory]:
         trajectories = [Trajectory(question, s) for question in questions for s in range(params.samples)]
-        Agent(engine, searcher, renderer, params, SEEDING).run(trajectories)
+        player = Agent(engine, searcher, renderer, params, SEEDING)
+        player.run(trajectories) if params.exact else stream.run(player, trajectories)
         return trajectories
 
     return rollouts
@@ -84,6 +86,9 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
     an earlier repeat in the prefix cache.
     """
     ours = play(searcher, protocols.prepare(PARAMS.protocol, PARAMS.tools), samples=samples)
+    as_they_come = play(
+        searcher, protocols.prepare(PARAMS.protocol, PARAMS.tools), exact=False, samples=samples
+    )
     known = ours(engine)
     prompts = [(trajectory.rows[0]["observation_ids"], None) for trajectory in known]
     lengths = [sampled(trajectory) for trajectory in known]
@@ -95,6 +100,7 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
     seconds = alternate(
         {
             "agent": cold(lambda: ours(engine)),
+            "as they come": cold(lambda: as_they_come(engine)),
             "generate": cold(lambda: plain.vllm_generate(engine.llm, prompts, lengths)),
             "turns": cold(lambda: [plain.vllm_generate(engine.llm, *turn) for turn in turns if turn[0]]),
         },
@@ -103,9 +109,14 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
     shown = sum(len(row["observation_ids"]) for trajectory in known for row in trajectory.rows[1:])
     return [
         Row(
-            f"rollout tokens/s of {len(known)} trajectories, engine warm: ours / vLLM's `generate` without "
-            "tools",
+            f"rollout tokens/s of {len(known)} trajectories, engine warm: ours, none waiting for another "
+            "(`rollout.exact: false`) / vLLM's `generate` without tools",
             "≥ 0.8",
+            ratios(seconds["generate"], seconds["as they come"]),
+        ),
+        Row(
+            "the same for ours turn by turn, the default",
+            None,
             ratios(seconds["generate"], seconds["agent"]),
         ),
         Row(

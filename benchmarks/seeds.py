@@ -1,7 +1,7 @@
-"""The default experiment with several seeds -> docs/results/seeds.md and seeds_dev.svg.
+"""The default experiment, with several seeds or as it is -> docs/results/NAME.md and NAME_dev.svg.
 
-    make tables CONFIG=experiments/seeds.yaml
-    python -m benchmarks.seeds
+    make tables CONFIG=experiments/seeds.yaml && python -m benchmarks.seeds
+    make tables && python -m benchmarks.seeds --default NAME       on another kind of processor
 
 On the machine that made it: the page names its processor.
 """
@@ -29,7 +29,7 @@ OVERLAY = Path("experiments/seeds.yaml")
 PAGE = """\
 # Seeds {seeds} of the default experiment
 
-Made by `make tables CONFIG={overlay}`, then `python -m benchmarks.seeds`. Made on: {machine}.
+Made by `{made_by}`. Made on: {machine}.
 
 ## Test questions, all seeds
 
@@ -45,7 +45,7 @@ Made by `make tables CONFIG={overlay}`, then `python -m benchmarks.seeds`. Made 
 
 ## Dev curves
 
-![dev F1 by updates](seeds_dev.svg)
+![dev F1 by updates]({name}_dev.svg)
 
 Greedy answers to the same {dev_n} dev questions. A thin line is a seed, a thick one the mean of all; the band
 is the 95 % interval over questions.
@@ -87,13 +87,13 @@ def dev_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]
     return ["method", "seed", *(f"{step} updates" for step in steps)], cells
 
 
-def page(params: dict[str, Any], root: Path) -> tuple[str, str]:
-    """(page, figure) of a finished run below `root`. Raises UserError where it is not finished."""
+def page(params: dict[str, Any], root: Path, name: str, made_by: str) -> tuple[str, str]:
+    """(page, figure) of a finished run below `root`. Raises UserError if it is not finished."""
     run = params["run"]
     folders = {name: root / f"results/evaluations/{name}" for name in layout.evaluations(run)}
     missing = [folder for folder in folders.values() if not (folder / "metrics.json").exists()]
     if missing:
-        raise UserError(f"{missing[0]}: no metrics.json; make it first: make tables CONFIG={OVERLAY}")
+        raise UserError(f"{missing[0]}: no metrics.json; make it first: {made_by.partition('`')[0]}")
     evaluations = [read_evaluation(folder / "metrics.json") for folder in folders.values()]
     asked = sections.Tables(**params["tables"])
     iterations = [root / folder for folder in layout.iterations(run)]
@@ -102,7 +102,8 @@ def page(params: dict[str, Any], root: Path) -> tuple[str, str]:
     heads = ["method", "seed", "F1", "Δ F1", "95 % interval", "one hop", "two hops"]
     text = PAGE.format(
         seeds=", ".join(map(str, run["seeds"])),
-        overlay=OVERLAY,
+        made_by=made_by,
+        name=name,
         machine=measure.machine(compute_dtype()),
         all_seeds=markdown_table(*our_cells(rows)),
         note=notes(rows),
@@ -113,7 +114,7 @@ def page(params: dict[str, Any], root: Path) -> tuple[str, str]:
         dev=markdown_table(*dev_cells(curves)),
         evidence=markdown_table(*evidence_cells(of_iterations(curves))),
     )
-    return text, plots.draw("dev", curves)
+    return text, plots.draw("dev", curves).svg()
 
 
 def main() -> None:
@@ -121,16 +122,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--default", metavar="NAME", help="of the page of the default experiment as it is")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
     args = parser.parse_args()
-    params = read_params([Path("params.yaml"), OVERLAY])
+    overlays = [] if args.default else [OVERLAY]
+    made = "make tables" if args.default else f"make tables CONFIG={OVERLAY}"
+    words = f" --default {args.default}" if args.default else ""
+    name = args.default or "seeds"
     try:
+        params = read_params([Path("params.yaml"), *overlays])
         checks.check(params)
-        text, figure = page(params, Path())
+        text, figure = page(params, Path(), name, f"{made}`, then `python -m benchmarks.seeds{words}")
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
-    write_text(text, args.out / "seeds.md")
-    write_text(figure, args.out / "seeds_dev.svg")
+    write_text(text, args.out / f"{name}.md")
+    write_text(figure, args.out / f"{name}_dev.svg")
 
 
 if __name__ == "__main__":

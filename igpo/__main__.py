@@ -9,6 +9,7 @@ STAGES = {
     "questions": "train, dev and test questions",
     "warmup": "supervised warm-up on traces built from train questions",
     "rollout": "let a policy answer questions with searches",
+    "join": "a table from the shards that several jobs made",
     "score": "information gain of every turn, outcome, log-probabilities",
     "critic": "values of every turn, and the next critic (PPO)",
     "advantage": "turn-level advantages from scores",
@@ -26,11 +27,20 @@ STAGES = {
     "figures": "training curves, token efficiency, collapse, the gold answer's entropy",
     "report": "one self-contained HTML page",
     "track": "log finished runs to MLflow",
+    "follow": "log runs to MLflow while they go on",
+    "card": "a trained policy's README",
+    "export": "a finished run in one archive; the questions in forms that others read",
     "show": "print one trajectory",
     "plan": "what a run would cost",
     "status": "what is finished",
 }
-FOLDERS = {"best": "igpo.training"} | dict.fromkeys(
+FOLDERS = {
+    "best": "igpo.training",
+    "join": "igpo.experiment",
+    "follow": "igpo.tracking",
+    "card": "igpo.publishing",
+    "export": "igpo.publishing",
+} | dict.fromkeys(
     ("comparison", "per_question", "single_turn", "collapse", "time_by_phase"), "igpo.comparisons"
 )
 

@@ -30,6 +30,7 @@ from igpo.training.checkpoint import (
     state_argument,
     take_step,
 )
+from igpo.training.launch import over_processes
 from igpo.training.memory import save_memory
 from igpo.tree.forward import autocast, check_model, states
 from igpo.tree.groups import Scored, cut, groups, tree
@@ -228,7 +229,7 @@ def write(
     save(body, load_tokenizer(args.critic), args.out, manifest)
 
 
-main = stage.command(sections.Critic, arguments, distributed.over_processes("igpo.critic", run), __doc__)
+main = stage.command(sections.Critic, arguments, over_processes("igpo.critic", run), __doc__)
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Figures as SVG: `iterations -> NAME.svg`, for every name in `FIGURES`. Equal numbers give equal bytes.
+"""Figures: `iterations -> NAME.svg, .pdf, .png`, for every name in `FIGURES`. Equal numbers give equal bytes.
 
 A figure's metadata say which policies its points are of.
 """
@@ -9,8 +9,9 @@ from pathlib import Path
 from igpo.reporting import validation
 from igpo.reporting.curves import curve_rows
 from igpo.reporting.plots import drawn
-from igpo.reporting.text import write_text
-from pipeline import stage
+from pipeline import stage, storage
+
+FORMS = ("svg", "pdf", "png")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +23,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Write every figure of iterations."""
     figures = drawn(curve_rows(args.iterations, args.validations))
-    for name, text in figures.items():
-        write_text(text, args.out / f"{name}.svg")
+    for name, drawing in figures.items():
+        for form in FORMS:
+            with storage.replacing(args.out / f"{name}.{form}") as temporary:
+                temporary.write_bytes(drawing.saved(form))
     return f"{len(figures)} figures of {len(args.iterations)} iterations"
 
 

@@ -106,7 +106,9 @@ class Local:
         fitting = [size for content in contents if (size := len(self.renderer.prompt(content))) <= self.most]
         longest = max(fitting, default=self.most)
         room = longest + REPLY_TOKENS
-        self.engine = open_engine(folder, params.engine, room, self.renderer.tokenizer, bool(ASKING.stops))
+        self.engine = open_engine(
+            folder, params.engine, room, self.renderer.tokenizer, bool(ASKING.stops), params.tensor_parallel
+        )
 
     def replies(self, contents: Sequence[str], seed: int) -> list[str]:
         """The model's reply to each message; nothing to one beyond its context."""

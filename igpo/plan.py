@@ -1,8 +1,8 @@
-"""What an experiment would cost: trajectories, tokens, memory and disk by formula, GPU hours by throughput.
+"""What an experiment would cost: trajectories, tokens, memory and disk by formula, hours by speed.
 
-Throughput is tokens of trajectories (prompt, sampled, observed) per second of a stage, its start included, so
-it understates what larger runs reach. It comes from `--throughput` or from earlier runs (`measured.py`); one
-that was measured with another model or number of GPUs is scaled by them, and the line says so: a guess.
+A speed is tokens of trajectories (prompt, sampled, observed) per second of a stage, its start included, from
+`--throughput` or from earlier runs of this model (`measured.py`). With `--gpu` operation counts tell what one
+iteration takes on so many GPUs and which phase bounds it (`gpu_time.py`).
 """
 
 import argparse
@@ -12,6 +12,7 @@ from typing import Any
 
 from igpo.experiment import checks
 from igpo.reporting import measured
+from igpo.reporting.gpu_time import GPUS, Work, iteration_seconds
 from igpo.reporting.measured import MEASURED, PHASES, Speed
 from igpo.reporting.volume import SPLITS, counted, counted_passages, volume, with_comparisons
 from pipeline import stage, storage
@@ -48,20 +49,16 @@ def hours(numbers: Mapping[str, int], throughput: Mapping[str, float]) -> dict[s
     return {name: n / throughput[name] / 3600 if name in throughput else None for name, n in tokens.items()}
 
 
-def expected(
-    speeds: Mapping[str, Speed], then: int, weights: int, gpus: Mapping[str, int]
-) -> dict[str, tuple[float, str]]:
-    """Tokens per second of every measured stage with `weights` weights and so many GPUs, and where from.
+def expected(speeds: Mapping[str, Speed], gpus: Mapping[str, int]) -> dict[str, tuple[float, str]]:
+    """Tokens per second of every measured stage on so many GPUs, and where from.
 
-    The speeds are those of a model of `then` weights. Time per token is taken to grow with the weights and to
-    shrink with the GPUs.
+    Time per token is taken to shrink with the GPUs.
     """
     found = {}
     for name, speed in speeds.items():
         device = speed.device or "an unknown machine"
-        same = (then, speed.gpus) == (weights, gpus[name])
-        how = f"measured on {device}" if same else f"scaled from {then / 1e6:,.0f} M weights on {device}"
-        found[name] = (speed.tokens * then / weights * gpus[name] / speed.gpus, how)
+        how = f"{'measured' if speed.gpus == gpus[name] else 'scaled from what was measured'} on {device}"
+        found[name] = (speed.tokens * gpus[name] / speed.gpus, how)
     return found
 
 
@@ -171,6 +168,43 @@ def time_lines(
     ]
 
 
+def gpu_lines(
+    params: Mapping[str, Any], numbers: Mapping[str, int], weights: int, args: argparse.Namespace
+) -> list[Line]:
+    """An iteration on `args.nodes` machines of `args.gpus` GPUs, what bounds it; all runs one by one."""
+    if not weights:
+        raise UserError("--gpu: the model's weights are unknown: give --weights N")
+    gpu, gpus = GPUS[args.gpu], args.gpus * args.nodes
+    made = numbers["training trajectories"]
+    tokens = numbers["training tokens"] / made
+    sampled = args.sampled or min(tokens, params["rollout"]["max_turns"] * params["rollout"]["turn_tokens"])
+    steps = numbers["runs"] * params["run"]["iterations"]
+    work = Work(made / steps, tokens, min(sampled, tokens), params["rollout"]["at_once"] or made / steps)
+    answers = work._replace(
+        trajectories=numbers["evaluation trajectories"] + numbers["validation trajectories"]
+    )
+    lines = []
+    for sharded in (True, False):
+        how = "with shards" if sharded else "without shards"
+        seconds = iteration_seconds(params, work, weights, gpu, gpus, sharded)
+        evaluating = iteration_seconds(params, answers, weights, gpu, gpus, sharded)["rollout"]
+        whole = (steps * sum(seconds.values()) + evaluating) / 3600
+        bound = max(seconds, key=seconds.__getitem__)
+        parts = ", ".join(f"{name} {value:,.0f} s" for name, value in seconds.items())
+        share = seconds[bound] / sum(seconds.values())
+        lines += [
+            (
+                f"an iteration {how}",
+                f"{sum(seconds.values()):,.0f} s",
+                f"{parts}: {bound} bounds it ({share:.0%})",
+            ),
+            (f"all runs {how}", f"{whole:,.0f} h", f"{whole * gpus:,.0f} GPU hours on {gpus} x {args.gpu}"),
+        ]
+    fits = TRAINED_BYTES * weights / gpus < gpu.memory
+    note = f"{on_each(TRAINED_BYTES * weights, gpus)}, which has {gigabytes(gpu.memory)}"
+    return [*lines, ("training fits" if fits else "training does not fit", "", note)]
+
+
 def gigabytes(size: float | None) -> str:
     """A number of bytes as text; empty if it is unknown."""
     return "" if size is None else f"{size / 1e9:,.1f} GB"
@@ -221,6 +255,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokens", type=stage.positive(), metavar="N", help="of a trajectory; default: rollout.max_tokens"
     )
+    parser.add_argument("--gpu", choices=GPUS, help="hours on GPUs of this kind, by operation counts")
+    parser.add_argument("--gpus", type=stage.positive(), default=8, metavar="N", help="of a machine")
+    parser.add_argument("--nodes", type=stage.positive(), default=1, metavar="N", help="machines")
+    parser.add_argument(
+        "--sampled", type=stage.positive(), metavar="N", help="tokens of a trajectory that the model samples"
+    )
     for option, doc in {"--throughput": "tokens per second of a stage", "--questions": "of a split"}.items():
         parser.add_argument(option, action="append", default=[], metavar="NAME=N", help=f"{doc}; repeatable")
 
@@ -234,14 +274,15 @@ def run(args: argparse.Namespace) -> str:
     passages = int(args.passages or counted_passages(args.root))
     gpus = dict.fromkeys(MEASURED, 1) | {name: params[name]["processes"] for name in ("critic", "train")}
     then = measured.weights_in(args.root / "results/models/base")
-    throughput = expected(measured.speeds(args.root), then, weights, gpus) if then and weights else {}
+    throughput = expected(measured.speeds(args.root), gpus) if then and then == weights else {}
     for name, value in given("--throughput", args.throughput, MEASURED).items():
         throughput[name] = (value, "as given")
     lines = [
         *((name, f"{value:,}", "") for name, value in numbers.items()),
         *disk_lines(params, args.root, numbers, passages, weights),
         *memory_lines(numbers, weights, gpus),
-        *time_lines(numbers, throughput, gpus),
+        *(time_lines(numbers, throughput, gpus) if throughput or not args.gpu else []),
+        *(gpu_lines(params, numbers, weights, args) if args.gpu else []),
     ]
     for line in lines:
         print("{:<40} {:>18}  {}".format(*line).rstrip())

@@ -1,21 +1,22 @@
-"""One self-contained page: `evaluations, iterations, coverage, questions -> report.html`.
+"""One self-contained page: `evaluations, iterations, validations, coverage, questions -> report.html`.
 
-No script and nothing from elsewhere: it opens from a file without a network.
+Tables and figures, and a browser of all trajectories. It opens from a file and asks for nothing from
+elsewhere.
 """
 
 import argparse
-import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import jinja2
 import yaml
 
 from igpo.data.audit import read_coverage
-from igpo.experiment import checks, schema
-from igpo.reporting import plots, published, validation
+from igpo.experiment import checks
+from igpo.reporting import browser, measured, plots, published, validation
+from igpo.reporting.blocks import Block, figure, heading, listed, note, published_box, table
 from igpo.reporting.cells import (
     NOTES,
     by_benchmark,
@@ -32,60 +33,34 @@ from igpo.reporting.cells import (
 from igpo.reporting.curves import curve_rows
 from igpo.reporting.results import Evaluation, in_words, read_evaluation, table_rows
 from igpo.reporting.text import write_text
-from igpo.reporting.trajectory_text import pick, render
 from pipeline import sections, stage, storage
+from pipeline.settings import apply_arm
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a;
-  margin: 2rem auto; max-width: 66rem; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #888; }
-.published { background: #f4f1ea; padding: .5rem 1rem; border-left: 4px solid #b9a66b; }
-.wide { overflow-x: auto; } .note { color: #555; font-size: .9rem; } svg { max-width: 100%; height: auto; }
-pre { background: #f6f8fa; padding: 1rem; overflow-x: auto; font-size: .8rem; line-height: 1.4; }
-"""
+PAGE = Path(__file__).with_name("reporting") / "page"
+TRAJECTORIES = "Trajectories"
 
 
-def table(heads: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
-    """An HTML table of escaped cells."""
-    lines = [f"<tr>{''.join(f'<th>{html.escape(head)}</th>' for head in heads)}</tr>"]
-    lines += [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in cells]
-    return f"<div class=wide><table>{''.join(lines)}</table></div>"
-
-
-def results_part(rows: Sequence[Mapping[str, Any]]) -> str:
+def results_part(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """Our tables and figures, then the published rows in a box of their own."""
-    parts = []
-    for name, block in by_benchmark(rows).items():
-        parts.append(f"<h3>{html.escape(title(name, block))}</h3>")
-        parts.append(table(*our_cells(block)))
-        parts.append(plots.intervals(block, [method_name(row) for row in block]))
-        parts.append(table(*detail_cells(block)))
-        heads, cells = hop_cells(block)
-        parts += [table(heads, cells)] if cells else []
-    parts.append(f"<p class=note>{html.escape(notes(rows))}</p>")
-    parts.append(f"<p class=note>{html.escape(detail_notes(rows))}</p>")
+    blocks = []
+    for name, mine in by_benchmark(rows).items():
+        blocks += [heading(title(name, mine)), table(*our_cells(mine))]
+        blocks.append(figure(plots.intervals(mine, [method_name(row) for row in mine]).svg()))
+        blocks.append(table(*detail_cells(mine)))
+        heads, cells = hop_cells(mine)
+        blocks += [table(heads, cells)] if cells else []
     theirs = table(*published_cells(published.f1_rows("main")))
-    return "\n".join([*parts, published_box(theirs, NOTES["published"])])
+    return [*blocks, note(notes(rows)), note(detail_notes(rows)), published_box(theirs, NOTES["published"])]
 
 
-def published_box(theirs: str, note: str) -> str:
-    """What the paper printed, told apart from ours."""
-    text = f"{theirs}<p class=note>{html.escape(note)}</p>"
-    return f"<div class=published><h3>Published by the paper</h3>{text}</div>"
-
-
-def warnings_part(rows: Sequence[Mapping[str, Any]]) -> str:
+def warnings_part(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What went wrong in which iteration; empty if nothing did."""
     lines = [
         f"{row['arm']} s{row['seed']} iteration {row['iteration']}: {row['warnings']}"
         for row in rows
         if row["warnings"]
     ]
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return f"<h3>Warnings</h3><ul>{items}</ul>" if lines else ""
+    return [heading("Warnings"), listed(lines)] if lines else []
 
 
 def evidence_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -93,94 +68,85 @@ def evidence_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[l
     cells = []
     for arm in dict.fromkeys(row["arm"] for row in rows):
         for name, label in plots.FIGURES["evidence"][2].items():
-            found = [row for row in rows if row["arm"] == arm and row.get(f"{name}_n")]
-            turns = sum(row[f"{name}_n"] for row in found)
+            shown = [row for row in rows if row["arm"] == arm and row.get(f"{name}_n")]
+            turns = sum(row[f"{name}_n"] for row in shown)
             if turns:
                 gain, positive = (
-                    sum(row[column] * row[f"{name}_n"] for row in found) / turns
+                    sum(row[column] * row[f"{name}_n"] for row in shown) / turns
                     for column in (name, f"{name}_positive")
                 )
                 cells.append([arm, label, str(turns), f"{gain:+.2f}", percent(positive)])
     return ["method", "the search showed", "turns", "mean information gain", "above 0, per cent"], cells
 
 
-def evidence_part(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The same as HTML; empty if no supporting passages are known."""
+def evidence_part(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """The same with its heading; empty if no supporting passages are known."""
     heads, cells = evidence_cells(rows)
-    return f"<h3>Information gain by evidence</h3>{table(heads, cells)}" if cells else ""
+    return [heading("Information gain by evidence"), table(heads, cells)] if cells else []
 
 
-def training_part(rows: Sequence[Mapping[str, Any]]) -> str:
+def training_part(rows: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]) -> list[Block]:
     """Warnings, the figures of all iterations, and what can be read from the paper's training curves."""
     iterations = validation.of_iterations(rows)
-    parts = [warnings_part(iterations), evidence_part(iterations)]
-    parts += [
-        f"<h3>{html.escape(plots.FIGURES[name][0])}</h3>{figure}"
-        for name, figure in plots.drawn(rows).items()
+    blocks = [*warnings_part(iterations), *evidence_part(iterations)]
+    blocks += [
+        heading("Information gain by turn, and by outcome"),
+        figure(plots.gains(browser.gains(shown)).svg()),
     ]
+    for name, drawing in plots.drawn(rows).items():
+        blocks += [heading(plots.FIGURES[name][0]), figure(drawing.svg())]
     heads, *cells = published.curves()
-    note = (
-        "Dev questions choose a policy where run.select says so, and train none. The other figures are of the"
-    )
-    note += " trajectories that each iteration trains on; tables/curves.csv has the numbers."
-    return "\n".join(
-        [*parts, f"<p class=note>{note}</p>", published_box(table(heads, cells), published.CURVES)]
-    )
+    text = "Dev questions choose a policy if run.select says so, and train none. The other figures are of the"
+    text += " trajectories that each iteration trains on; tables/curves.csv has the numbers."
+    return [*blocks, note(text), published_box(table(heads, cells), published.CURVES)]
 
 
-def types_part(evaluations: Sequence[Evaluation]) -> str:
+def time_part(iterations: Sequence[Path]) -> list[Block]:
+    """Seconds and tokens of the stages of all iterations."""
+    cells = []
+    for phase in measured.MEASURED:
+        paths = [path for folder in iterations if (path := measured.cost_path(folder, phase)).exists()]
+        costs = [storage.read_json(path) for path in paths]
+        if costs:
+            seconds, tokens = (sum(cost[name] for cost in costs) for name in ("seconds", "tokens"))
+            speed = f"{tokens / seconds:,.0f}"
+            devices = measured.joined(cost["device"] or "" for cost in costs)
+            cells.append([phase, str(len(costs)), f"{seconds:,.0f}", f"{tokens:,}", speed, devices])
+    return [table(["stage", "jobs", "seconds", "tokens", "tokens/s", "on"], cells)]
+
+
+def types_part(evaluations: Sequence[Evaluation]) -> list[Block]:
     """F1 by type of question."""
     types = list(evaluations[0].metrics.get("types", {}))
     names = [f"{method_name({'method': e.arm})}{f' s{e.seed}' if e.seed else ''}" for e in evaluations]
     cells = []
     for kind in types:
-        found = [e.metrics["types"].get(kind) for e in evaluations]
-        f1 = [percent(values["f1"]["mean"]) if values else "–" for values in found]
+        known = [e.metrics["types"].get(kind) for e in evaluations]
+        f1 = [percent(values["f1"]["mean"]) if values else "–" for values in known]
         cells.append([kind or "–", str(evaluations[0].metrics["types"][kind]["n"]), *f1])
-    return table(["type of question (F1)", "n", *names], cells)
+    return [table(["type of question (F1)", "n", *names], cells)]
 
 
-def coverage_part(coverage: Mapping[str, Any]) -> str:
+def coverage_part(coverage: Mapping[str, Any]) -> list[Block]:
     """What the indexes hold and find, a line per depth."""
     columns = {"answer": "answer_at", "answer by chance": "chance_answer_at"}
     columns |= {"supporting passages": "gold_at", "all of them": "all_gold_at"}
-    parts = []
+    blocks = []
     for name, values in coverage["benchmarks"].items():
         share = percent(values["answer_in_corpus"])
-        held = f"{name}: {values['n']} questions, an answer is in the corpus for {share} %"
         cells = [
             [f"top {k}", *(percent(values[key][k]) for key in columns.values())]
             for k in sorted(values["answer_at"], key=int)
         ]
-        parts += [f"<h3>{html.escape(held)}</h3>", table(["found in", *columns], cells)]
-    note = "Per cent of questions; the query is the question itself."
-    return "\n".join([*parts, f"<p class=note>{note}</p>"])
+        held = f"{name}: {values['n']} questions, an answer is in the corpus for {share} %"
+        blocks += [heading(held), table(["found in", *columns], cells)]
+    return [*blocks, note("Per cent of questions; the query is the question itself.")]
 
 
-def examples_part(folder: Path, questions: pa.Table) -> str:
-    """The best and the worst trajectory of one iteration by outcome, the first by id among equals."""
-    scores = storage.read(folder / "scores.parquet", schema.SCORES).to_pylist()
-    rollouts = storage.read(folder / "rollouts.parquet", schema.ROLLOUTS)
-    ends = [row for row in scores if row["outcome"] is not None]
-    known = {row["question_id"]: row for row in questions.to_pylist()}
-    parts = []
-    chosen = [max(ends, key=lambda row: row["outcome"]), min(ends, key=lambda row: row["outcome"])]
-    for end in chosen[: 1 if chosen[0] is chosen[1] else 2]:
-        rows = pick(rollouts, end["question_id"], end["sample"])
-        mine = [s for s in scores if (s["question_id"], s["sample"]) == (end["question_id"], end["sample"])]
-        text = render(rows, mine, known.get(end["question_id"]))
-        parts.append(f"<pre>{html.escape(text)}</pre>")
-    return "\n".join(parts)
-
-
-def provenance_part(evaluations: Sequence[Evaluation]) -> str:
+def provenance_part(evaluations: Sequence[Evaluation]) -> list[Block]:
     """Where every number comes from."""
     keys = list(dict.fromkeys(key for e in evaluations for key in e.metrics["provenance"]))
-    cells = []
-    for evaluation in evaluations:
-        values = [evaluation.metrics["provenance"].get(key) for key in keys]
-        cells.append([_short(value) for value in values])
-    return table(keys, cells)
+    return [table(keys, [[_short(e.metrics["provenance"].get(key)) for key in keys] for e in evaluations])]
 
 
 def _short(value: Any) -> str:
@@ -189,12 +155,31 @@ def _short(value: Any) -> str:
     return "–" if value is None else in_words(value)
 
 
-def page(parts: Mapping[str, str]) -> str:
-    """The whole page from its titled parts."""
-    body = "\n".join(f"<h2>{html.escape(title)}</h2>\n{part}" for title, part in parts.items())
-    head = f"<meta charset=utf-8><title>igpo report</title><style>{STYLE}</style>"
-    whole = f"<head>{head}</head><body><h1>Search agents: results</h1>\n{body}</body>"
-    return f"<!doctype html>\n<html lang=en>{whole}</html>\n"
+def settings_part(params: Mapping[str, Any]) -> list[Block]:
+    """What the trained arms set apart, first; then all parameters."""
+    arms = {name: params["arms"][name] for name in params["run"]["arms"]}
+    keys = sorted({(section, key) for arm in arms.values() for section in arm for key in arm[section]})
+    laid = {name: apply_arm(params, name) for name in arms}
+    cells = [
+        [f"{section}.{key}", *(in_words(settings[section][key]) for settings in laid.values())]
+        for section, key in keys
+    ]
+    whole = Block("text", yaml.safe_dump(json.loads(json.dumps(params)), sort_keys=False))
+    apart = [heading("Where the methods differ"), table(["setting", *laid], cells)] if cells else []
+    return [*apart, heading("All parameters"), whole]
+
+
+def page(parts: Mapping[str, Sequence[Block]], trajectories: Any) -> str:
+    """The whole page from its titled parts and the browser's value."""
+    loader = jinja2.FileSystemLoader(PAGE)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("report.html.j2").render(
+        parts=parts,
+        browser_part=TRAJECTORIES,
+        trajectories=browser.packed(trajectories),
+        style=(PAGE / "page.css").read_text(),
+        script=(PAGE / "browser.js").read_text(),
+    )
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -204,8 +189,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     validation.arguments(parser)
     parser.add_argument("--coverage", type=Path, required=True, metavar="FILE")
     parser.add_argument(
-        "--questions", type=Path, required=True, metavar="FILE", help="of the training rollouts"
+        "--questions", type=Path, nargs="+", required=True, metavar="FILE", help="all that were asked"
     )
+    parser.add_argument("--policy", type=Path, required=True, metavar="DIR", help="whose tokens are shown")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
@@ -214,21 +200,18 @@ def run(args: argparse.Namespace) -> str:
     params = checks.read(args)
     evaluations = [read_evaluation(path) for path in args.metrics]
     parts = {"Results": results_part(table_rows(evaluations, sections.Tables(**params["tables"])))}
+    folders = [*args.iterations, *args.validations, *(path.parent for path in args.metrics)]
+    shown = browser.collected(folders, browser.known_questions(args.questions), args.policy)
     if args.iterations:
-        parts["Training"] = training_part(curve_rows(args.iterations, args.validations))
+        parts["Training"] = training_part(curve_rows(args.iterations, args.validations), shown)
+        parts["Time and tokens"] = time_part(args.iterations)
+    parts[TRAJECTORIES] = []
     parts["By type of question"] = types_part(evaluations)
     parts["What the indexes can answer"] = coverage_part(read_coverage(args.coverage))
-    if args.iterations:
-        questions = storage.read(args.questions, schema.QUESTIONS)
-        where = "/".join(args.iterations[-1].parts[-3:])
-        parts[f"Trajectories of {where}: best and worst outcome"] = examples_part(
-            args.iterations[-1], questions
-        )
     parts["Where the numbers come from"] = provenance_part(evaluations)
-    settings = yaml.safe_dump(json.loads(json.dumps(params)), sort_keys=False)
-    parts["Parameters"] = f"<pre>{html.escape(settings)}</pre>"
-    write_text(page(parts), args.out)
-    return f"{len(parts)} parts"
+    parts["Parameters"] = settings_part(params)
+    write_text(page(parts, shown), args.out)
+    return f"{len(parts)} parts, {len(shown['trajectories'])} trajectories"
 
 
 main = stage.command(None, arguments, run, __doc__)

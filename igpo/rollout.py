@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from igpo import protocols
-from igpo.acting import agent
+from igpo.acting import agent, stream
 from igpo.acting.engine import open_engine
-from igpo.experiment import schema
+from igpo.experiment import schema, shards
 from igpo.experiment.policy import load_tokenizer, weights_sha256
 from igpo.protocols.renderer import Renderer
 from pipeline import cost, sections, stage, storage
@@ -37,6 +37,21 @@ def choose_questions(
     return sorted(chosen, key=lambda question: question["question_id"])
 
 
+def shares(
+    questions: list[dict[str, Any]], params: sections.Rollout, shard: int | None
+) -> list[list[dict[str, Any]]]:
+    """The questions that a shard plays, in batches of about `rollout.at_once` trajectories.
+
+    With `rollout.exact` a shard gets whole batches, so that a sequence has the same neighbours for any number
+    of shards. If these are more than the batches, some get none.
+    """
+    size = max(1, (params.at_once or len(questions) * params.samples) // params.samples)
+    if not params.exact:
+        questions = questions[slice(*shards.bounds(len(questions), shard, params))]
+    batches = [questions[low : low + size] for low in range(0, len(questions), size)]
+    return batches[slice(*shards.bounds(len(batches), shard, params))] if params.exact else batches
+
+
 def control(
     params: sections.Rollout, index: Any, questions: list[dict[str, Any]], seed: int
 ) -> modes.Control:
@@ -44,6 +59,28 @@ def control(
     if "open" in params.tools:
         raise UserError(f"rollout.retriever: {params.retriever!r} has no pages to open; tools: [web_search]")
     return modes.control(params.retriever, index, questions, params.noise, seed)
+
+
+def play(
+    batches: list[list[agent.Trajectory]],
+    searcher: Any,
+    renderer: Renderer,
+    args: argparse.Namespace,
+    params: sections.Rollout,
+) -> None:
+    """Play all trajectories, a batch at a time, each as if it were the engine's first; no engine for none."""
+    if not batches:
+        return
+    stops = bool(renderer.protocol.stops)
+    engine = open_engine(
+        args.policy, params.engine, params.max_tokens, renderer.tokenizer, stops, params.tensor_parallel
+    )
+    player = agent.Agent(engine, searcher, renderer, params, (args.seed, args.iteration))
+    for number, batch in enumerate(batches, start=1):
+        log.info("batch %d of %d: %d trajectories", number, len(batches), len(batch))
+        engine.forget()
+        with cost.phase("turns"):
+            player.run(batch) if params.exact else stream.run(player, batch)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +93,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--iteration", type=stage.positive(), default=1, metavar="K", help="which slice of the questions"
     )
+    shards.argument(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
@@ -69,21 +107,17 @@ def run(args: argparse.Namespace, params: sections.Rollout) -> str:
     chosen = choose_questions(questions, params, args.seed, args.iteration)
     protocol = protocols.prepare(params.protocol, params.tools, params.instructions, params.date)
     renderer = Renderer(load_tokenizer(args.policy), protocol)
-    trajectories = [agent.Trajectory(question, s) for question in chosen for s in range(params.samples)]
+    batches = [
+        [agent.Trajectory(question, sample) for question in batch for sample in range(params.samples)]
+        for batch in shares(chosen, params, args.shard)
+    ]
     index: Any = open_search(args.index, args.search, params.k) if protocol.searches else None
     check_corpus(index, args.questions)
     searcher = index
     if index and params.retriever != "index":
         searcher = control(params, index, chosen, args.seed)
-    engine = open_engine(
-        args.policy, params.engine, params.max_tokens, renderer.tokenizer, bool(protocol.stops)
-    )
-    player = agent.Agent(engine, searcher, renderer, params, (args.seed, args.iteration))
-    at_once = params.at_once or len(trajectories)
-    for low in range(0, len(trajectories), at_once):
-        log.info("%d of %d trajectories done", low, len(trajectories))
-        with cost.phase("turns"):
-            player.run(trajectories[low : low + at_once])
+    play(batches, searcher, renderer, args, params)
+    trajectories = [trajectory for batch in batches for trajectory in batch]
     rows = [row for trajectory in trajectories for row in trajectory.rows]
     cost.note(tokens=schema.tokens(rows))
     identity = getattr(index, "identity", "none")  # a server tells it with its first answer

@@ -10,7 +10,6 @@ import argparse
 import itertools
 import math
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,70 +20,19 @@ import torch
 from igpo import protocols
 from igpo.credit import answer_metrics
 from igpo.credit.step_rewards import STEP_REWARDS, Evidence, Vector, log_prob_diff, tf_idf
-from igpo.experiment import schema
-from igpo.experiment.policy import context, load, load_tokenizer, weights_sha256
+from igpo.experiment import schema, shards
+from igpo.experiment.policy import context, load_tokenizer, weights_sha256
 from igpo.experiment.schema import Rows
 from igpo.protocols.renderer import Renderer
-from igpo.tree.forward import autocast, check_context, check_model, logprobs
+from igpo.training import distributed
+from igpo.training.launch import over_processes
 from igpo.tree.groups import Scored, cut, force_answers, groups, other_observations, tree
-from igpo.tree.segments import Segment, depth, flatten, packs
+from igpo.tree.passes import run_model, run_naive
+from igpo.tree.segments import Segment, depth, with_neighbours
 from pipeline import cost, sections, stage, storage
 from pipeline.devices import compute_dtype
 from pipeline.errors import UserError
 from pipeline.log import log
-
-
-@torch.inference_mode()
-def run_model(
-    folder: Path, trees: list[list[Segment]], tokens: int, dtype: torch.dtype
-) -> dict[int, list[float]]:
-    """Log-probabilities of every segment's wanted tokens, by `id(segment)`.
-
-    As in training the weights are in fp32, and only products of matrices in `dtype`: with all of it in bf16
-    the first update's ratios would be further from 1.
-    """
-    model = load(folder, torch.float32, "tree").eval()
-    segments = flatten(trees)
-    check_ids(model, segments)
-    check_model(model, max(depth(segment) for segment in segments))
-    values: dict[int, list[float]] = {}
-    for packed, _ in packs(trees, tokens, model.device, "scored"):
-        with autocast(model.device.type, dtype):
-            parts = packed.split(logprobs(model, packed))
-        values |= {id(segment): part.tolist() for segment, part in zip(packed.segments, parts, strict=True)}
-    return values
-
-
-@torch.inference_mode()
-def run_naive(folder: Path, trees: list[list[Segment]], dtype: torch.dtype) -> dict[int, list[float]]:
-    """The same by one plain forward pass per segment: slow, for comparison and for any kind of layer."""
-    model = load(folder, dtype, "sdpa").eval()
-    segments = flatten(trees)
-    check_ids(model, segments)
-    check_context(model, max(depth(segment) for segment in segments))
-    values: dict[int, list[float]] = {}
-    for segment in segments:
-        wanted = torch.tensor(segment.wanted, dtype=torch.long)
-        ids = torch.tensor(segment.path_ids())
-        at = wanted + len(ids) - len(segment.ids)
-        values[id(segment)] = _following(model, ids, at).tolist() if len(at) else []
-    return values
-
-
-def check_ids(model: Any, segments: list[Segment]) -> None:
-    """Raise UserError for a token id that the model doesn't have: the rollouts are of another one."""
-    vocabulary = range(model.get_input_embeddings().num_embeddings)
-    wrong = next((i for segment in segments for i in segment.ids if i not in vocabulary), None)
-    if wrong is not None:
-        raise UserError(
-            f"rollouts: token id {wrong} is none of the {len(vocabulary)} of {model.name_or_path}"
-        )
-
-
-def _following(model: Any, ids: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of the tokens at places `at` of one sequence."""
-    logits = model(ids[None].to(model.device), logits_to_keep=(at - 1).to(model.device)).logits[0].float()
-    return logits.log_softmax(-1).cpu().gather(1, ids[at][:, None])[:, 0]
 
 
 def check_vocabulary(policy: Any, reference: Path) -> None:
@@ -150,6 +98,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE")
     parser.add_argument("--corpus", type=Path, metavar="FILE", help="needed for step_reward: stepsearch")
+    shards.argument(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
 
@@ -234,44 +183,64 @@ def fit_context(scored: list[list[Scored]], limit: int, policy: Path) -> None:
         )
 
 
+def own_part(whole: list[list[Scored]], scored: list[list[Scored]], low: int, high: int) -> slice:
+    """Which of the groups in `scored`, some cut to trajectories, are of the questions `low` to `high` - 1."""
+    own = {group[0].rows[0]["question_id"] for group in whole[low:high]}
+    places = [place for place, group in enumerate(scored) if group[0].rows[0]["question_id"] in own]
+    return slice(places[0], places[-1] + 1) if places else slice(0, 0)
+
+
+def model_values(
+    folder: Path, trees: list[list[Segment]], own: slice, params: sections.Score
+) -> dict[int, list[float]]:
+    """Log-probabilities under a model, by `id(segment)`, of the trees `own`."""
+    if not trees[own]:
+        return {}
+    dtype = compute_dtype() if params.dtype == "auto" else getattr(torch, params.dtype)
+    if params.passes == "naive":
+        return run_naive(folder, trees[own], dtype)
+    return run_model(folder, with_neighbours(trees, own, params.batch_tokens), params.batch_tokens, dtype)
+
+
 def run(args: argparse.Namespace, params: sections.Score) -> str:
     """Score every trajectory and write the table."""
     table = storage.read(args.rollouts, schema.ROLLOUTS)
     rows = table.to_pylist()
     if not rows:
         raise UserError(f"{args.rollouts}: no rows")
-    cost.note(tokens=schema.tokens(rows))
     questions = asked_questions(args.questions, rows)
     # a table that another program wrote is taken for the default protocol's
     protocol = protocols.find((table.schema.metadata or {}).get(b"protocol", b"igpo").decode())
     tokenizer = load_tokenizer(args.policy)
-    renderer = Renderer(tokenizer, protocol)
-    vectors = passage_vectors(args.corpus, questions, rows) if params.step_reward == "stepsearch" else {}
-    whole = forced_groups(rows, renderer, questions, params)
-    fit_context(whole, context(args.policy), args.policy)
-    scored = cut(whole, params.batch_tokens)
-    dtype = compute_dtype() if params.dtype == "auto" else getattr(torch, params.dtype)
     policy, reference = weights_sha256(args.policy), weights_sha256(args.reference or args.policy)
     if reference != policy:
         check_vocabulary(tokenizer, args.reference)
-    run_passes = run_naive if params.passes == "naive" else partial(run_model, tokens=params.batch_tokens)
-    values = others = run_passes(args.policy, [tree(group) for group in scored], dtype=dtype)
+    vectors = passage_vectors(args.corpus, questions, rows) if params.step_reward == "stepsearch" else {}
+    whole = forced_groups(rows, Renderer(tokenizer, protocol), questions, params)
+    fit_context(whole, context(args.policy), args.policy)
+    scored = cut(whole, params.batch_tokens)
+    own = own_part(whole, scored, *shards.bounds(len(whole), args.shard, params))
+    values = others = model_values(args.policy, [tree(group) for group in scored], own, params)
     if reference != policy:
-        others = run_passes(args.reference, [tree(group, branches=False) for group in scored], dtype=dtype)
-    scores = []
-    for trajectory in itertools.chain.from_iterable(scored):
+        bare = [tree(group, branches=False) for group in scored]
+        others = model_values(args.reference, bare, own, params)
+    scores: Rows = []
+    trajectories = list(itertools.chain.from_iterable(scored[own]))
+    for trajectory in trajectories:
         question = questions[trajectory.rows[0]["question_id"]]
         known = evidence(trajectory, values, question, vectors)
         scores += score_trajectory(trajectory, values, others, known, question["answers"], params)
+    cost.note(tokens=sum(schema.tokens(trajectory.rows) for trajectory in trajectories))
     meta = {"policy": policy, "reference": reference}
     meta |= {name: storage.sha256(getattr(args, name)) for name in ("rollouts", "questions")}
-    storage.write(scores, schema.SCORES, args.out, schema.TURN_KEY, meta)
+    if distributed.is_first():
+        storage.write(scores, schema.SCORES, args.out, schema.TURN_KEY, meta)
     gains = [row["info_gain"] for row in scores if row["info_gain"] is not None]
     mean = f"{math.fsum(gains) / len(gains):+.3f}" if gains else "none"
     return f"{len(scores)} turns, mean information gain {mean}"
 
 
-main = stage.command(sections.Score, arguments, run, __doc__)
+main = stage.command(sections.Score, arguments, over_processes("igpo.score", run), __doc__)
 
 if __name__ == "__main__":
     main()

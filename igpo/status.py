@@ -1,12 +1,23 @@
-"""What of an experiment is finished, by the files in results/; `snakemake -n` says what would run and why."""
+"""What of an experiment is finished, runs, or failed; `snakemake -n` says what would run and why.
+
+By the files in results/, and by what a run that goes on notes in .snakemake/.
+"""
 
 import argparse
+import datetime
+import statistics
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from igpo.experiment import checks, layout
+from igpo.reporting.measured import PHASES, cost_path
+from igpo.reporting.trajectory_text import visible
 from pipeline import stage, storage
+from pipeline.locks import is_held
 
 STEPS = ("rollouts.parquet", "scores.parquet", "advantages.parquet", "policy.json")
 
@@ -25,8 +36,7 @@ def steps(params: Mapping[str, Any], root: Path) -> Iterator[tuple[str, int, int
         yield _count(name, [root / "results" / file for file in files])
     for arm in run["arms"]:
         for seed in run["seeds"]:
-            ks = range(1, run["iterations"] + 1)
-            folders = [root / layout.folder(arm, seed, k) for k in ks]
+            folders = iterations(params, root, arm, seed)
             yield _count(f"{arm} s{seed}", [folder / step for folder in folders for step in STEPS])
     if validations := layout.validations(params):
         yield _count("validations", [root / folder / "metrics.json" for folder in validations])
@@ -42,6 +52,46 @@ def _count(name: str, files: list[Path]) -> tuple[str, int, int, str]:
     return name, len(files) - len(missing), len(files), following
 
 
+def iterations(params: Mapping[str, Any], root: Path, arm: str, seed: int) -> list[Path]:
+    """Folders of a run's iterations."""
+    return [root / layout.folder(arm, seed, k) for k in range(1, params["run"]["iterations"] + 1)]
+
+
+def pace(folders: list[Path]) -> str:
+    """A run's time per iteration, the time that the others will take at this pace, and its last F1.
+
+    Empty before the first iteration is done.
+    """
+    done = [folder for folder in folders if (folder / "policy.json").exists()]
+    paths = [[cost_path(folder, phase) for phase in PHASES] for folder in done]
+    seconds = [
+        sum(storage.read_json(path)["seconds"] for path in each)
+        for each in paths
+        if all(path.exists() for path in each)
+    ]
+    if not seconds:
+        return ""
+    each = statistics.fmean(seconds)
+    said = f"{each:,.0f} s an iteration"
+    if left := len(folders) - len(done):
+        said += f", about {datetime.timedelta(seconds=round(each * left))} left"
+    evaluated = [folder / "metrics.json" for folder in folders if (folder / "metrics.json").exists()]
+    if evaluated:
+        said += f", sampled F1 {storage.read_json(evaluated[-1])['overall']['f1']['mean']:.2f}"
+    return said
+
+
+def going_on(root: Path) -> Iterator[str]:
+    """What a run of Snakemake in `root` does at the moment, and what failed in it or in the last one."""
+    notes, alive = root / ".snakemake/igpo.json", root / ".snakemake/alive"
+    known = storage.read_json(notes) if notes.exists() else {"running": [], "failed": []}
+    if alive.exists() and is_held(alive):
+        for job in known["running"]:
+            yield f"running: {job['words']} ({time.time() - job['begun']:,.0f} s); {', '.join(job['logs'])}"
+    for job in known["failed"]:
+        yield f"failed: {job['words']}: {job['reason']}; {', '.join(job['logs'])}"
+
+
 def warnings(params: Mapping[str, Any], root: Path) -> Iterator[str]:
     """What the iterations' health warns of, as far as they are done."""
     for folder in layout.iterations(params["run"]):
@@ -50,21 +100,38 @@ def warnings(params: Mapping[str, Any], root: Path) -> Iterator[str]:
             yield f"{folder.removeprefix('results/runs/')}: {sentence}"
 
 
+def lines(params: Mapping[str, Any], root: Path) -> Iterator[str]:
+    """One line per part, running job, failed job and warning."""
+    run = params["run"]
+    named = {f"{arm} s{seed}": (arm, seed) for arm in run["arms"] for seed in run["seeds"]}
+    runs = {name: iterations(params, root, *whose) for name, whose in named.items()}
+    for name, done, wanted, following in steps(params, root):
+        state = "done" if done == wanted else f"next: {following}"
+        said = pace(runs[name]) if name in runs else ""
+        yield f"{name:<14} {done:>4} of {wanted:<4} {state:<28} {said}".rstrip()
+    yield from going_on(root)
+    yield from (f"warning: {sentence}" for sentence in warnings(params, root))
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     checks.arguments(parser)
     parser.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="folder that holds results/")
+    parser.add_argument("--watch", action="store_true", help="again every five seconds, until Ctrl-C")
 
 
 def run(args: argparse.Namespace) -> str:
-    """Print one line per part and one per warning."""
+    """Print the lines, once or again and again."""
     params = checks.read(args)
-    for name, done, wanted, following in steps(params, args.root):
-        state = "done" if done == wanted else f"next: {following}"
-        print(f"{name:<14} {done:>4} of {wanted:<4} {state}")
-    for sentence in warnings(params, args.root):
-        print(f"warning: {sentence}")
-    return ""
+    console = Console(highlight=False, soft_wrap=True)
+    while True:
+        text = visible("\n".join(lines(params, args.root)))
+        if args.watch:
+            console.clear()
+        console.print(text, markup=False)
+        if not args.watch:
+            return ""
+        time.sleep(5)
 
 
 main = stage.command(None, arguments, run, __doc__)

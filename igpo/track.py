@@ -1,158 +1,18 @@
-"""Finished runs in MLflow: `evaluations, iterations, tables -> mlflow.db`.
+"""Finished runs in MLflow: `evaluations, iterations, tables, report -> mlflow.db`.
 
-A view of files: one MLflow run per arm and seed (and per policy that wasn't trained), found again by the tag
-`igpo.key`. Points that are there already are not logged again; a run whose points differ from the
-files is replaced. `mlflow.db` may be deleted at any time and made again by `snakemake --forcerun track`.
+While a run goes on, `igpo follow` logs its iterations; this stage adds what is known at the end and calls the
+runs finished. `mlflow.db` may be deleted at any time and made again by `snakemake --forcerun track`.
 """
 
 import argparse
-import hashlib
-import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-
-from igpo.experiment import checks, layout
+from igpo.experiment import checks
 from igpo.reporting import validation
-from igpo.reporting.curves import curve_rows
-from igpo.reporting.results import METRICS, mean, read_evaluation
+from igpo.tracking.store import URI, alone, collect, log_inputs, open_store, run_key, run_params, sync
+from igpo.tracking.traces import log_traces
 from pipeline import stage, storage
 from pipeline.errors import UserError
-from pipeline.log import log
-from pipeline.settings import apply_arm
-
-NAME = "igpo"  # of the MLflow experiment
-Points = dict[tuple[str, int], float]  # (metric, step) -> value
-Runs = dict[str, Points]  # name of the run -> its points
-LONGEST = 150  # characters of a part of a metric's name; MLflow allows 250 for all of it
-BATCH_PARAMS, BATCH_METRICS = 100, 1000  # MLflow refuses more in one batch
-SECTIONS = (
-    "corpus",
-    "index",
-    "model",
-    "questions",
-    "warmup",
-    "rollout",
-    "score",
-    "critic",
-    "advantage",
-    "train",
-    "evaluate",
-)
-
-
-def metric_part(name: str) -> str:
-    """A benchmark's or type's name as a part of a metric's name; other names never become the same.
-
-    MLflow allows letters, digits and `_-. :/`. Any other character, `:`, `/` and a leading point become `:XX`
-    for each byte in UTF-8; what is longer than `LONGEST` ends in a hash of the whole.
-    """
-    safe = quote(name, safe=" _-.").replace("%", ":").replace("~", ":7E")
-    safe = f":2E{safe[1:]}" if safe.startswith(".") else safe
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return safe if len(safe) <= LONGEST else f"{safe[: LONGEST - 20]}:::{digest}"
-
-
-def collect(metrics: list[Path], iterations: list[Path], validations: Sequence[Path] = ()) -> Runs:
-    """The points of every run: `train/…` by iteration, `test/BENCHMARK/…` at that of the evaluated policy.
-
-    `dev/…` is by the updates that a policy has had.
-    """
-    runs: Runs = {}
-    for path in metrics:
-        found = read_evaluation(path)
-        points = runs.setdefault(path.absolute().parent.name, {})
-        step = found.metrics["provenance"].get("iteration") or 0
-        for benchmark, values in found.metrics["benchmarks"].items():
-            for name in METRICS:
-                if (value := mean(values, name)) is not None:
-                    points[f"test/{metric_part(benchmark)}/{name}", step] = value
-    for row in curve_rows(iterations, validations):
-        arm, seed, step, updates = (row.pop(key) for key in ("arm", "seed", "iteration", "updates"))
-        points = runs.setdefault(f"{arm}_s{seed}", {})
-        for name, value in row.items():
-            if isinstance(value, int | float):
-                dev = name in validation.DEV
-                point = (f"dev/{name.removeprefix('dev_')}", updates) if dev else (f"train/{name}", step)
-                points[point] = float(value)
-    return runs
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`section.key` and value of nested parameters."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", json.dumps(value)
-
-
-def run_params(params: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The settings behind run `name`: the stage sections, a judge's too, with its arm laid over them."""
-    arm = layout.evaluations(params["run"])[name][0]
-    merged = apply_arm(params, arm)
-    # without a model its other settings say nothing, and runs keep the keys that they had
-    judge = ("judge",) if merged["judge"]["model"] else ()
-    return {section: merged[section] for section in (*SECTIONS, *judge)}
-
-
-def run_key(name: str, settings: Mapping[str, Any]) -> str:
-    """What identifies a run: more iterations or another table keep it, any other setting makes a new one."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    return f"{name}/{digest}"
-
-
-def logged(client: MlflowClient, run_id: str) -> Points:
-    """The points that MLflow holds of a run."""
-    names = client.get_run(run_id).data.metrics
-    return {
-        (point.key, point.step): point.value
-        for name in names
-        for point in client.get_metric_history(run_id, name)
-    }
-
-
-def sync(client: MlflowClient, where: str, name: str, points: Points, settings: Mapping[str, Any]) -> str:
-    """Bring one run of experiment `where` up to date; returns its id."""
-    key = run_key(name, settings)
-    found = client.search_runs([where], f"tags.`igpo.key` = '{key}'")
-    run_id, old = (found[0].info.run_id, logged(client, found[0].info.run_id)) if found else (None, {})
-    if run_id and any(points.get(point, value) != value for point, value in old.items()):
-        log.info("%s: the files have changed; its MLflow run is replaced", name)
-        client.delete_run(run_id)
-        run_id, old = None, {}
-    if run_id is None:
-        tags = {"igpo.key": key, "igpo.arm": name.partition("_s")[0]}
-        run_id = client.create_run(where, run_name=name, tags=tags).info.run_id
-        chosen = [Param(*item) for item in flatten(settings)]
-        for start in range(0, len(chosen), BATCH_PARAMS):
-            client.log_batch(run_id, params=chosen[start : start + BATCH_PARAMS])
-    now = int(time.time() * 1000)
-    new = [
-        Metric(metric, value, now, step)
-        for (metric, step), value in sorted(points.items())
-        if (metric, step) not in old
-    ]
-    for start in range(0, len(new), BATCH_METRICS):
-        client.log_batch(
-            run_id, metrics=new[start : start + BATCH_METRICS], tags=[RunTag("igpo.points", str(len(points)))]
-        )
-    client.set_terminated(run_id)
-    return run_id
-
-
-def open_store(uri: str) -> tuple[MlflowClient, str]:
-    """A client of the store at `uri` and our experiment's id; either is made if it is missing."""
-    client = MlflowClient(uri)
-    found = client.get_experiment_by_name(NAME)
-    # the kind makes the UI open on the runs and their curves
-    kind = {"mlflow.experimentKind": "custom_model_development"}
-    return client, found.experiment_id if found else client.create_experiment(NAME, tags=kind)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +21,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, metavar="FILE", help="evaluations")
     validation.arguments(parser)
     parser.add_argument("--tables", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--uri", default="sqlite:///mlflow.db")
+    parser.add_argument("--uri", default=URI, help="default: MLFLOW_TRACKING_URI, or mlflow.db here")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="the page, as an artifact")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="list of what is logged")
 
 
@@ -171,14 +32,23 @@ def run(args: argparse.Namespace) -> str:
     if not args.tables.is_dir():
         raise UserError(f"{args.tables}: no such folder; give the one that `igpo tables` wrote")
     runs = collect(args.metrics, args.iterations, args.validations)
-    client, where = open_store(args.uri)
+    folders = {path.absolute().parent.name: [path.parent] for path in args.metrics}
+    for folder in args.iterations:
+        arm, seed, _ = validation.run_of(folder)
+        folders.setdefault(f"{arm}_s{seed}", []).append(folder)
     written = {}
-    for name, points in runs.items():
-        settings = run_params(params, name)
-        run_id = sync(client, where, name, points, settings)
-        client.log_dict(run_id, params, "params.yaml")
-        client.log_artifacts(run_id, str(args.tables), "tables")
-        written[run_key(name, settings)] = len(points)
+    with alone():
+        client, where = open_store(args.uri)
+        for name, points in runs.items():
+            settings = run_params(params, name)
+            run_id = sync(client, where, name, points, settings)
+            client.log_dict(run_id, params, "params.yaml")
+            client.log_artifacts(run_id, str(args.tables), "tables")
+            if args.report:
+                client.log_artifact(run_id, str(args.report))
+            log_inputs(client, run_id, folders[name])
+            log_traces(client, where, run_id, folders[name])
+            written[run_key(name, settings)] = len(points)
     storage.write_json(written, args.out)
     return f"{len(runs)} runs, {sum(written.values())} points in {args.uri}"
 

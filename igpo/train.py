@@ -26,6 +26,7 @@ from igpo.training.checkpoint import (
     state_argument,
     take_step,
 )
+from igpo.training.launch import over_processes
 from igpo.training.loss import Columns, Terms, policy_loss
 from igpo.training.memory import save_memory
 from igpo.training.selection import TrainingGroup, counted, dropped, minibatches, training_groups
@@ -210,7 +211,7 @@ def write_policy(args: argparse.Namespace, policy: Any, metrics: dict[str, float
     save(policy, load_tokenizer(args.policy), args.out, manifest)
 
 
-main = stage.command(sections.Train, arguments, distributed.over_processes("igpo.train", run), __doc__)
+main = stage.command(sections.Train, arguments, over_processes("igpo.train", run), __doc__)
 
 if __name__ == "__main__":
     main()

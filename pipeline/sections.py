@@ -82,6 +82,9 @@ class Rollout:
     by_type: bool
     samples: int
     at_once: int | None
+    exact: bool
+    shards: int
+    tensor_parallel: int
     temperature: float
     max_turns: int
     turn_tokens: int
@@ -101,6 +104,8 @@ class Score:
     dtype: str
     batch_tokens: int
     passes: str
+    shards: int
+    processes: int
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,7 @@ class Train:
     checkpoint: bool
     lora: int | None
     processes: int
+    nodes: int
 
 
 @dataclass(frozen=True)
@@ -184,6 +190,7 @@ class Judge:
     model: str | None
     url: str | None
     engine: str
+    tensor_parallel: int
     temperature: float
     tries: int
     workers: int

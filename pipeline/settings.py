@@ -19,6 +19,7 @@ import yaml
 
 from pipeline.errors import UserError, one_line
 
+WORDS = {"true": True, "false": False, "null": None}
 Section = TypeVar("Section")
 SCHEMA = Path(__file__).with_name("params.schema.yaml")
 
@@ -26,13 +27,16 @@ SCHEMA = Path(__file__).with_name("params.schema.yaml")
 def numbers(value: Any) -> Any:
     """Turn text such as `1e-6` into a number: PyYAML reads it as text, and `dvc exp run -S` writes it so.
 
-    A date, which PyYAML makes of `2025-01-01`, becomes text again.
+    Snakemake makes text of all that `--config` has within braces, so `3`, `true`, `false` and `null` are read
+    too. A date, which PyYAML makes of `2025-01-01`, becomes text again.
     """
     if isinstance(value, Mapping):
         return {key: numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [numbers(item) for item in value]
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", value, re.IGNORECASE):
+    if isinstance(value, str) and value in WORDS:
+        return WORDS[value]
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value, re.IGNORECASE):
         found = float(value)
         return int(found) if found.is_integer() else found
     return value.isoformat() if isinstance(value, datetime.date) else value

@@ -7,9 +7,12 @@ wildcards and of the last line of its log: a new rule needs none of its own. A r
 and says nothing unless it fails. Dry runs and runs that ask for more (--printshellcmds, --verbose,
 --debug-dag) print what Snakemake prints; .snakemake/log has that for every run.
 
+What runs and what has failed it notes in .snakemake/igpo.json, for `igpo status`.
+
 Snakemake finds plugins that are packages on sys.path; installing the repository in place puts it there.
 """
 
+import json
 import logging
 import os
 import re
@@ -26,7 +29,11 @@ CHATTER = re.compile(
     "(Conda environments|Singularity containers|Group jobs): |RuleException:\nCalledProcessError|"
     "WorkflowError:\nAt least one job did not complete"
 )
+NOTES = Path(".snakemake/igpo.json")
 SUMMARY = re.compile(r"[\w.]+: (.+) \([\d.]+ s\)$")  # as pipeline/stage.py prints it
+
+
+CHANGES = (LogEvent.JOB_INFO, LogEvent.JOB_FINISHED, LogEvent.JOB_ERROR)
 
 
 def subject(wildcards: dict[str, str]) -> str:
@@ -91,7 +98,7 @@ class LogHandler(LogHandlerBase):
     def __post_init__(self) -> None:
         """Nothing has begun."""
         self.jobs: dict[int, Job] = {}
-        self.failed = False
+        self.failures: list[dict[str, object]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record, if it is one for a reader."""
@@ -99,12 +106,22 @@ class LogHandler(LogHandlerBase):
             asked = self.common_settings
             in_full = asked.dryrun or asked.verbose or asked.printshellcmds or asked.debug_dag
             text = self.format(record) if in_full else self.in_words(record)
+            if not asked.dryrun and record.__dict__.get("event") in (*CHANGES, LogEvent.RUN_INFO):
+                self.note()
             if text and text != "None":  # what a record without words becomes
                 stream = sys.stdout if asked.stdout else sys.stderr
                 stream.write(f"{text}\n")  # at once: stages may print beside
                 stream.flush()
         except Exception:
             self.handleError(record)
+
+    def note(self) -> None:
+        """Write down what runs and what has failed."""
+        running = [{"words": job.words, "logs": job.logs, "begun": job.begun} for job in self.jobs.values()]
+        NOTES.parent.mkdir(exist_ok=True)
+        made = NOTES.with_name(f"{NOTES.name}.{os.getpid()}")
+        made.write_text(json.dumps({"running": running, "failed": self.failures}))
+        made.replace(NOTES)
 
     def in_words(self, record: logging.LogRecord) -> str:
         """Word a record; empty for what the log keeps to itself."""
@@ -120,7 +137,7 @@ class LogHandler(LogHandlerBase):
                 return f"{said['stats']['total']} jobs to run"
             case None | LogEvent.ERROR | LogEvent.GROUP_ERROR:
                 text = record.getMessage()
-                hidden = CHATTER.match(text) or (text.startswith("Complete log") and not self.failed)
+                hidden = CHATTER.match(text) or (text.startswith("Complete log") and not self.failures)
                 return "" if hidden else self.format(record)
         return ""
 
@@ -141,8 +158,8 @@ class LogHandler(LogHandlerBase):
 
     def fail(self, said: dict) -> str:
         """Say which stage failed, why, and where more is."""
-        self.failed = True
         job = self.jobs.pop(said["jobid"], None) or Job(said["rule_name"], said["log"], said["created"])
         reason = why(log_lines(job.logs)) if job.logs else f"error: {said['shellcmd']}"
+        self.failures.append({"words": job.words, "logs": job.logs, "reason": reason})
         more = f"; its log: {', '.join(job.logs)}" if job.logs else ""
         return f"{job.words} failed {job.took(said['created'])}{more}\n    {reason}"

@@ -22,6 +22,8 @@ import threading
 import traceback
 from pathlib import Path
 
+from pipeline.locks import is_held
+
 HOME = Path(".snakemake")
 ADDRESS = str(HOME / "forked.sock")
 PRELOADED = (
@@ -63,16 +65,6 @@ def start_server() -> None:
     with (HOME / "forked.log").open("a") as log:
         command = [sys.executable, __file__]
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-
-
-def is_held(path: Path) -> bool:
-    """Whether another process has a lock on a file."""
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def serve() -> None:

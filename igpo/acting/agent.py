@@ -1,9 +1,9 @@
 """A batch of questions through turns: generate, parse, search, append.
 
-All live trajectories advance together: one engine call and one search a turn. A trajectory that fails
-is data: its last turn's `stop` says why. A call whose result would leave no room for another turn ends its
-trajectory, so that contexts fit into `max_tokens`, with a forced answer of up to `turn_tokens` too; only a
-prompt can be longer.
+With `rollout.exact` all live trajectories advance together: one engine call and one search a turn. Without
+it none waits for another (`igpo.acting.stream`). A trajectory that fails is data: its last turn's `stop` says
+why. A call whose result would leave no room for another turn ends its trajectory, so that contexts fit into
+`max_tokens`, with a forced answer of up to `turn_tokens` too; only a prompt can be longer.
 """
 
 import hashlib
@@ -35,6 +35,11 @@ class Trajectory:
     def live(self) -> bool:
         """Whether another turn follows."""
         return self.rows[-1]["stop"] is None
+
+    @property
+    def turn(self) -> int:
+        """The number of its next turn; the prompt is turn 0."""
+        return len(self.rows)
 
     def add(self, generation: Generation | None, text: str, observation_ids: list[int], **known: Any) -> None:
         """Append a turn; what the turn doesn't know stays null or empty."""
@@ -73,7 +78,7 @@ class Call:
 
 def request_seed(seed: int, iteration: int, trajectory: Trajectory, *purpose: str) -> int:
     """A 32-bit seed from the identity of a turn, whatever else is in the batch."""
-    key = (seed, iteration, trajectory.question["question_id"], trajectory.sample, len(trajectory.rows))
+    key = (seed, iteration, trajectory.question["question_id"], trajectory.sample, trajectory.turn)
     return int.from_bytes(hashlib.sha256(repr(key + purpose).encode()).digest()[:4], "big")
 
 
@@ -116,20 +121,34 @@ class Agent:
         Last turns have `stop` answered, format_error, turn_limit, token_limit (an empty turn after a prompt
         that leaves no room), or "error: …" with what a search server said when it refused the queries.
         """
-        params = self.params
+        self.begin(trajectories)
+        for number in range(1, self.params.max_turns + 1):
+            live = [trajectory for trajectory in trajectories if trajectory.live]
+            if not live:
+                break
+            log.info("turn %d of %d: %d trajectories", number, self.params.max_turns, len(live))
+            generations = self.generate(list(map(self.request, live)), self.renderer.protocol.stops)
+            calls = self.decide(live, generations)
+            self.find(calls)
+            readings = self.readings(calls)
+            if readings:
+                self.condense(readings, self.generate([request for _, request in readings]))
+            self.append(calls)
+
+    def begin(self, trajectories: list[Trajectory]) -> None:
+        """Give every trajectory its prompt, and an end at once to one whose prompt leaves no room."""
         self.ask(trajectories)
         for trajectory in trajectories:
             if trajectory.live and not self.room_after(trajectory.context):
                 trajectory.add(None, "", [], stop="token_limit")
-        for number in range(1, params.max_turns + 1):
-            live = [trajectory for trajectory in trajectories if trajectory.live]
-            if not live:
-                break
-            log.info("turn %d of %d: %d trajectories", number, params.max_turns, len(live))
-            requests = [Request(t.context, request_seed(*self.seeding, t)) for t in live]
-            generations = self.generate(requests, self.renderer.protocol.stops)
-            last = number == params.max_turns
-            self.observe(self.decide(live, generations, last), last)
+
+    def request(self, trajectory: Trajectory) -> Request:
+        """What the engine is asked for the trajectory's next turn."""
+        return Request(trajectory.context, request_seed(*self.seeding, trajectory))
+
+    def is_last(self, trajectory: Trajectory) -> bool:
+        """Whether the trajectory's next turn is the last that it may have."""
+        return trajectory.turn == self.params.max_turns
 
     def room_after(self, *parts: Sequence[int]) -> bool:
         """Whether another turn fits after these token ids."""
@@ -163,15 +182,16 @@ class Agent:
                 observation=passages,
             )
 
-    def decide(self, live: list[Trajectory], generations: list[Generation], last: bool) -> list[Call]:
+    def decide(self, live: Sequence[Trajectory], generations: Sequence[Generation]) -> list[Call]:
         """End the trajectories that answered or failed; returns the calls of the others.
 
-        Where the protocol says what follows a malformed turn, that turn is a call too, unless it is the
-        `last` or leaves no room for another.
+        If the protocol says what follows a malformed turn, that turn is a call too, unless it is the last
+        or leaves no room for another.
         """
         calls, invalid = [], self.renderer.protocol.invalid
-        message = None if last or invalid is None else self.renderer.encode(invalid)
         for trajectory, generation in zip(live, generations, strict=True):
+            goes_on = invalid is not None and not self.is_last(trajectory)
+            message = self.renderer.encode(invalid or "") if goes_on else None
             text = self.renderer.decode(generation.ids, generation.stopped)
             turn = self.renderer.protocol.parse(text)
             said = self.going_on(trajectory, generation, message) if turn.error else None
@@ -198,14 +218,11 @@ class Agent:
             return None
         return Generation(ids, generation.logprobs[: len(ids)], generation.stopped)
 
-    def observe(self, calls: list[Call], last: bool) -> None:
-        """Run the calls and append their turns; what a trajectory's last turn found is noted but not read."""
-        self.find(calls)
-        if self.renderer.protocol.reader and not last:
-            self.condense(calls)
+    def append(self, calls: list[Call]) -> None:
+        """Append the calls' turns; what a trajectory's last turn found is noted but not read."""
         for call in calls:
             encode = self.renderer.encode if call.turn.error else self.renderer.observation
-            call.stop = call.stop or ("turn_limit" if last else None)
+            call.stop = call.stop or ("turn_limit" if self.is_last(call.trajectory) else None)
             read = [] if call.stop else encode(call.observation)
             if not (call.stop or self.room_after(call.trajectory.context, call.generation.ids, read)):
                 read, call.stop = [], "token_limit"
@@ -248,14 +265,14 @@ class Agent:
             return [call.trajectory.question["question"]] * len(call.turn.queries)
         return call.turn.queries
 
-    def condense(self, calls: list[Call]) -> None:
-        """Let the policy put what helps in the place of what was found, each in a prompt of its own.
+    def readings(self, calls: list[Call]) -> list[tuple[Call, Request]]:
+        """The calls in which the policy shall put what helps in the place of what was found, and its prompts.
 
         These tokens belong to no trajectory. A prompt that doesn't fit into `max_tokens` ends its trajectory.
         """
-        readings = []
-        for call in calls:
-            if not any(call.hits):
+        found = []
+        for call in calls if self.renderer.protocol.reader else []:
+            if self.is_last(call.trajectory) or not any(call.hits):
                 continue
             reasoning = "".join([*(row["text"] for row in call.trajectory.rows), call.text])
             prompt = self.renderer.reading(reasoning, call.turn.queries[0], call.observation)
@@ -263,8 +280,11 @@ class Agent:
                 call.stop = "token_limit"
                 continue
             seed = request_seed(*self.seeding, call.trajectory, "reading")
-            readings.append((call, Request(prompt, seed)))
-        generations = self.generate([request for _, request in readings]) if readings else []
+            found.append((call, Request(prompt, seed)))
+        return found
+
+    def condense(self, readings: list[tuple[Call, Request]], generations: list[Generation]) -> None:
+        """Note what the policy read in the place of what was found."""
         for (call, _), generation in zip(readings, generations, strict=True):
             text = self.renderer.decode(generation.ids, generation.stopped)
             call.observation = self.renderer.protocol.condensed(text)

@@ -7,6 +7,7 @@ processors whose kernels round a row by its neighbours, as AMX's in bf16: there 
 import ctypes
 import os
 import signal
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from igpo.experiment.policy import check_folder, check_weights, context, load
-from pipeline import cost
+from pipeline import cost, storage
 from pipeline.devices import compute_dtype, device
 from pipeline.errors import UserError, one_line
 from pipeline.log import log
@@ -64,8 +65,8 @@ class VllmEngine:
     """vLLM over a model folder."""
 
     @keeping_sigsegv()
-    def __init__(self, policy: Path, max_tokens: int, tokenizer: Any, stops: bool):
-        """Start vLLM in this process, for sequences of at most `max_tokens` tokens.
+    def __init__(self, policy: Path, max_tokens: int, tokenizer: Any, stops: bool, gpus: int = 1):
+        """Start vLLM in this process, for sequences of at most `max_tokens` tokens, over so many GPUs.
 
         Only with `stops` can they end at texts.
 
@@ -91,6 +92,7 @@ class VllmEngine:
             model=str(policy),
             dtype="bfloat16" if compute_dtype() is torch.bfloat16 else "float32",
             max_model_len=max_tokens,
+            tensor_parallel_size=gpus,
             enable_prefix_caching=True,
             disable_log_stats=True,
             skip_tokenizer_init=not stops,  # loading, copying and trying it takes half of the start
@@ -101,48 +103,82 @@ class VllmEngine:
         log.info("loaded %s on %s", policy, device())
         cost.note(device=device())
 
+    def forget(self) -> None:
+        """Drop the keys and values of earlier prompts: what comes next goes as in a new engine."""
+        self.llm.reset_prefix_cache()
+
     def generate(
         self, requests: Sequence[Request], max_new: int, temperature: float, stops: Sequence[str] = ()
     ) -> list[Generation]:
         """Continue every prompt by at most `max_new` tokens; one ends if it holds a text of `stops`."""
-        from vllm import SamplingParams
-
-        params = [
-            SamplingParams(
-                temperature=temperature,
-                seed=request.seed,
-                max_tokens=max_new,
-                logprobs=0,
-                stop=list(stops),
-                stop_token_ids=self.ends,  # beside those of generation_config.json
-                include_stop_str_in_output=True,
-                detokenize=bool(stops),
-            )
-            for request in requests
-        ]
+        params = [self._sampling(request, max_new, temperature, stops) for request in requests]
         prompts: Any = [{"prompt_token_ids": list(request.prompt)} for request in requests]
-        results = []
-        # On a CPU, compiling the ranks of log-probabilities takes 3 s of each start and saves nothing.
-        with torch._dynamo.config.patch(disable=not torch.cuda.is_available()):
+        with uncompiled():
             outputs: Any = self.llm.generate(prompts, params, use_tqdm=False)
-        for output in outputs:
-            chosen = output.outputs[0]
-            ids = list(chosen.token_ids)
-            logprobs = [step[token].logprob for token, step in zip(ids, chosen.logprobs, strict=True)]
-            results.append(Generation(ids, logprobs, chosen.finish_reason == "stop"))
-        return results
+        return list(map(generation_of, outputs))
+
+    def submit(
+        self, number: int, request: Request, max_new: int, temperature: float, stops: Sequence[str]
+    ) -> None:
+        """Begin to continue a prompt, while others are worked on; `step` returns the result by `number`."""
+        prompt: Any = {"prompt_token_ids": list(request.prompt)}
+        params = self._sampling(request, max_new, temperature, stops)
+        self.llm.llm_engine.add_request(str(number), prompt, params)
+
+    def step(self) -> list[tuple[int, Generation]]:
+        """Make a token of everything submitted; returns what is finished."""
+        with uncompiled():
+            outputs: Any = self.llm.llm_engine.step()
+        return [(int(output.request_id), generation_of(output)) for output in outputs if output.finished]
+
+    def _sampling(self, request: Request, max_new: int, temperature: float, stops: Sequence[str]) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=temperature,
+            seed=request.seed,
+            max_tokens=max_new,
+            logprobs=0,
+            stop=list(stops),
+            stop_token_ids=self.ends,  # beside those of generation_config.json
+            include_stop_str_in_output=True,
+            detokenize=bool(stops),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+
+def uncompiled() -> Any:
+    """On a CPU, compiling the ranks of log-probabilities takes 3 s of each start and saves nothing."""
+    return torch._dynamo.config.patch(disable=not torch.cuda.is_available())
+
+
+def generation_of(output: Any) -> Generation:
+    """What vLLM made of one request."""
+    chosen = output.outputs[0]
+    ids = list(chosen.token_ids)
+    logprobs = [step[token].logprob for token, step in zip(ids, chosen.logprobs, strict=True)]
+    return Generation(ids, logprobs, chosen.finish_reason == "stop")
 
 
 class TransformersEngine:
     """Plain transformers: slower on every machine, but runs wherever torch does."""
 
-    def __init__(self, policy: Path, max_tokens: int, tokenizer: Any, stops: bool):
-        """Load the model folder."""
+    def __init__(self, policy: Path, max_tokens: int, tokenizer: Any, stops: bool, gpus: int = 1):
+        """Load the model folder. Raises UserError for more than one GPU."""
+        if gpus > 1:
+            raise UserError(
+                f"tensor_parallel: {gpus}: engine transformers runs on one GPU; take engine: vllm"
+            )
+        self.waiting: deque[tuple[int, Request, int, float, Sequence[str]]] = deque()
         self.model = load(policy, compute_dtype(), "sdpa").eval()
         self.tokenizer = tokenizer
         # as vLLM: some families end a turn and a text with different tokens
         more = self.model.generation_config.eos_token_id or []
         self.ends = {self.tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])}
+
+    def forget(self) -> None:
+        """Nothing is kept from one sequence to the next."""
 
     @torch.inference_mode()
     def generate(
@@ -150,6 +186,18 @@ class TransformersEngine:
     ) -> list[Generation]:
         """Continue every prompt by at most `max_new` tokens; one ends if it holds a text of `stops`."""
         return [self._one(request, max_new, temperature, stops) for request in requests]
+
+    def submit(
+        self, number: int, request: Request, max_new: int, temperature: float, stops: Sequence[str]
+    ) -> None:
+        """Put a prompt to be continued at the end of those that wait."""
+        self.waiting.append((number, request, max_new, temperature, stops))
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[int, Generation]]:
+        """Continue the prompt that waits longest; returns it by its number."""
+        number, request, max_new, temperature, stops = self.waiting.popleft()
+        return [(number, self._one(request, max_new, temperature, stops))]
 
     def _one(self, request: Request, max_new: int, temperature: float, stops: Sequence[str]) -> Generation:
         generator = torch.Generator().manual_seed(request.seed)
@@ -176,20 +224,37 @@ class TransformersEngine:
 Engine = VllmEngine | TransformersEngine
 
 
-def open_engine(policy: Path, engine: str, max_tokens: int, tokenizer: Any, stops: bool) -> Engine:
+def check_parallel(policy: Path, gpus: int) -> None:
+    """Raise UserError if the policy can't be split over so many GPUs, or there are not so many."""
+    heads = storage.read_json(policy / "config.json").get("num_attention_heads", gpus)
+    if heads % gpus:
+        raise UserError(
+            f"tensor_parallel: {gpus} does not divide the {heads} attention heads of {policy}; "
+            "take a number that does"
+        )
+    here = torch.cuda.device_count()
+    if gpus > max(1, here):
+        raise UserError(f"tensor_parallel: {gpus} GPUs are asked for and {here} are here; lower it")
+
+
+def open_engine(
+    policy: Path, engine: str, max_tokens: int, tokenizer: Any, stops: bool, gpus: int = 1
+) -> Engine:
     """Start an engine for sequences of at most `max_tokens` tokens; `stops`: they are to end at texts.
 
-    Raises UserError when the engine can't load the policy, or `max_tokens` exceeds the policy's context.
+    Raises UserError when the engine can't load the policy or split it over so many GPUs, or `max_tokens`
+    exceeds the policy's context.
     """
     kind: Any = {"vllm": VllmEngine, "transformers": TransformersEngine}[engine]
     log.info("starting %s with %s", engine, policy)
     check_folder(policy)
+    check_parallel(policy, gpus)
     limit = context(policy)
     if max_tokens > limit:
         raise UserError(f"rollout.max_tokens: {max_tokens} exceeds {policy}'s context, {limit}")
     try:
         with cost.phase("engine"):
-            return kind(policy, max_tokens, tokenizer, stops)
+            return kind(policy, max_tokens, tokenizer, stops, gpus)
     except (ImportError, AssertionError, *UNREADABLE) as error:  # vLLM asserts the shapes of weights
         reason = one_line(error, 300)
         raise UserError(f"{engine} can't start with {policy}: {reason}; try engine: transformers") from error

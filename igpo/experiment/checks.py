@@ -9,7 +9,7 @@ from igpo.credit.methods import WITH_CRITIC
 from igpo.experiment.layout import compared_arms, row_name, scores_alike, selected
 from igpo.reporting import published
 from pipeline.errors import UserError
-from pipeline.settings import apply_arm, check_schema, nearest, parse_json, read_params
+from pipeline.settings import apply_arm, check_schema, merge, nearest, parse_json, read_params
 
 COMPARISONS = (  # sections of `tables` that name arms to compare
     "algorithms",
@@ -34,6 +34,7 @@ def check(params: Mapping[str, Any]) -> None:
         arm = apply_arm(params, name)
         if arm["advantage"]["method"] in WITH_CRITIC and arm["critic"]["gamma"] != arm["advantage"]["gamma"]:
             raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
+        check_shards(params, f"arms.{name}", arm)
     check_selected(params)
     trained = [row_name(run, arm, how) for arm in run["arms"] for how in selected(run)]
     rows = [*run["baselines"], "warmup", *(trained if run["iterations"] else [])]
@@ -46,6 +47,24 @@ def check(params: Mapping[str, Any]) -> None:
         check_comparison(params, table)
     for name in params["tables"]["collapse"]:
         check_recomputed(params, name)
+
+
+def check_shards(params: Mapping[str, Any], where: str, arm: Mapping[str, Any]) -> None:
+    """Raise UserError unless an arm has the shards and nodes of all, and a question for each shard."""
+    if arm["train"]["nodes"] != params["train"]["nodes"]:
+        raise UserError(f"params: {where}: train.nodes is one for all arms: set it in train")
+    questions = arm["rollout"]["questions"]
+    evaluated = merge(arm["rollout"], arm["evaluate"]["rollout"])
+    for key, settings in (("rollout", arm["rollout"]), ("rollout", evaluated), ("score", arm["score"])):
+        shards = params[key]["shards"]
+        if settings["shards"] != shards:
+            raise UserError(
+                f"params: {where}: {key}.shards is one for all arms and evaluations: set it in {key}"
+            )
+        if questions is not None and shards > questions:
+            raise UserError(
+                f"params: {key}.shards: {shards} are more than the {questions} questions of an iteration"
+            )
 
 
 def check_recomputed(params: Mapping[str, Any], name: str) -> None:

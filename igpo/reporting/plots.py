@@ -1,15 +1,15 @@
-"""Figures as SVG text."""
+"""Figures of runs, in the forms that pages and papers need."""
 
 import io
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from igpo.reporting import published, validation
+from igpo.reporting import validation
 from igpo.reporting.cells import hashes, metric_name
 
 COLOURS = (
@@ -87,14 +87,28 @@ FIGURES = {  # name -> (title, what is on the x axis, panels: column -> title)
 }
 
 
-def svg(figure: Figure, points: Sequence[str]) -> str:
-    """The figure as an <svg> element without time stamps or random ids; its description lists `points`."""
-    out = io.StringIO()
-    metadata = {"Date": None, "Creator": None, "Description": "; ".join(points)}
-    with matplotlib.rc_context({"svg.hashsalt": "igpo", "svg.fonttype": "none"}):
-        figure.savefig(out, format="svg", metadata=metadata)
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+class Drawing(NamedTuple):
+    """A figure, and the points that its description lists."""
+
+    figure: Figure
+    points: Sequence[str]
+
+    def saved(self, form: str) -> bytes:
+        """The figure as `svg`, `pdf` or `png`, without time stamps or random ids."""
+        out, about = io.BytesIO(), "; ".join(self.points)
+        metadata = {
+            "svg": {"Date": None, "Creator": None, "Description": about},
+            "pdf": {"CreationDate": None, "Producer": None, "Creator": None, "Subject": about},
+            "png": {"Software": None, "Description": about},
+        }
+        with matplotlib.rc_context({"svg.hashsalt": "igpo", "svg.fonttype": "none", "pdf.fonttype": 42}):
+            self.figure.savefig(out, format=form, metadata=metadata[form], dpi=150)
+        return out.getvalue()
+
+    def svg(self) -> str:
+        """The figure as an <svg> element."""
+        text = self.saved("svg").decode()
+        return text[text.index("<svg") :]
 
 
 def with_derived(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -115,13 +129,13 @@ def with_derived(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
-def drawn(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def drawn(rows: Sequence[Mapping[str, Any]]) -> dict[str, Drawing]:
     """The figures of rows of curves by name; `dev` only if a policy was validated."""
     there = [name for name in FIGURES if name != "dev" or any(row.get("dev_f1") is not None for row in rows)]
     return {name: draw(name, rows) for name in there}
 
 
-def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Drawing:
     """One of `FIGURES` of rows of curves: thin lines are seeds, a thick line is their mean.
 
     A band is the 95 % interval over questions, its bounds' mean over seeds.
@@ -141,9 +155,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     for axis in axes[-1]:
         axis.set_xlabel(X_LABELS[x])
     axes.flat[0].legend(frameon=False)
-    if name == "training":
-        figure.supxlabel(f"{published.curve_means()}\n{published.CURVES}", fontsize=6, color="#555555")
-    return svg(figure, [_point(row) for row in rows])
+    return Drawing(figure, [_point(row) for row in rows])
 
 
 def _point(row: Mapping[str, Any]) -> str:
@@ -171,7 +183,36 @@ def _lines(
         axis.fill_between(means(x), *map(means, bounds), color=colour, alpha=0.15, lw=0)
 
 
-def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+def gains(found: Sequence[tuple[Sequence[float], float]]) -> Drawing:
+    """Information gain by the number of the turn, its sign, and its sum beside the outcome.
+
+    `found` has (gain of every search turn, outcome) of each trajectory.
+    """
+    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    last = max((len(values) for values, _ in found), default=0)
+    by_turn = [[values[turn] for values, _ in found if len(values) > turn] for turn in range(last)]
+    for turn, (values, colour) in enumerate(zip(by_turn, COLOURS * last, strict=False), start=1):
+        left.hist(values, bins=30, histtype="step", color=colour, density=True, label=f"turn {turn}")
+        share = 100 * sum(value > 0 for value in values) / len(values)
+        middle.bar(turn, share, color=colour)
+        middle.annotate(f"n = {len(values)}", (turn, share), ha="center", va="bottom", fontsize=8)
+    searched = [(sum(values), outcome) for values, outcome in found if values]
+    right.plot([x for x, _ in searched], [y for _, y in searched], "o", ms=3, alpha=0.3, color=COLOURS[0])
+    for axis, label in ((left, "information gain"), (middle, "turn"), (right, "sum of information gains")):
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    left.set_ylabel("density")
+    middle.set_ylabel("above 0, per cent")
+    middle.set_xticks(range(1, last + 1))
+    middle.set_ylim(0, 110)
+    right.set_ylabel("outcome")
+    if last:
+        left.legend(frameon=False)
+    return Drawing(figure, [f"{len(found)} trajectories"])
+
+
+def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Drawing:
     """The metric of every row of one benchmark with its 95 % interval; `names` label the rows."""
     metric = rows[0]["metric"]
     figure = Figure(figsize=(10, 0.6 + 0.4 * len(rows)), layout="constrained")
@@ -186,4 +227,4 @@ def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     axis.set_xlim(min(0, *(100 * row[f"{metric}_low"] for row in rows)), 100)
     axis.set_xlabel(f"{metric_name(metric)} in per cent")
     axis.grid(axis="x", alpha=0.3)
-    return svg(figure, [f"{row['method']}: policies {hashes(row['policy_sha256'])}" for row in rows])
+    return Drawing(figure, [f"{row['method']}: policies {hashes(row['policy_sha256'])}" for row in rows])

@@ -5,7 +5,6 @@
 
 import csv
 import os
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +56,6 @@ def curves() -> list[list[str]]:
     """Heads, then points of the paper's training curves by benchmark, as `CURVES` says."""
     rows = read("curves")
     return [list(rows[0]), *(list(row.values()) for row in rows)]
-
-
-def curve_means() -> str:
-    """The same in words: means over the benchmarks."""
-    means = {row.pop("point"): statistics.fmean(map(float, row.values())) for row in read("curves")}
-    points = ", ".join(f"{point} {mean:.1f}" for point, mean in means.items())
-    return f"Published, mean of the benchmarks: {points}."
 
 
 def f1_rows(table: str) -> list[dict[str, Any]]:

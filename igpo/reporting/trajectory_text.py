@@ -1,49 +1,60 @@
-"""One trajectory as text."""
+"""One trajectory as lines for a terminal or a page of text."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import Any, NamedTuple
 
 WIDTH = 110
+BAR = 3.0  # log-probability per token that a bar of ten blocks stands for
+# Control characters, and marks that turn the direction of writing, as signs that a terminal only shows.
+SIGNS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
+SIGNS |= {0x7F: "␡"} | dict.fromkeys(range(128, 160), "�")
+SIGNS |= {
+    code: f"<U+{code:04X}>" for code in (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 
 
-def pick(table: pa.Table, question_id: str, sample: int) -> list[dict[str, Any]]:
-    """The rows of one trajectory in the order of its turns; empty if there is none."""
-    chosen = pc.and_(pc.equal(table["question_id"], question_id), pc.equal(table["sample"], sample))
-    return table.filter(chosen).sort_by("turn").to_pylist()
+class Line(NamedTuple):
+    """A line and what it is: head | turn | policy | read | answer."""
+
+    text: str
+    kind: str
+
+
+def visible(text: str) -> str:
+    """Text without anything that a terminal would act on."""
+    return text.replace("\r\n", "\n").translate(SIGNS)
 
 
 def render(
     rows: Sequence[Mapping[str, Any]],
     scores: Sequence[Mapping[str, Any]] = (),
     question: Mapping[str, Any] | None = None,
-) -> str:
-    """A trajectory as text: what the model wrote, what it searched, what it read, what that was worth."""
+) -> list[Line]:
+    """A trajectory: what the model wrote, what it searched, what it read, what that was worth."""
     known = {score["turn"]: score for score in scores}
-    lines = [f"{rows[0]['question_id']}, sample {rows[0]['sample']}: {rows[-1]['stop']}"]
+    lines = [Line(f"{rows[0]['question_id']}, sample {rows[0]['sample']}: {rows[-1]['stop']}", "head")]
     if question:
-        lines += [f"question: {question['question']}", f"gold: {' | '.join(question['answers'])}"]
-    lines.append(f"turn 0: prompt of {len(rows[0]['observation_ids'])} tokens{_worth(known.get(0))}")
-    if rows[0]["observation"]:
-        lines += _block(rows[0]["observation"], "  | ")
+        lines.append(Line(f"question: {question['question']}", "head"))
+        lines.append(Line(f"gold: {' | '.join(question['answers'])}", "head"))
+    lines.append(
+        Line(f"turn 0: prompt of {len(rows[0]['observation_ids'])} tokens{_worth(known.get(0))}", "turn")
+    )
+    lines += _block(rows[0]["observation"] or "", "  | ", "read")
     for row in rows[1:]:
-        lines.append(f"turn {row['turn']}: {len(row['policy_ids'])} tokens{_worth(known.get(row['turn']))}")
-        lines += _block(row["text"], "  ")
+        tokens = f"turn {row['turn']}: {len(row['policy_ids'])} tokens"
+        lines.append(Line(f"{tokens}{_worth(known.get(row['turn']))}", "turn"))
+        lines += _block(row["text"], "  ", "policy")
         if row["observation"]:
-            lines += [
-                f"  read {', '.join(row['hit_ids']) or 'nothing'}:",
-                *_block(row["observation"], "  | "),
-            ]
+            lines.append(Line(f"  read {', '.join(row['hit_ids']) or 'nothing'}:", "read"))
+            lines += _block(row["observation"], "  | ", "read")
     if rows[-1]["answer"] is not None:
-        lines.append(f"answer: {rows[-1]['answer']}")
-    return "\n".join(lines)
+        lines.append(Line(f"answer: {rows[-1]['answer']}", "answer"))
+    return [Line(visible(line.text), line.kind) for line in lines]
 
 
 def _worth(score: Mapping[str, Any] | None) -> str:
-    """What the scores say about a turn."""
+    """What the scores say about a turn, its information gain as a bar too."""
     if score is None:
         return ""
     names = {
@@ -54,12 +65,18 @@ def _worth(score: Mapping[str, Any] | None) -> str:
     }
     if score["step_reward"] != score["info_gain"]:
         names["step_reward"] = "step reward"
-    return "".join(f", {label} {score[key]:+.3f}" for key, label in names.items() if score[key] is not None)
+    said = "".join(f", {label} {score[key]:+.3f}" for key, label in names.items() if score[key] is not None)
+    return said if score["info_gain"] is None else f"{said} {bar(score['info_gain'])}".rstrip()
 
 
-def _block(text: str, indent: str) -> list[str]:
+def bar(gain: float) -> str:
+    """Up to ten blocks, dark for what helped and light for what harmed."""
+    blocks = min(10, round(10 * abs(gain) / BAR))
+    return ("█" if gain > 0 else "░") * blocks
+
+
+def _block(text: str, indent: str, kind: str) -> list[Line]:
     """Wrapped and indented lines; the text's own line breaks stay."""
     width = WIDTH - len(indent)
-    return [
-        indent + part for line in text.strip().splitlines() for part in textwrap.wrap(line, width) or [""]
-    ]
+    parts = [part for line in text.strip().splitlines() for part in textwrap.wrap(line, width) or [""]]
+    return [Line(indent + part, kind) for part in parts]

@@ -1,4 +1,4 @@
-"""One stage over several processes: torchrun starts them, FSDP2 shards the model over them.
+"""One stage over several processes, which `igpo.training.launch` starts: FSDP2 shards the model over them.
 
 Every process reads the same files, holds a share of each weight, of its gradient and of AdamW's state, and
 passes a share of the batch; gradients are summed, so the update is that of one process. Where there is only
@@ -6,70 +6,24 @@ one, these functions hand back what they are given.
 """
 
 import functools
-import json
 import logging
 import math
 import os
 import sys
-from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed import run as torchrun
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from igpo.tree.forward import logprobs
 from igpo.tree.segments import Pack, Segment, batches, pack
-from pipeline import sections
 from pipeline.errors import UserError
 from pipeline.log import log
-
-Run = Callable[[Namespace, Any], str]
-
-
-def over_processes(module: str, run: Run) -> Run:
-    """Let a stage's `run` start its module in `params.processes` processes, of which the first sums up."""
-
-    @functools.wraps(run)
-    def start(args: Namespace, params: sections.Train | sections.Critic) -> str:
-        if dist.is_torchelastic_launched():
-            with joined():
-                summary = run(args, params)
-                return summary if is_first() else ""
-        if params.processes == 1:
-            return run(args, params)
-        files = {name: str(path) for name, path in vars(args).items() if isinstance(path, Path)}
-        words = [f"--{name}={value}" for name, value in files.items()]
-        words += [f"--{name.replace('_', '-')}" for name, value in vars(args).items() if value is True]
-        launch(params.processes, module, [*words, "--config", json.dumps(vars(params))])
-        return ""
-
-    return start
-
-
-def launch(processes: int, module: str, words: list[str]) -> None:
-    """Run a stage's module in several processes of this machine, which share its cores or have a GPU each.
-
-    Exits with code 2 if one of them did: it has said why.
-    """
-    if torch.cuda.is_available() and processes > torch.cuda.device_count():
-        raise UserError(f"processes is {processes}, but there are {torch.cuda.device_count()} GPUs")
-    os.environ["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // processes))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    try:
-        torchrun.main(["--standalone", "--nproc-per-node", str(processes), "-m", module, *words])
-    except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        if failure.exitcode != 2:
-            raise
-        sys.exit(2)
 
 
 @contextmanager
@@ -137,9 +91,11 @@ def logprobs_of(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor
 
 
 def idle_pass(model: Any) -> None:
-    """Take part in the other processes' pass of a sharded model: a tiny one whose gradient is zero."""
+    """Take part in the others' pass of a sharded model: a tiny one, whose gradient, if any, is zero."""
     packed = pack([Segment([0, 0], wanted=[1])], model.device)
-    (0 * model(packed)).sum().backward()
+    nothing = (0 * model(packed)).sum()
+    if torch.is_grad_enabled():
+        nothing.backward()
 
 
 def share(trees: list[list[Segment]], tokens: int) -> tuple[list[int], int]:

@@ -213,6 +213,18 @@ def batches(trees: list[list[Segment]], tokens: int) -> Iterator[list[list[Segme
         yield batch
 
 
+def with_neighbours(trees: list[list[Segment]], chosen: slice, tokens: int) -> list[list[Segment]]:
+    """The chosen trees and all that share a pass of `tokens` tokens with one: packed as among all trees."""
+    found: list[list[Segment]] = []
+    start = 0
+    for batch in batches(trees, tokens):
+        end = start + len(batch)
+        if start < chosen.stop and end > chosen.start:
+            found += batch
+        start = end
+    return found
+
+
 def packs(
     trees: list[list[Segment]], tokens: int, device: torch.device | str, done: str
 ) -> Iterator[tuple[Pack, int]]:

@@ -214,6 +214,9 @@ class Says:
     def generate(self, requests, max_new, temperature, stops):
         return [Generation(self.ids, [0.0] * len(self.ids), True) for _ in requests]
 
+    def forget(self):
+        pass
+
 
 @pytest.mark.parametrize(("temperature", "decoding"), [(0.0, "greedy"), (0.7, "temperature 0.7")])
 def test_metrics_say_how_answers_were_decoded(tmp_path, monkeypatch, temperature, decoding):

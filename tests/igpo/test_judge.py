@@ -71,6 +71,7 @@ def settings(url, **changed):
         "url": url,
         "model": "m",
         "engine": "transformers",
+        "tensor_parallel": 1,
         "temperature": 0.0,
         "tries": 2,
         "workers": 2,

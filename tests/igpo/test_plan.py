@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from igpo import plan, status
 from igpo.experiment import layout
 from igpo.reporting import measured
+from igpo.reporting.gpu_time import Gpu, Work, iteration_seconds, rollout_seconds
 from igpo.reporting.measured import Speed
 from igpo.reporting.volume import volume, with_comparisons
 from pipeline import storage
@@ -63,11 +64,11 @@ def test_speeds_are_measured_from_what_ran_and_scaled(params, tmp_path):
     speeds = measured.speeds(tmp_path)
     assert speeds == {"rollout": Speed(2.5, "2 CPU cores"), "train": Speed(0.5, "")}
     gpus = {"rollout": 1, "train": 8}
-    same = plan.expected(speeds, 1_000_000, 1_000_000, gpus)
+    same = plan.expected(speeds, gpus)
     assert same["rollout"] == (2.5, "measured on 2 CPU cores")
-    assert same["train"] == (4.0, "scaled from 1 M weights on an unknown machine")
-    other = plan.expected({"train": Speed(6.0, "2 x NVIDIA H200")}, 1_000_000, 3_000_000, gpus)
-    assert other["train"] == (8.0, "scaled from 1 M weights on 2 x NVIDIA H200")
+    assert same["train"] == (4.0, "scaled from what was measured on an unknown machine")
+    other = plan.expected({"train": Speed(6.0, "2 x NVIDIA H200")}, gpus)
+    assert other["train"] == (24.0, "scaled from what was measured on 2 x NVIDIA H200")
     assert plan.planned_weights(params, tmp_path) == 1_000_000
     params["model"]["source"] = str(tmp_path / "another")
     assert plan.planned_weights(params, tmp_path) == 0
@@ -78,14 +79,14 @@ def test_a_plan_says_gpu_hours_and_where_they_come_from(tmp_path, capsys):
     files = [
         word for name in ("params.yaml", "experiments/paper.yaml") for word in ("--params", str(ROOT / name))
     ]
-    options = ["--root", str(tmp_path), "--weights", "2e6", "--questions", "test=3197", "--tokens", "4000"]
+    options = ["--root", str(tmp_path), "--weights", "1e6", "--questions", "test=3197", "--tokens", "4000"]
     plan.main([*files, *options, "--throughput", "train=1000"])
     lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
     trained, evaluated = 6 * 30_720 * 4000, (12 * 3197 + (1 + 6 * 6) * 512) * 4000  # validations with them
     assert lines["training tokens"] == f"{trained:,}"
     assert lines["memory of training, without activations"] == "0.0 GB  0.0 GB on each of 8"
-    rollout, train = (trained + evaluated) / 1.25 / 3600, trained / 1000 / 3600
-    how = f"{rollout:,.2f} h on 1, at 1.2 tokens/s scaled from 1 M weights on 2 CPU cores"
+    rollout, train = (trained + evaluated) / 2.5 / 3600, trained / 1000 / 3600
+    how = f"{rollout:,.2f} h on 1, at 2.5 tokens/s measured on 2 CPU cores"
     assert lines["GPU hours of rollout"] == f"{rollout:,.2f} h  {how}"
     assert (
         lines["GPU hours of train"]
@@ -94,6 +95,58 @@ def test_a_plan_says_gpu_hours_and_where_they_come_from(tmp_path, capsys):
     assert "run an iteration here, or give --throughput score=N" in lines["GPU hours of score"]
     assert lines["GPU hours in total"] == f"{rollout + 8 * train:,.2f} h  without score, indexing"
     assert "GPU hours of critic" not in lines
+
+
+def test_another_model_is_not_scaled_from_what_was_measured(tmp_path, capsys):
+    write_measured(tmp_path, 1_000_000)
+    paper = ["--params", str(ROOT / "params.yaml"), "--params", str(ROOT / "experiments/paper.yaml")]
+    plan.main([*paper, "--root", str(tmp_path), "--weights", "2e6", "--questions", "test=3197"])
+    assert "unknown: run an iteration here, or give --throughput rollout=N" in capsys.readouterr().out
+
+
+GPU = Gpu(100e12, 1e12, 80e9)
+WORK = Work(trajectories=64, tokens=1000, sampled=200, together=16)
+
+
+def test_sampling_reads_the_weights_once_a_step_for_all_that_is_sampled_together():
+    """By hand: 1e9 weights are read in 2e9 / 0.6e12 s, 16 tokens are computed in 16 x 2e9 / 40e12 s, less."""
+    step, token = 2e9 / 0.6e12, 2e9 / 40e12
+    assert 16 * token < step
+    expected = 4 * 200 * step + 64 * 800 * token
+    assert rollout_seconds(WORK, 1e9, GPU, engines=1, parallel=1) == pytest.approx(expected)
+    assert rollout_seconds(WORK, 1e9, GPU, engines=4, parallel=1) == pytest.approx(expected / 4)
+    assert rollout_seconds(WORK, 1e9, GPU, engines=1, parallel=2) == pytest.approx(expected / 2)
+    many = WORK._replace(together=64 * 100, trajectories=6400)  # now computing bounds a step
+    assert rollout_seconds(many, 1e9, GPU, 1, 1) == pytest.approx(6400 * (200 + 800) * token)
+
+
+def test_an_iteration_counts_the_passes_of_its_stages(params):
+    params["train"] |= {"checkpoint": False, "updates": 2}
+    tokens, rate = 64 * 1000, 0.4 * 100e12
+    found = iteration_seconds(params, WORK, 1e9, GPU, 8, sharded=True)
+    assert found["score"] == pytest.approx(tokens * 2 * 2e9 / (8 * rate))
+    assert found["train"] == pytest.approx(tokens * 2 * 6e9 / (8 * rate))
+    alone = iteration_seconds(params, WORK, 1e9, GPU, 8, sharded=False)
+    assert alone["score"] == pytest.approx(8 * found["score"])
+    assert alone["train"] == found["train"]
+    params["train"]["checkpoint"] = True
+    again = iteration_seconds(params, WORK, 1e9, GPU, 8, sharded=True)
+    assert again["train"] == pytest.approx(found["train"] * 8 / 6)
+
+
+@pytest.mark.parametrize(("gpus", "nodes"), [(1, 1), (8, 1), (8, 4)])
+def test_a_plan_says_what_bounds_an_iteration_on_gpus(tmp_path, capsys, gpus, nodes):
+    paper = ["--params", str(ROOT / "params.yaml"), "--params", str(ROOT / "experiments/paper.yaml")]
+    options = ["--root", str(tmp_path), "--weights", "7.6e9", "--questions", "test=3197", "--tokens", "8000"]
+    options += ["--sampled", "3000", "--gpu", "H100", "--gpus", str(gpus), "--nodes", str(nodes)]
+    plan.main([*paper, *options])
+    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert re.search(
+        r"rollout \d+ s, score \d+ s, train \d+ s: \w+ bounds it", lines["an iteration with shards"]
+    )
+    assert f"GPU hours on {gpus * nodes} x H100" in lines["all runs with shards"]
+    assert ("training fits" in lines) == (gpus > 1)
+    assert "training does not fit" in lines or gpus > 1
 
 
 def test_a_plan_counts_the_disk_of_corpus_indexes_and_trajectories(params, tmp_path):

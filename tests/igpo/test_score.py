@@ -20,6 +20,7 @@ from igpo.protocols import prepare
 from igpo.protocols.renderer import Renderer
 from igpo.tree.forward import autocast, logprobs
 from igpo.tree.groups import other_observations
+from igpo.tree.passes import run_model, run_naive
 from igpo.tree.segments import depth, flatten, packs
 from pipeline import storage
 from pipeline.errors import UserError
@@ -88,7 +89,7 @@ def score_rows(base_model, renderer, rows, **changed):
     """The rows that the stage would write."""
     params = SimpleNamespace(**vars(PARAMS) | changed)
     groups = score.forced_groups(rows, renderer, QUESTIONS, params)
-    values = score.run_model(base_model, [score.tree(group) for group in groups], 4096, torch.float32)
+    values = run_model(base_model, [score.tree(group) for group in groups], 4096, torch.float32)
     result = []
     for trajectory in itertools.chain.from_iterable(groups):
         question = QUESTIONS[trajectory.rows[0]["question_id"]]
@@ -288,7 +289,7 @@ def test_a_group_beyond_the_budget_is_cut_and_scores_the_same(base_model, render
     assert score.cut(whole, 4096) == whole
     found = []
     for groups in (whole, parts):
-        values = score.run_model(base_model, [score.tree(group) for group in groups], 100, torch.float32)
+        values = run_model(base_model, [score.tree(group) for group in groups], 100, torch.float32)
         segments = [segment for group in groups for segment in score.tree(group) if segment.wanted]
         found.append([values[id(segment)] for segment in segments])
     for left, right in zip(*found, strict=True):
@@ -297,8 +298,8 @@ def test_a_group_beyond_the_budget_is_cut_and_scores_the_same(base_model, render
 
 def test_naive_passes_give_the_same(base_model, renderer, rows):
     trees = [score.tree(group) for group in score.forced_groups(rows, renderer, QUESTIONS, PARAMS)]
-    packed = score.run_model(base_model, trees, 4096, torch.float32)
-    naive = score.run_naive(base_model, trees, torch.float32)
+    packed = run_model(base_model, trees, 4096, torch.float32)
+    naive = run_naive(base_model, trees, torch.float32)
     assert naive.keys() == packed.keys()
     for key, values in packed.items():
         assert values == pytest.approx(naive[key], abs=2e-4)
@@ -308,7 +309,7 @@ def test_a_training_pass_in_bf16_gives_the_same(base_model, renderer, rows):
     """Otherwise ratios of the first update aren't 1."""
     groups = score.forced_groups(rows, renderer, QUESTIONS, PARAMS)
     trees = [score.tree(group, branches=False) for group in groups]
-    values = score.run_model(base_model, trees, 4096, torch.bfloat16)
+    values = run_model(base_model, trees, 4096, torch.bfloat16)
     model = load(base_model, torch.float32, "tree").train()
     ((packed, _),) = packs(trees, 4096, "cpu", "trained on")
     with autocast("cpu", torch.bfloat16):

@@ -204,21 +204,20 @@ def test_what_went_wrong_reaches_curves_and_page(made, tmp_path):
     told = [row["warnings"] for row in read_csv(tmp_path / "out/curves.csv")]
     assert told == ["", "it falls | KL < inf", "", ""]
     rows = [curve_row(folder) for folder in made[1]]
-    page = report.training_part(rows)
-    assert page.startswith("<h3>Warnings</h3><ul><li>igpo s1 iteration 2: it falls | KL &lt; inf</li></ul>")
-    assert "Warnings" not in report.training_part(rows[:1])
+    title, lines = report.warnings_part(rows)
+    assert (title.text, lines.cells) == ("Warnings", [["igpo s1 iteration 2: it falls | KL < inf"]])
+    assert report.warnings_part(rows[:1]) == []
 
 
 def test_the_page_has_information_gain_by_evidence_over_a_run(made):
     """Means over all turns of an arm: 30 of +1.0 and 10 of -1.0 are +0.5."""
     rows = [curve_row(folder) for folder in made[1][:2]]
-    assert "by evidence" not in report.evidence_part(rows)  # unknown
+    assert report.evidence_part(rows) == []  # unknown
     rows[0] |= {f"info_gain_evidence{key}": v for key, v in (("", 1.0), ("_n", 30), ("_positive", 0.9))}
     rows[1] |= {f"info_gain_evidence{key}": v for key, v in (("", -1.0), ("_n", 10), ("_positive", 0.5))}
     rows[1] |= {"info_gain_answer": None, "info_gain_answer_n": 0, "info_gain_answer_positive": None}
-    page = report.evidence_part(rows)
-    cells = re.findall("<td>(.*?)</td>", page)
-    assert cells == ["igpo", "a new supporting passage", "40", "+0.50", "80.0"]
+    _, table = report.evidence_part(rows)
+    assert table.cells == [["igpo", "a new supporting passage", "40", "+0.50", "80.0"]]
 
 
 def test_flat_metrics_for_dvc(made, tmp_path):
@@ -312,37 +311,50 @@ def test_show_names_a_missing_question(made, capsys):
     with pytest.raises(SystemExit) as end:
         show.main(["--rollouts", f"{made[1][0]}/rollouts.parquet", "--question", "q9"])
     assert end.value.code == 2
-    assert "'q9'; it has q1" in capsys.readouterr().err
+    assert "no trajectory of question 'q9'; it has q1" in capsys.readouterr().err
+
+
+def asked(made, capsys, tmp_path, *options: str) -> str:
+    """What `igpo show` prints of an iteration; the question has a supporting passage that was not shown."""
+    question = {
+        "question_id": "q1",
+        "benchmark": "b",
+        "question": "Which\x1b[31m \u202ecity?",
+        "answers": ["Rome"],
+    }
+    question |= {"supporting_ids": ["c"], "hops": 1, "split": "train", "type": ""}
+    storage.write([question], schema.QUESTIONS, tmp_path / "q.parquet", ("question_id",))
+    files = {"--rollouts": f"{made[1][0]}/rollouts.parquet", "--scores": f"{made[1][0]}/scores.parquet"}
+    files["--questions"] = str(tmp_path / "q.parquet")
+    show.main([*(word for item in files.items() for word in item), *options])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options", [["--best"], ["--worst"], ["--case", "right-without-evidence"], ["--sample", "0"]]
+)
+def test_show_chooses(made, capsys, tmp_path, options):
+    text = asked(made, capsys, tmp_path, *options)
+    assert "q1, sample 0: answered" in text
+    assert "information gain +0.500 ██\n" in text
+
+
+def test_show_says_if_no_trajectory_is_of_a_kind(made, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        asked(made, capsys, tmp_path, "--case", "wrong-but-found")
+    assert "no trajectory of case 'wrong-but-found'; it has q1" in capsys.readouterr().err
+
+
+def test_nothing_that_a_terminal_acts_on_is_printed(made, capsys, tmp_path):
+    text = asked(made, capsys, tmp_path)
+    assert "question: Which␛[31m <U+202E>city?" in text
+    assert not set(text) & set("\x1b\u202e")
 
 
 @pytest.fixture
 def params(params):
     params["run"] |= {"arms": ["igpo"], "baselines": ["closed_book"], "seeds": [1, 2]}
     return params
-
-
-def test_report_is_one_page_without_anything_from_elsewhere(made, params, tmp_path):
-    coverage = {"n": 4, "answer_in_corpus": 1.0, "answer_at": {"1": 0.5}, "gold_at": {"1": 0.5}}
-    coverage |= {"all_gold_at": {"1": 0.5}, "chance_answer_at": {"1": 0.0}}
-    (tmp_path / "coverage.json").write_text(
-        json.dumps({"benchmarks": {"vitalqa": coverage}, "uncovered": []})
-    )
-    question = {"question_id": "q1", "benchmark": "vitalqa", "question": "Which <city>?", "answers": ["Rome"]}
-    question |= {"supporting_ids": [], "hops": 1, "split": "train", "type": "capital"}
-    storage.write([question], schema.QUESTIONS, tmp_path / "train.parquet", ("question_id",))
-    options = {"config": json.dumps(params), "coverage": tmp_path / "coverage.json"}
-    options |= {"questions": tmp_path / "train.parquet", "out": tmp_path / "report.html"}
-    validations = results_tree.write_validations(tmp_path / "results")
-    report.main(results_tree.command(*made, *validations, **options))
-    text = (tmp_path / "report.html").read_text()
-    assert text.count("<svg") == 1 + len(plots.FIGURES)
-    assert "Which &lt;city&gt;?" in text
-    assert "F1+IG step 60" in text and "read by eye" in text
-    assert not re.search(r"(?:src|href)=[\"'](?!#)|@import|<script|<link", text.replace("xlink:href", "href"))
-    assert text.index(">Dev questions, greedy<") < text.index(">Training curves<")
-    assert re.search(r"<th>one hop \(2\)</th>.*<th>two hops \(2\)</th>", text)
-    report.main(results_tree.command(*made, *validations, **options | {"out": tmp_path / "again.html"}))
-    assert (tmp_path / "again.html").read_text() == text
 
 
 def test_figures_are_drawn_against_the_tokens_that_made_a_policy(made, tmp_path):
@@ -353,9 +365,10 @@ def test_figures_are_drawn_against_the_tokens_that_made_a_policy(made, tmp_path)
     for out in (tmp_path / "one", tmp_path / "two"):
         dev = ["--validations", *map(str, results_tree.write_validations(tmp_path / "results"))]
         figures.main(["--iterations", *map(str, made[1]), *dev, "--out", str(out)])
-        written.append({path.name: path.read_bytes() for path in out.glob("*.svg")})
+        written.append({path.name: path.read_bytes() for path in out.iterdir() if path.suffix != ".json"})
     assert written[0] == written[1]
-    assert set(written[0]) == {f"{name}.svg" for name in plots.FIGURES}
+    assert set(written[0]) == {f"{name}.{form}" for name in plots.FIGURES for form in figures.FORMS}
+    assert written[0]["dev.pdf"].startswith(b"%PDF") and written[0]["dev.png"].startswith(b"\x89PNG")
     assert "igpo s2 iteration 1: policy igpo-0" in written[0]["training.svg"].decode()
     for name, (_, x, panels) in plots.FIGURES.items():
         text = written[0][f"{name}.svg"].decode()

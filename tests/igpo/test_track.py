@@ -8,6 +8,7 @@ import yaml
 from root import PARAMS_FILE
 
 from igpo import track
+from igpo.tracking import store
 from pipeline import storage
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,7 @@ def uri(tmp_path_factory) -> str:
 def log(params, uri, tmp_path, monkeypatch):
     """Track a results tree in a store of its own name; returns {run name: points} as MLflow holds them."""
     monkeypatch.chdir(tmp_path)  # artifacts go to ./mlruns
-    monkeypatch.setattr(track, "NAME", tmp_path.name)
+    monkeypatch.setattr(store, "NAME", tmp_path.name)
     made = results_tree.write_results(tmp_path / "results")
     storage.write_json({}, tmp_path / "tables" / "metrics.json")
 
@@ -43,9 +44,9 @@ def log(params, uri, tmp_path, monkeypatch):
             **changed,
         }
         track.main(results_tree.command(*made, **options))
-        client, where = track.open_store(uri)
+        client, where = store.open_store(uri)
         found = client.search_runs([where])
-        return {each.info.run_name: track.logged(client, each.info.run_id) for each in found}
+        return {each.info.run_name: store.logged(client, each.info.run_id) for each in found}
 
     return run
 
@@ -62,7 +63,7 @@ def test_one_run_per_arm_and_seed_with_metrics_by_iteration(log):
 
 def test_a_second_time_logs_nothing(log, uri):
     log()
-    client, where = track.open_store(uri)
+    client, where = store.open_store(uri)
 
     def history():
         runs = client.search_runs([where])
@@ -83,7 +84,7 @@ def test_changed_numbers_replace_the_run(log, tmp_path):
 
 def test_more_iterations_are_appended_to_the_same_run(params, log, uri, tmp_path):
     log()
-    client, where = track.open_store(uri)
+    client, where = store.open_store(uri)
     before = {run.info.run_id for run in client.search_runs([where])}
     folders = [results_tree.write_iteration(tmp_path / "results", "igpo", 1, 3, 0.6)]
     more = {**params, "run": {**params["run"], "iterations": 3}}
@@ -93,20 +94,20 @@ def test_more_iterations_are_appended_to_the_same_run(params, log, uri, tmp_path
     options = {"config": json.dumps(more), "tables": "tables", "uri": uri, "out": "track.json"}
     track.main(results_tree.command([path], folders, **options))
     assert {run.info.run_id for run in client.search_runs([where])} == before
-    runs = {run.info.run_name: track.logged(client, run.info.run_id) for run in client.search_runs([where])}
+    runs = {run.info.run_name: store.logged(client, run.info.run_id) for run in client.search_runs([where])}
     assert [runs["igpo_s1"]["train/f1", k] for k in (1, 2, 3)] == pytest.approx([0.4, 0.5, 0.6])
 
 
 @pytest.mark.parametrize(("section", "value"), [("train", {"kl": 0.5}), ("critic", {"lr": 0.5})])
 def test_another_setting_makes_another_run(params, section, value):
-    changed = track.run_params({**params, section: {**params[section], **value}}, "igpo_s1")
-    assert track.run_key("igpo_s1", changed) != track.run_key("igpo_s1", track.run_params(params, "igpo_s1"))
+    changed = store.run_params({**params, section: {**params[section], **value}}, "igpo_s1")
+    assert store.run_key("igpo_s1", changed) != store.run_key("igpo_s1", store.run_params(params, "igpo_s1"))
 
 
 def test_a_judge_and_its_settings_make_another_run_only_where_it_is_on(params):
     def key(**judge):
         changed = {**params, "judge": {**params["judge"], **judge}}
-        return track.run_key("igpo_s1", track.run_params(changed, "igpo_s1"))
+        return store.run_key("igpo_s1", store.run_params(changed, "igpo_s1"))
 
     assert key(temperature=0.7) == key()
     assert len({key(), key(model="smollm2"), key(model="other"), key(model="other", temperature=0.7)}) == 4
@@ -114,16 +115,16 @@ def test_a_judge_and_its_settings_make_another_run_only_where_it_is_on(params):
 
 def test_more_parameters_than_one_batch_takes_are_all_there(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(track, "NAME", tmp_path.name)
-    client, where = track.open_store(uri)
+    monkeypatch.setattr(store, "NAME", tmp_path.name)
+    client, where = store.open_store(uri)
     settings = {"many": {f"key{number}": number for number in range(250)}}
-    run_id = track.sync(client, where, "igpo_s1", {("train/f1", 1): 0.5}, settings)
+    run_id = store.sync(client, where, "igpo_s1", {("train/f1", 1): 0.5}, settings)
     assert len(client.get_run(run_id).data.params) == 250
 
 
 def test_parameters_tables_and_configuration_are_there(params, log, uri):
     log()
-    client, where = track.open_store(uri)
+    client, where = store.open_store(uri)
     run = next(run for run in client.search_runs([where]) if run.info.run_name == "igpo_s1")
     assert run.data.params["advantage.gamma"] == json.dumps(params["advantage"]["gamma"])
     assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"params.yaml", "tables"}
@@ -146,11 +147,11 @@ NAMES = [
 
 
 def test_any_benchmark_has_a_legal_name_of_its_own(uri):
-    made = [track.metric_part(name) for name in NAMES]
+    made = [store.metric_part(name) for name in NAMES]
     assert len(set(made)) == len(NAMES)
-    client, where = track.open_store(uri)
+    client, where = store.open_store(uri)
     run_id = client.create_run(where).info.run_id
     for name in made:
         client.log_metric(run_id, f"test/{name}/f1", 1.0)
     assert set(client.get_run(run_id).data.metrics) == {f"test/{name}/f1" for name in made}
-    assert track.metric_part("vitalqa_dev-1.0") == "vitalqa_dev-1.0"
+    assert store.metric_part("vitalqa_dev-1.0") == "vitalqa_dev-1.0"

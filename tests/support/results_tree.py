@@ -45,6 +45,7 @@ def write_evaluation(
         for i in range(values["n"])
     ]
     storage.write(questions, PER_QUESTION, path.with_name("questions.parquet"), ("question_id",))
+    write_rollouts(path.parent)
     return path
 
 
@@ -53,6 +54,7 @@ def write_validation(root: Path, place: str, f1: float, hops: dict[str, float], 
     folder = root / place / "validation"
     metrics = {"overall": block(f1, 8), "hops": {name: block(value) for name, value in hops.items()}}
     storage.write_json({**metrics, "provenance": {"policy": policy}}, folder / "metrics.json")
+    write_rollouts(folder)
     return folder
 
 
@@ -68,6 +70,27 @@ def write_validations(root: Path) -> list[Path]:
 def turn(number: int, **known: object) -> dict:
     """A turn of trajectory 0 of question q1, with the key columns only."""
     return {"question_id": "q1", "sample": 0, "turn": number, **known}
+
+
+def write_rollouts(folder: Path) -> None:
+    """One trajectory of a search and an answer."""
+    blank = {"tool": None, "queries": [], "hit_ids": [], "observation": None, "answer": None, "stop": None}
+    search = {"tool": "web_search", "queries": ["rome"], "hit_ids": ["a<b"], "observation": "Rome is old"}
+    rollouts = [
+        turn(0, policy_ids=[], policy_logprobs=[], observation_ids=[1, 2], text="", **blank),
+        turn(
+            1, policy_ids=[3], policy_logprobs=[-1.0], observation_ids=[4], text="<think>", **blank | search
+        ),
+        turn(
+            2,
+            policy_ids=[5],
+            policy_logprobs=[-1.0],
+            observation_ids=[],
+            text="</answer>",
+            **blank | {"answer": "Rome", "stop": "answered"},
+        ),
+    ]
+    storage.write(rollouts, schema.ROLLOUTS, folder / "rollouts.parquet", schema.TURN_KEY)
 
 
 def write_iteration(root: Path, arm: str, seed: int, k: int, f1: float) -> Path:
@@ -99,23 +122,7 @@ def write_iteration(root: Path, arm: str, seed: int, k: int, f1: float) -> Path:
         ),
     ]
     storage.write(scores, schema.SCORES, folder / "scores.parquet", schema.TURN_KEY)
-    blank = {"tool": None, "queries": [], "hit_ids": [], "observation": None, "answer": None, "stop": None}
-    search = {"tool": "web_search", "queries": ["rome"], "hit_ids": ["a<b"], "observation": "Rome is old"}
-    rollouts = [
-        turn(0, policy_ids=[], policy_logprobs=[], observation_ids=[1, 2], text="", **blank),
-        turn(
-            1, policy_ids=[3], policy_logprobs=[-1.0], observation_ids=[4], text="<think>", **blank | search
-        ),
-        turn(
-            2,
-            policy_ids=[5],
-            policy_logprobs=[-1.0],
-            observation_ids=[],
-            text="</answer>",
-            **blank | {"answer": "Rome", "stop": "answered"},
-        ),
-    ]
-    storage.write(rollouts, schema.ROLLOUTS, folder / "rollouts.parquet", schema.TURN_KEY)
+    write_rollouts(folder)
     return folder
 
 

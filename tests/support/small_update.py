@@ -29,6 +29,7 @@ PARAMS = SimpleNamespace(
     batch_tokens=4096,
     checkpoint=False,
     processes=1,
+    nodes=1,
     lora=None,
 )
 

@@ -61,7 +61,7 @@ def test_a_page_of_seeds_compares_each_with_the_warm_start_and_shows_its_dev_cur
     results_tree.write_validations(tmp_path / "results")
     params["run"] |= {"arms": ["igpo"], "baselines": ["closed_book"], "seeds": [1, 2], "iterations": 2}
     params["run"] |= {"validate_every": 2, "select": "last"}
-    text, figure = seeds.page(params, tmp_path)
+    text, figure = seeds.page(params, tmp_path, "seeds", "make tables`, then more")
     lines = text.splitlines()
     first, second = (next(line for line in lines if line.startswith(f"| igpo   |    {n} |")) for n in (1, 2))
     assert "50.0 | +10.0 |" in first
@@ -72,5 +72,5 @@ def test_a_page_of_seeds_compares_each_with_the_warm_start_and_shows_its_dev_cur
 
 
 def test_a_page_of_seeds_of_an_unfinished_run_says_how_to_make_it(params, tmp_path):
-    with pytest.raises(UserError, match=r"no metrics\.json; make it first: make tables CONFIG="):
-        seeds.page(params, tmp_path)
+    with pytest.raises(UserError, match=r"no metrics\.json; make it first: make tables"):
+        seeds.page(params, tmp_path, "seeds", "make tables`, then more")

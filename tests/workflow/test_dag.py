@@ -227,11 +227,13 @@ def test_the_papers_experiment_plans_as_a_whole(tmp_path):
     runs = 2 * 3  # arms and seeds
     for rule in ("advantage", "train", "health"):
         assert rules[rule] == runs * 60, rule
-    assert rules["rollout"] == rules["score"] == runs * 60 - 3  # the first iteration of each seed once
+    acting = runs * 60 - 3  # the first iteration of each seed once
+    assert rules["rollout_shard"] == rules["score_shard"] == 8 * acting
     evaluated = runs + 6  # the baselines and the warm start
-    assert rules["evaluation_rollout"] == evaluated
+    assert rules["evaluation_rollout_shard"] == 8 * evaluated
     validated = 1 + runs * 6  # the warm start, and every run after each ten updates
-    assert rules["validation_rollout"] == validated
+    assert rules["validation_rollout_shard"] == 8 * validated
+    assert rules["join"] == 2 * acting + evaluated + validated
     assert rules["evaluate"] == runs * 60 + evaluated + validated
     assert rules["warmup"] == rules["tables"] == rules["report"] == rules["track"] == 1
 

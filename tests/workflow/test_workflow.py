@@ -17,54 +17,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from root import ROOT
-from tiny import tiny
-
-from igpo.experiment.policy import load_tokenizer
-from pipeline import storage
-from retrieval import corpus
+from tiny_experiment import PASSAGES, make
 
 pytestmark = pytest.mark.slow
-
-COPIED = (
-    "Snakefile",
-    "params.yaml",
-    "workflow",
-    "profiles",
-    "pipeline",
-    "igpo",
-    "retrieval",
-    "dvc.yaml",
-    ".dvc",
-    ".dvcignore",
-)
-PASSAGES = 120
-SETTINGS = {
-    "run": {
-        "arms": ["igpo"],
-        "baselines": [],
-        "iterations": 2,
-        "validate_every": 1,
-        "validation_questions": 4,
-        "select": ["last", "best_dev"],
-        "keep_policies": ["last", "best"],
-    },
-    "corpus": {"source": "corpus.jsonl"},
-    "index": {"kinds": ["bm25"]},
-    "model": {"source": "tiny"},
-    "questions": {"source": "questions_{split}.jsonl"},
-    "warmup": {"benchmarks": ["titles"], "traces": 4, "batch": 2},
-    "rollout": {
-        "engine": "transformers",
-        "benchmarks": ["titles"],
-        "questions": 2,
-        "samples": 2,
-        "max_turns": 2,
-        "turn_tokens": 8,
-    },
-    "evaluate": {"bootstrap": 50, "rollout": {"questions": 4, "temperature": 0.0, "samples": 1}},
-    "tables": {"baseline": "warmup"},
-}
 
 
 def snakemake(folder: Path, *options: str, offline: bool = False) -> subprocess.CompletedProcess:
@@ -82,45 +37,10 @@ def can_cut_network() -> bool:
     )
 
 
-def write_inputs(folder: Path, base_model: Path) -> None:
-    """Real leads as corpus, a question about each of some of them, a random model, a real tokenizer."""
-    whole = folder / "whole.parquet"
-    corpus.main(["--config", '{"source": "vital"}', "--out", str(whole)])
-    passages = storage.read(whole, storage.CORPUS).slice(0, PASSAGES).to_pylist()
-    (folder / "corpus.jsonl").write_text("".join(json.dumps(passage) + "\n" for passage in passages))
-    rows = [
-        {
-            "question_id": f"q{number}",
-            "benchmark": "titles",
-            "question": f"Which article is described as {passage['text'].partition('. ')[0]}?",
-            "answers": [passage["text"].split()[0]],
-            "supporting_ids": [passage["id"]],
-            "split": ("train", "test")[number % 2] if number < 40 else "dev",
-        }
-        for number, passage in enumerate(passages[:48])
-    ]
-    for split in ("train", "dev", "test"):
-        lines = [json.dumps(row) + "\n" for row in rows if row["split"] == split]
-        (folder / f"questions_{split}.jsonl").write_text("".join(lines))
-    tokenizer = load_tokenizer(base_model)
-    policy = tiny("llama", len(tokenizer))
-    policy.config.eos_token_id = tokenizer.eos_token_id
-    policy.save_pretrained(folder / "tiny")
-    tokenizer.save_pretrained(folder / "tiny")
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, base_model) -> Path:
     """A copy of the repository in which the tiny experiment has run, without network if possible."""
-    folder = tmp_path_factory.mktemp("tiny experiment")  # a space in every path
-    for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
-    write_inputs(folder, base_model)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in SETTINGS.items():
-        params[section] |= values
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    folder = make(tmp_path_factory.mktemp("tiny experiment"), base_model)  # a space in every path
     done = snakemake(folder, offline=can_cut_network())
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return folder
@@ -285,6 +205,16 @@ def test_an_iteration_made_again_gives_the_same_bytes(finished):
     kept = max((finished / ".snakemake/log").iterdir()).read_text()
     assert "rule rollout:" in kept  # Snakemake's own words
     assert digests(finished, *patterns) == before
+
+
+def test_an_index_that_is_there_is_made_again(finished):
+    """With the same bytes, so that nothing behind it runs again."""
+    before = digests(finished, "index/**/*.arrow", "index/**/*.json")
+    made = "results/index/bm25/manifest.json"
+    done = snakemake(finished, "--forcerun", made, "--", made)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert digests(finished, "index/**/*.arrow", "index/**/*.json") == before
+    assert not planned(finished)["rollout"]
 
 
 def test_dvc_publishes_reports_and_then_finds_nothing_to_do(finished):

@@ -48,22 +48,42 @@ ARMS = {name: apply_arm(config, name) for name in config["arms"]}
 RUN = config["run"]
 os.environ["IGPO_ITERATIONS"] = str(RUN["iterations"])  # for what snakemake_logger_plugin_igpo prints
 KINDS = config["index"]["kinds"]
-# Snakemake sets OMP_NUM_THREADS to a rule's threads: a model stage takes its share of the cores. Without
-# --cores (on a cluster) set-threads in the profile says how many.
+# Cores, and how many model stages share them at a time; each on a GPU if the machine has any.
 CORES, SLOTS = (getattr(workflow.global_resources.get(name), "value", None) for name in ("_cores", "gpu"))
 SLOTS = SLOTS or 1
-GPUS = len(gpu_devices()) if CORES else 0
-if 0 < GPUS < SLOTS:
+GPUS = len(gpu_devices())
+if (
+    0 < GPUS < SLOTS and workflow.resource_settings.nodes is None
+):  # of jobs on a cluster, which has its own GPUs
     SLOTS = GPUS
     workflow.register_resource("gpu", SLOTS)
-MODEL_THREADS = max(1, (CORES or 1) // SLOTS)
-# How a model stage is started: on a CPU, importing what it needs would be most of what a short one does.
-MODEL_STAGE = f"python {shlex.quote(str(ROOT / 'workflow/forked.py'))}" if CORES and not GPUS else "python -m"
+# How a model stage is started: on a CPU, importing what it needs would be most of what a short one does. In a
+# job of a cluster, whose Snakemake is no main process, the forked stages' server would outlive the job.
+FORKED = CORES and not GPUS and workflow.is_main_process
+MODEL_STAGE = f"python {shlex.quote(str(ROOT / 'workflow/forked.py'))}" if FORKED else "python -m"
+
+
+def on_cores():
+    """Whether stages share this machine's cores; known once the workflow has been read."""
+    return workflow.local_exec and CORES and not GPUS
+
+
+def model_threads(wildcards, slots=1):
+    """Threads of a model stage: its slots' share of the cores, which Snakemake puts into OMP_NUM_THREADS.
+
+    On a cluster set-threads in the profile says how many.
+    """
+    return slots * max(1, CORES // SLOTS) if workflow.local_exec and CORES else 1
 
 
 def learning_slots(gpus):
     """Slots of a stage that updates a model on so many GPUs; on CPU cores it needs all, and their memory."""
-    return SLOTS if CORES and not GPUS else gpus
+    return SLOTS if on_cores() else gpus
+
+
+def acting_slots(gpus):
+    """Slots of a stage that only reads a model; on CPU cores it is one, over however many processes."""
+    return 1 if on_cores() else gpus
 
 
 def section(name, arm=None):
@@ -76,9 +96,37 @@ def arm_section(name):
     return lambda wildcards: section(name, wildcards.arm)
 
 
+def shard_option(wildcards):
+    """The option of a job that makes one shard of a table."""
+    return f"--shard {wildcards.shard}" if wildcards.get("shard") else ""
+
+
 def acting_code(stage, protocol):
     """Digest of a stage that reads and writes in a protocol's form."""
     return code(f"igpo.{stage}", protocols.module(protocol))
+
+
+# Stages of a second or two: on a cluster they run where Snakemake does, without a queue's delay.
+localrules:
+    copy,
+    advantage,
+    best_so_far,
+    best,
+    evaluate,
+    health,
+    indexes,
+    policies,
+    tables,
+    comparison,
+    per_question,
+    single_turn,
+    collapse,
+    time_by_phase,
+    show_table,
+    figures,
+    report,
+    card,
+    track,
 
 
 wildcard_constraints:
@@ -86,3 +134,4 @@ wildcard_constraints:
     seed=r"\d+",
     k=r"(?!000)\d{3}",
     kind="bm25|dense|rerank",
+    shard=r"\d+",

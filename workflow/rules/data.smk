@@ -13,7 +13,7 @@ rule corpus:
     # Indexes, and so what comes before them, go ahead of the model, which would else start beside this stage
     # and hold them up: while they take all cores, the process behind MODEL_STAGE makes its imports.
     priority: 1
-    threads: MODEL_THREADS
+    threads: model_threads
     params:
         code=code("retrieval.corpus"),
         config=section("corpus"),
@@ -40,7 +40,7 @@ rule encode:
     benchmark:
         "logs/benchmark/encode_{shard}.tsv"
     priority: 1
-    threads: MODEL_THREADS
+    threads: model_threads
     resources:
         gpu=1,
     params:
@@ -62,7 +62,7 @@ rule index:
     benchmark:
         "logs/benchmark/index_{kind}.tsv"
     priority: 1
-    threads: MODEL_THREADS
+    threads: model_threads
     resources:
         gpu=lambda wildcards: int(wildcards.kind == "dense"),
     params:
@@ -140,7 +140,7 @@ rule coverage:
         "results/coverage.json",
     log:
         "logs/coverage.log",
-    threads: MODEL_THREADS
+    threads: model_threads
     params:
         code=code("retrieval.coverage"),
         indexes=INDEX_OPTIONS,
@@ -160,9 +160,9 @@ rule warmup:
         "logs/warmup.log",
     benchmark:
         "logs/benchmark/warmup.tsv"
-    threads: learning_slots(1) * MODEL_THREADS
+    threads: lambda wildcards: model_threads(wildcards, learning_slots(1))
     resources:
-        gpu=learning_slots(1),
+        gpu=lambda wildcards: learning_slots(1),
     params:
         code=code("igpo.warmup"),
         config=section("warmup"),

@@ -11,7 +11,7 @@ TRAIN_QUESTIONS = "results/questions/train.parquet"
 ROLLOUT = (
     "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.rollout --config {params.config:q} --policy {params.policy}"
     " --questions {input.questions} {params.indexes} --seed {params.seed} --iteration {params.iteration}"
-    " --out {output} > {log} 2>&1"
+    " {params.shard} --out {output} > {log} 2>&1"
 )
 
 
@@ -79,7 +79,12 @@ def cost_of(path):
 
 def update_slots(section):
     """Slots that the update of section `section`, `critic` or `train`, takes."""
-    return lambda wildcards: learning_slots(ARMS[wildcards.arm][section]["processes"])
+
+    def slots(wildcards):
+        settings = ARMS[wildcards.arm][section]
+        return learning_slots(settings["processes"] * settings.get("nodes", 1))
+
+    return slots
 
 
 # Arms whose settings for it are equal share the first iteration's rollouts and scores, and what these cost.
@@ -112,9 +117,9 @@ rule rollout:
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/rollout.tsv"
     priority: depth(0)
-    threads: MODEL_THREADS
+    threads: model_threads
     resources:
-        gpu=1,
+        gpu=lambda wildcards: acting_slots(ARMS[wildcards.arm]["rollout"]["tensor_parallel"]),
     params:
         code=lambda wildcards: acting_code("rollout", ARMS[wildcards.arm]["rollout"]["protocol"]),
         config=arm_section("rollout"),
@@ -122,6 +127,7 @@ rule rollout:
         indexes=INDEX_OPTIONS,
         seed=lambda wildcards: wildcards.seed,
         iteration=lambda wildcards: int(wildcards.k),
+        shard=shard_option,
     shell:
         ROLLOUT
 
@@ -141,17 +147,18 @@ rule score:
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/score.tsv"
     priority: depth(1)
-    threads: MODEL_THREADS
+    threads: model_threads
     resources:
-        gpu=1,
+        gpu=lambda wildcards: acting_slots(ARMS[wildcards.arm]["score"]["processes"]),
     params:
         code=lambda wildcards: acting_code("score", ARMS[wildcards.arm]["rollout"]["protocol"]),
         config=arm_section("score"),
         policy=previous_folder,
+        shard=shard_option,
     shell:
         "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.score --config {params.config:q} --policy {params.policy}"
         " --reference results/warmup --rollouts {input.rollouts} --questions {input.questions}"
-        " --corpus {input.corpus} --out {output} > {log} 2>&1"
+        " --corpus {input.corpus} {params.shard} --out {output} > {log} 2>&1"
 
 
 def previous_critic(wildcards):
@@ -187,7 +194,7 @@ rule critic:
     benchmark:
         "logs/benchmark/runs/{arm}/s{seed}/{k}/critic.tsv"
     priority: depth(2)
-    threads: lambda wildcards: update_slots("critic")(wildcards) * MODEL_THREADS
+    threads: lambda wildcards: model_threads(wildcards, update_slots("critic")(wildcards))
     resources:
         gpu=update_slots("critic"),
     params:
@@ -228,6 +235,11 @@ rule advantage:
         " --scores {input.scores} {params.values} {params.progress} --out {output} > {log} 2>&1"
 
 
+# An update over several nodes starts `srun` itself, which the Slurm executor lets it if a rule has `mpi`.
+NODES = config["train"]["nodes"]
+SPREAD = {"nodes": NODES, "tasks": NODES, "tasks_per_gpu": 0, "mpi": "srun"} if NODES > 1 else {}
+
+
 rule train:
     input:
         previous_state,
@@ -247,8 +259,9 @@ rule train:
     wildcard_constraints:
         k=rf"(?!(?:000|{KEPT}))\d{{3}}",
     priority: depth(3)
-    threads: lambda wildcards: update_slots("train")(wildcards) * MODEL_THREADS
+    threads: lambda wildcards: model_threads(wildcards, update_slots("train")(wildcards))
     resources:
+        **SPREAD,
         gpu=update_slots("train"),
     params:
         code=code("igpo.train"),

@@ -51,9 +51,9 @@ rule evaluation_rollout:
         "logs/benchmark/evaluations/{name}/rollout.tsv"
     wildcard_constraints:
         name="|".join(EVALUATIONS),
-    threads: MODEL_THREADS
+    threads: model_threads
     resources:
-        gpu=1,
+        gpu=lambda wildcards: acting_slots(evaluation_settings(wildcards.name)["tensor_parallel"]),
     params:
         code=lambda wildcards: acting_code("rollout", evaluation_settings(wildcards.name)["protocol"]),
         config=lambda wildcards: evaluation_section(wildcards.name),
@@ -61,6 +61,7 @@ rule evaluation_rollout:
         indexes=lambda wildcards: INDEX_OPTIONS if searches(wildcards) else "",
         seed=0,
         iteration=1,
+        shard=shard_option,
     shell:
         ROLLOUT
 
@@ -162,9 +163,9 @@ rule judge:
         "logs/evaluations/{name}/judge.log",
     wildcard_constraints:
         name="|".join(EVALUATIONS),
-    threads: MODEL_THREADS if JUDGE else 1
+    threads: lambda wildcards: model_threads(wildcards) if JUDGE else 1
     resources:
-        gpu=len(JUDGE),
+        gpu=lambda wildcards: acting_slots(config["judge"]["tensor_parallel"]) if JUDGE else 0,
     params:
         code=code("igpo.judge"),
         config=section("judge"),
@@ -406,11 +407,11 @@ rule figures:
     input:
         CURVES,
         VALIDATION_METRICS,
-        published.path("curves"),
     output:
         expand(
-            "results/figures/{name}.svg",
+            "results/figures/{name}.{form}",
             name=[*DEV_FIGURE, "training", "evidence", "token_efficiency", "collapse", "gold_entropy"],
+            form=["svg", "pdf", "png"],
         ),
     log:
         "logs/figures.log",
@@ -429,10 +430,14 @@ rule report:
         QUESTION_METRICS,
         published.path("main"),
         published.path("curves"),
+        sorted((ROOT / "igpo/reporting/page").iterdir()),
+        expand("{folder}/advantages.parquet", folder=RUN_FOLDERS),
+        expand("{folder}/rollouts.parquet", folder=[*RUN_FOLDERS, *VALIDATIONS]),
+        expand("results/evaluations/{name}/rollouts.parquet", name=MAIN),
+        policy="results/models/base/policy.json",
         coverage="results/coverage.json",
         metrics=METRICS,
-        rollouts=expand("{folder}/rollouts.parquet", folder=RUN_FOLDERS),
-        questions=TRAIN_QUESTIONS,
+        questions=expand("results/questions/{split}.parquet", split=["train", "dev", "test"]),
         tables="results/tables/main.md",
     output:
         "results/report.html",
@@ -446,7 +451,30 @@ rule report:
     shell:
         "exec python -m igpo.report --config {params.config:q} --metrics {input.metrics}"
         " --iterations {params.iterations} {params.validations} --coverage {input.coverage} --questions {input.questions}"
-        " --out {output} > {log} 2>&1"
+        " --policy results/models/base --out {output} > {log} 2>&1"
+
+
+# Trained policies that are evaluated: folder -> (evaluation, arm).
+CARDS = {folder: (name, arm) for name, (arm, folder) in layout.selected_policies(RUN).items()}
+
+
+rule card:
+    input:
+        policy="{folder}/policy.json",
+        metrics=lambda wildcards: f"results/evaluations/{CARDS[wildcards.folder][0]}/metrics.json",
+    output:
+        "{folder}/README.md",
+    log:
+        "logs/{folder}/card.log",
+    wildcard_constraints:
+        folder="|".join(CARDS) or "(?!)",
+    params:
+        code=code("igpo.publishing.card"),
+        config=lambda wildcards: json.dumps(config, sort_keys=True),
+        arm=lambda wildcards: CARDS[wildcards.folder][1],
+    shell:
+        "exec python -m igpo.publishing.card --config {params.config:q} --arm {params.arm} --policy {wildcards.folder}"
+        " --metrics {input.metrics} --out {output} > {log} 2>&1"
 
 
 rule track:
@@ -454,8 +482,10 @@ rule track:
         CURVES,
         VALIDATION_METRICS,
         QUESTION_METRICS,
+        expand("{folder}/advantages.parquet", folder=RUN_FOLDERS),
         metrics=METRICS,
         tables="results/tables/main.md",
+        report="results/report.html",
     output:
         "results/track.json",
     log:
@@ -467,4 +497,5 @@ rule track:
         validations=VALIDATION_OPTION,
     shell:
         "exec python -m igpo.track --config {params.config:q} --metrics {input.metrics}"
-        " --iterations {params.iterations} {params.validations} --tables results/tables --out {output} > {log} 2>&1"
+        " --iterations {params.iterations} {params.validations} --tables results/tables"
+        " --report {input.report} --out {output} > {log} 2>&1"

@@ -49,9 +49,9 @@ rule validation_rollout:
     wildcard_constraints:
         folder=r"warmup|runs/\w+/s\d+/\d{3}",
     priority: lambda wildcards: validation_depth(validated(wildcards.folder)[1], 1)
-    threads: MODEL_THREADS
+    threads: model_threads
     resources:
-        gpu=1,
+        gpu=lambda wildcards: acting_slots(validation_settings(wildcards.folder)["tensor_parallel"]),
     params:
         code=lambda wildcards: acting_code("rollout", validation_settings(wildcards.folder)["protocol"]),
         config=lambda wildcards: validation_section(wildcards.folder),
@@ -59,6 +59,7 @@ rule validation_rollout:
         indexes=INDEX_OPTIONS,
         seed=0,
         iteration=1,
+        shard=shard_option,
     shell:
         ROLLOUT
 

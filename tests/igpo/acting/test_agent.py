@@ -1,10 +1,12 @@
 """The loop of turns: tools, what a policy is shown, control retrievers."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 from small_index import paged_index, section_of
 
+from igpo.acting import stream
 from igpo.acting.agent import Agent, Trajectory
 from igpo.acting.engine import Generation
 from igpo.experiment.policy import load_tokenizer
@@ -23,11 +25,28 @@ def paged(tmp_path_factory):
     return open_searcher([paged_index(tmp_path_factory)])
 
 
+PLAY = Agent.run
+
+
+@pytest.fixture(autouse=True, params=[Agent.run, stream.run], ids=["turn by turn", "as they come"])
+def playing(request, monkeypatch):
+    """Every test in both orders."""
+    monkeypatch.setattr(sys.modules[__name__], "PLAY", request.param)
+
+
 class Scripted:
     """An engine that says what it is told to, turn by turn; a list has a text for each trajectory."""
 
     def __init__(self, renderer, texts):
-        self.renderer, self.texts = renderer, iter(texts)
+        self.renderer, self.texts, self.waiting = renderer, iter(texts), []
+
+    def submit(self, number, request, max_new, temperature, stops):
+        self.waiting.append((number, request))
+
+    def step(self):
+        asked, self.waiting = self.waiting, []
+        generations = self.generate([request for _, request in asked], 0, 0)
+        return [(number, one) for (number, _), one in zip(asked, generations, strict=True)]
 
     def generate(self, requests, max_new, temperature, stops=()):
         said = next(self.texts)
@@ -50,7 +69,7 @@ class Strict:
 def played(searcher, renderer, texts, samples=1, **over) -> list[Trajectory]:
     made = [Trajectory({"question_id": "q", "question": "What?"}, sample) for sample in range(samples)]
     params = SimpleNamespace(**section_of("rollout", turn_tokens=96, **over))
-    Agent(Scripted(renderer, texts), searcher, renderer, params, (0, 1)).run(made)
+    PLAY(Agent(Scripted(renderer, texts), searcher, renderer, params, (0, 1)), made)
     return made
 
 
@@ -64,7 +83,7 @@ def test_an_agent_reads_on_in_a_page_that_it_found(paged, base_model):
     texts = [call, "</think>\n" + call_text(["zero flood"]), call, call, "</think><answer>x</answer>"]
     params = SimpleNamespace(**section_of("rollout", tools=TOOLS, max_turns=5, max_tokens=4000))
     made = Trajectory({"question_id": "q", "question": "What?"}, 0)
-    Agent(Scripted(renderer, texts), paged, renderer, params, (0, 1)).run([made])
+    PLAY(Agent(Scripted(renderer, texts), paged, renderer, params, (0, 1)), [made])
     assert [row["hit_ids"] for row in made.rows[1:]] == [[], ["a0"], ["a1"], ["a2"], []]
     assert made.rows[1]["observation"] == "No further passages of Ark"
     assert made.rows[3]["observation"] == "Ark: one dove"
@@ -78,7 +97,7 @@ def test_an_oracle_is_asked_the_question_whatever_the_query_is(paged, base_model
     params = SimpleNamespace(**section_of("rollout", k=2))
     made = Trajectory({"question_id": "q", "question": "What?"}, 0)
     texts = ["</think>\n" + call_text(["zero flood", "dove"]), "</think><answer>x</answer>"]
-    Agent(Scripted(renderer, texts), oracle, renderer, params, (0, 1)).run([made])
+    PLAY(Agent(Scripted(renderer, texts), oracle, renderer, params, (0, 1)), [made])
     assert made.rows[1]["queries"] == ["zero flood", "dove"]
     assert made.rows[1]["hit_ids"] == ["b", "a1", "b", "a1"]
 
@@ -154,6 +173,6 @@ def test_a_question_that_the_server_refuses_ends_its_own_trajectory(paged, base_
     ]
     made = [Trajectory(question, 0) for question in asked]
     params = SimpleNamespace(**section_of("rollout", turn_tokens=96, max_turns=1))
-    Agent(Scripted(renderer, [["Answer: x"] * 2]), Strict(paged), renderer, params, (0, 1)).run(made)
+    PLAY(Agent(Scripted(renderer, [["Answer: x"] * 2]), Strict(paged), renderer, params, (0, 1)), made)
     assert stops(made[1]) == [None, "error: HTTP 413: too long"]
     assert made[0].rows[0]["hit_ids"] and all(len(one.rows) == 2 for one in made)

@@ -40,6 +40,33 @@ def test_a_sequence_does_not_depend_on_its_batch(engine, prompts):
     assert engine.generate([Request(prompts[0], 9)], 12, 1.0)[0].ids != together[0].ids
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]])
+def test_a_sequence_does_not_depend_on_when_it_comes(engine, prompts, order):
+    requests = [Request(prompt, seed) for seed, prompt in enumerate(prompts)]
+    together = engine.generate(requests, 12, 1.0)
+    found = {}
+    for number in order:
+        engine.submit(number, requests[number], 12, 1.0, ())
+        found |= engine.step()
+    while len(found) < len(requests):
+        found |= engine.step()
+    assert [found[number].ids for number in range(4)] == [one.ids for one in together]
+
+
+@pytest.mark.parametrize("gpus", [2, 7])
+def test_a_model_that_cannot_be_split_is_one_error(base_model, gpus):
+    """SmolLM2 has nine heads."""
+    with pytest.raises(UserError, match=f"tensor_parallel: {gpus} does not divide the 9 attention heads"):
+        open_engine(base_model, "vllm", 256, load_tokenizer(base_model), False, gpus)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() >= 3, reason="there are as many")
+@pytest.mark.parametrize("kind", ["vllm", "transformers"])
+def test_more_gpus_than_there_are_is_one_error(base_model, kind):
+    with pytest.raises(UserError, match=r"tensor_parallel: 3 GPUs are asked for and \d are here"):
+        open_engine(base_model, kind, 256, load_tokenizer(base_model), False, 3)
+
+
 @pytest.mark.parametrize("kind", [VllmEngine, TransformersEngine])
 def test_logprobs_are_the_models(kind, prompts, base_model, monkeypatch):
     monkeypatch.setattr("igpo.acting.engine.compute_dtype", lambda: torch.float32)

@@ -1,10 +1,15 @@
 """Several processes make the update of one."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from root import ROOT
 from safetensors.torch import load_file
 from small_update import batch, scored, stage_words
 from tiny import tiny
@@ -13,14 +18,15 @@ from update_process import chosen, run, trained
 from igpo.critic import HEAD
 from igpo.experiment import schema
 from igpo.experiment.policy import STATE
-from igpo.training import checkpoint, distributed
+from igpo.training import checkpoint, distributed, launch
 from pipeline import storage
+from pipeline.errors import UserError
 
 pytestmark = pytest.mark.slow
 STEP = 1e-3  # AdamW moves a weight by about train.lr
 FAILING = """
 import torch
-from igpo.training import distributed
+from igpo.training.launch import over_processes
 from pipeline import sections, stage
 from pipeline.errors import UserError
 
@@ -30,7 +36,7 @@ def run(args, params):
     torch.distributed.barrier()  # which the other never reaches
     return "done"
 
-stage.command(sections.Train, lambda parser: None, distributed.over_processes("failing", run), None)()
+stage.command(sections.Train, lambda parser: None, over_processes("failing", run), None)()
 """
 
 
@@ -70,6 +76,12 @@ def same(left: Path, right: Path) -> None:
     others = weights(right)
     for name, weight in weights(left).items():
         torch.testing.assert_close(weight, others[name], rtol=2**-15, atol=STEP / 100)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def test_a_process_that_torchrun_did_not_start_shards_nothing(tmp_path):
@@ -151,3 +163,36 @@ def test_an_error_of_one_process_ends_all(words, tmp_path):
     done = run([*config, *chosen(processes=2)], "failing", tmp_path)
     assert done.stderr == "error: the disk is full\n"
     assert (done.returncode, done.stdout) == (2, "")
+
+
+def start_on(words: list[str], out: Path, port: int, **settings: object) -> subprocess.Popen[str]:
+    """The stage's command on one of two machines that meet on this one."""
+    command = [sys.executable, "-m", "igpo.train", *words, *chosen(nodes=2, **settings), "--out", str(out)]
+    meeting = {**os.environ, launch.RENDEZVOUS: f"127.0.0.1:{port}"}
+    return subprocess.Popen(command, cwd=ROOT, env=meeting, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_two_machines_make_the_update_of_one(words, tmp_path, processes):
+    one = trained(words, tmp_path / "one", batch_tokens=30)
+    port = free_port()
+    machines = [
+        start_on(words, tmp_path / "two", port, batch_tokens=30, processes=processes) for _ in range(2)
+    ]
+    said = [machine.communicate()[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0]
+    assert "".join(said).count("igpo.train: loss") == 1
+    same(one, tmp_path / "two")
+
+
+def test_a_machine_that_does_not_come_is_one_line(monkeypatch):
+    monkeypatch.setattr(launch, "MEETING_S", 2)
+    monkeypatch.setenv(launch.RENDEZVOUS, f"127.0.0.1:{free_port()}")
+    with pytest.raises(UserError, match=r"train.nodes: not all 2 machines met at 127.0.0.1:\d+ within 2 s"):
+        launch.launch(1, 2, "igpo.train", [])
+
+
+def test_several_machines_are_those_of_a_slurm_job(words, tmp_path):
+    done = run([*words, *chosen(nodes=2), "--out", str(tmp_path / "out")])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: train.nodes: 2, but this is no job of Slurm: use --profile")

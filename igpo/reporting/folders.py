@@ -1,0 +1,33 @@
+"""Folders of rollouts: whose they are, and their trajectories with all that is known of each turn."""
+
+from pathlib import Path
+from typing import Any
+
+from igpo.experiment import schema
+from igpo.reporting.validation import run_of
+from pipeline import storage
+
+TABLES = {"scores": schema.SCORES, "advantages": schema.ADVANTAGES}
+WORTH = {"gold": "gold_logprob", "gain": "info_gain", "reward": "step_reward", "advantage": "advantage"}
+
+
+def source(folder: Path) -> dict[str, Any]:
+    """Whose trajectories a folder of rollouts holds."""
+    place = folder.absolute()
+    if place.parent.name == "evaluations" or place.parent.parent.name == "evaluations":
+        return {"kind": "evaluation", "arm": place.name, "seed": None, "iteration": None}
+    kind = "validation" if place.name == "validation" else "training"
+    acting = place.parent if kind == "validation" else place
+    if acting.name == "warmup":
+        return {"kind": kind, "arm": "warm start", "seed": None, "iteration": 0}
+    arm, seed, k = run_of(acting)
+    return {"kind": kind, "arm": arm, "seed": int(seed), "iteration": int(k)}
+
+
+def trajectories(folder: Path) -> list[schema.Rows]:
+    """The trajectories of a folder, with scores and advantages if it has them."""
+    rollouts = storage.read(folder / "rollouts.parquet", schema.ROLLOUTS).to_pylist()
+    paths = {name: folder / f"{name}.parquet" for name in TABLES}
+    there = {name: path for name, path in paths.items() if path.exists()}
+    tables = {name: storage.read(path, TABLES[name]).to_pylist() for name, path in there.items()}
+    return schema.joined(rollouts, **tables)

@@ -1,0 +1,1 @@
+"""Runs and trajectories in MLflow."""
