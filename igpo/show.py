@@ -8,24 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from igpo.credit import answer_metrics
 from igpo.experiment import schema
+from igpo.reporting.folders import f1, found
 from igpo.reporting.trajectory_text import render
 from pipeline import stage, storage
 from pipeline.errors import UserError
 
 STYLES = {"head": "bold", "turn": "cyan", "policy": "", "read": "dim", "answer": "bold green"}
-
-
-def found(rows: schema.Rows, question: Mapping[str, Any]) -> int:
-    """How many of a question's supporting passages a trajectory was shown."""
-    return len(set(question["supporting_ids"]) & {name for row in rows for name in row["hit_ids"]})
-
-
-def f1(rows: schema.Rows, question: Mapping[str, Any]) -> float:
-    """F1 of a trajectory's answer; 0 without one."""
-    answer = rows[-1]["answer"]
-    return 0.0 if answer is None else answer_metrics.f1(answer, question["answers"])
 
 
 CASES: dict[str, Callable[[schema.Rows, Mapping[str, Any]], bool]] = {

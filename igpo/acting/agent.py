@@ -132,7 +132,8 @@ class Agent:
             self.find(calls)
             readings = self.readings(calls)
             if readings:
-                self.condense(readings, self.generate([request for _, request in readings]))
+                generations = self.generate([request for _, request in readings])
+                self.condense([call for call, _ in readings], generations)
             self.append(calls)
 
     def begin(self, trajectories: list[Trajectory]) -> None:
@@ -283,8 +284,8 @@ class Agent:
             found.append((call, Request(prompt, seed)))
         return found
 
-    def condense(self, readings: list[tuple[Call, Request]], generations: list[Generation]) -> None:
+    def condense(self, calls: list[Call], generations: list[Generation]) -> None:
         """Note what the policy read in the place of what was found."""
-        for (call, _), generation in zip(readings, generations, strict=True):
+        for call, generation in zip(calls, generations, strict=True):
             text = self.renderer.decode(generation.ids, generation.stopped)
             call.observation = self.renderer.protocol.condensed(text)

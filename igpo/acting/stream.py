@@ -33,7 +33,7 @@ class Stream:
         whose = self.asked.pop(number)
         if isinstance(whose, Trajectory):
             return self.agent.decide([whose], [generation])
-        self.agent.condense([(whose, Request([], 0))], [generation])
+        self.agent.condense([whose], [generation])
         self.go_on([whose])
         return []
 

@@ -18,10 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from igpo.credit import answer_metrics
 from igpo.experiment import schema
 from igpo.experiment.policy import load_tokenizer
-from igpo.reporting.folders import WORTH, source, trajectories
+from igpo.reporting.folders import WORTH, f1, found, source, trajectories
 from pipeline import storage
 from pipeline.errors import UserError
 
@@ -48,17 +47,15 @@ def turn_record(row: Mapping[str, Any], supporting: set[str]) -> dict[str, Any]:
 def record(number: int, rows: schema.Rows, question: Mapping[str, Any]) -> dict[str, Any]:
     """One trajectory of source `number`."""
     supporting, last = set(question["supporting_ids"]), rows[-1]
-    shown = {name for row in rows for name in row["hit_ids"]}
-    answer = last["answer"]
     return {
         "source": number,
         "question": last["question_id"],
         "sample": last["sample"],
         "stop": last["stop"],
-        "answer": answer,
-        "f1": rounded(0.0 if answer is None else answer_metrics.f1(answer, question["answers"])),
+        "answer": last["answer"],
+        "f1": rounded(f1(rows, question)),
         "outcome": rounded(last.get("outcome")),
-        "found": len(supporting & shown),
+        "found": found(rows, question),
         "start": rounded(rows[0].get("gold_logprob")),
         "turns": [turn_record(row, supporting) for row in rows[1:]],
     }

@@ -1,8 +1,10 @@
 """Folders of rollouts: whose they are, and their trajectories with all that is known of each turn."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from igpo.credit import answer_metrics
 from igpo.experiment import schema
 from igpo.reporting.validation import run_of
 from pipeline import storage
@@ -31,3 +33,14 @@ def trajectories(folder: Path) -> list[schema.Rows]:
     there = {name: path for name, path in paths.items() if path.exists()}
     tables = {name: storage.read(path, TABLES[name]).to_pylist() for name, path in there.items()}
     return schema.joined(rollouts, **tables)
+
+
+def found(rows: schema.Rows, question: Mapping[str, Any]) -> int:
+    """How many of a question's supporting passages a trajectory was shown."""
+    return len(set(question["supporting_ids"]) & {name for row in rows for name in row["hit_ids"]})
+
+
+def f1(rows: schema.Rows, question: Mapping[str, Any]) -> float:
+    """F1 of a trajectory's answer; 0 without one."""
+    answer = rows[-1]["answer"]
+    return 0.0 if answer is None else answer_metrics.f1(answer, question["answers"])
