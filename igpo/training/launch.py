@@ -76,7 +76,7 @@ def start_on_nodes(nodes: int, module: str, words: list[str]) -> None:
         free.bind(("", 0))
         port = free.getsockname()[1]
     meeting = {**os.environ, RENDEZVOUS: f"{socket.gethostname()}:{port}"}
-    each = ["--ntasks-per-node=1", f"--cpus-per-task={torch.get_num_threads()}"]
+    each = ["--ntasks-per-node=1", f"--cpus-per-task={os.environ['SLURM_CPUS_ON_NODE']}"]
     # the job's own step holds all that it has
     step = ["srun", f"--jobid={job}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", *each]
     done = subprocess.run([*step, "--kill-on-bad-exit=1", sys.executable, "-m", module, *words], env=meeting)

@@ -188,6 +188,7 @@ def test_two_machines_make_the_update_of_one(words, tmp_path, processes):
 def test_a_machine_that_does_not_come_is_one_line(monkeypatch):
     monkeypatch.setattr(launch, "MEETING_S", 2)
     monkeypatch.setenv(launch.RENDEZVOUS, f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which it sets, for the processes that it starts
     with pytest.raises(UserError, match=r"train.nodes: not all 2 machines met at 127.0.0.1:\d+ within 2 s"):
         launch.launch(1, 2, "igpo.train", [])
 
