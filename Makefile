@@ -8,7 +8,7 @@ CONFIG ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 export PATH := $(BIN):$(PATH)
 
-.PHONY: tables run env test unit check cluster-test
+.PHONY: tables run env test unit check cluster-test docs
 
 tables: run
 	@cat results/tables/main.md
@@ -46,3 +46,8 @@ check: env
 	ruff format --check .
 	mypy
 	snakefmt --check --line-length 110 Snakefile workflow
+
+# a site of docs/ in site/, made without a connection
+docs: env
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
+	@echo "site/index.html; with its search: python -m http.server --bind 127.0.0.1 --directory site"

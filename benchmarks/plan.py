@@ -32,7 +32,7 @@ HEAD = """\
 # What the paper's experiment would take
 
 `experiments/paper.yaml`: six runs of 60 updates, each of 512 trajectories. Nothing here was measured: `igpo
-plan` counts operations ([how](../../igpo/reporting/gpu_time.py)) with the shares of a GPU's peaks that it
+plan` counts operations (`igpo/reporting/gpu_time.py`) with the shares of a GPU's peaks that it
 names, for trajectories of 8,000 tokens, 3,000 of them sampled: assumptions, since the paper prints neither.
 Shards spread rollouts and scores over all GPUs; without them each takes one. The sum is of all runs one after
 another, with validations and evaluations.

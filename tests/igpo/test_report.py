@@ -4,9 +4,9 @@ import base64
 import gzip
 import json
 import re
-import shutil
 from pathlib import Path
 
+import chromium
 import pytest
 import results_tree
 
@@ -15,7 +15,6 @@ from igpo.experiment import schema
 from igpo.reporting import browser, plots
 from pipeline import storage
 
-CHROMIUM = shutil.which("chromium")
 HOSTILE = "</script><img src=x onerror=alert(1)> \u202egnihton\u202c \x1b[31mred \x00 & <b>"
 
 
@@ -101,27 +100,12 @@ def test_packed_values_are_equal_and_stand_any_text():
 
 @pytest.fixture
 def page(made):
-    """The report in Chromium, with what it asked for and complained of."""
-    if not CHROMIUM:
-        pytest.skip(
-            "NOT TESTED: the report in a browser; chromium is not installed: apt-get install chromium"
-        )
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = chromium.new_page(viewport={"width": 1400, "height": 900})
-        opened.said, opened.asked = [], []
-        opened.on("console", lambda message: opened.said.append(message.text))
-        opened.on("pageerror", lambda error: opened.said.append(str(error)))
-        opened.on("dialog", lambda dialog: opened.said.append("a dialog"))
-        opened.on("request", lambda request: opened.asked.append(request.url))
-        opened.goto(made[1].as_uri())
-        opened.wait_for_selector("#browser[data-ready]")
-        yield opened
-        assert opened.said == []
-        assert opened.asked == [made[1].as_uri()]
-        chromium.close()
+    """The report in Chromium; it asks for nothing else and complains of nothing."""
+    with chromium.opened(made[1].as_uri()) as page:
+        page.wait_for_selector("#browser[data-ready]")
+        yield page
+        assert page.said == []
+        assert page.asked == [made[1].as_uri()]
 
 
 @pytest.mark.slow

@@ -8,13 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from root import ROOT
 
+from igpo import questions
+from igpo.credit.methods import METHODS
 from igpo.experiment import checks
 from pipeline.settings import merge, read_params
+from retrieval import corpus
 
+SPLITS = ("train", "dev", "test")
 CODE = ("pipeline", "igpo", "retrieval", "tests", "workflow", "params.yaml", "pyproject.toml")
 
 
@@ -91,3 +96,67 @@ def test_the_settings_for_checkpoints_are_valid():
     assert len(found) == 4
     for block in found:
         checks.check(merge(read_params([ROOT / "params.yaml"]), yaml.safe_load(block)))
+
+
+def messages() -> list[re.Pattern[str]]:
+    """What the code and the Makefile can say to a user, with any text for what is put in."""
+    found = [
+        r"error: another run is going on in this folder",
+        r"error: Python 3\.11 is needed; give its path: .*",
+        r"no CPU build of torch \(.*\): .*",
+    ]
+    for folder in ("pipeline", "igpo", "retrieval", "workflow"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [re.escape(v.value) if isinstance(v, ast.Constant) else ".+" for v in node.values]
+                    found.append("".join(parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(re.escape(node.value))
+    # a reader's error is put behind its file and row
+    return [re.compile(f"(?:.*: row \\d+: )?{pattern}") for pattern in found if len(re.sub(r"\\|\.\+|\W", "", pattern)) > 12]
+
+
+def test_the_errors_of_the_faq_are_those_of_the_code():
+    quoted = re.findall(r"^\*\*(`+)(.*?)\1\*\*", (ROOT / "docs/faq.md").read_text(), re.MULTILINE)
+    assert len(quoted) > 15
+    patterns = messages()
+    for _, line in quoted:
+        said = line.replace("…", "and more").rstrip()
+        assert any(pattern.fullmatch(said) for pattern in patterns), line
+
+
+def test_every_method_and_arm_has_its_page():
+    pages = {path.stem: path.read_text() for path in (ROOT / "docs/methods").glob("*.md")}
+    assert not set(METHODS) - {*pages, "reinforce_pp_baseline"}
+    listed = set(re.findall(r"`(\w+)`", "".join(pages.values())))
+    arms = read_params([ROOT / "params.yaml"])["arms"]
+    assert not {name for name in arms if not name.startswith("single_turn")} - listed
+    for name, text in pages.items():
+        asked = re.findall(r"arms: \[(.*?)\]", text)
+        assert set(", ".join(asked).split(", ")) - {""} <= set(arms), name
+
+
+@pytest.mark.slow
+def test_the_data_card_counts_the_questions_that_there_are(tmp_path):
+    corpus.main(["--config", '{"source": "vital"}', "--out", str(tmp_path / "corpus.parquet")])
+    made = ["--corpus", str(tmp_path / "corpus.parquet"), "--out", str(tmp_path / "questions")]
+    questions.main(["--source", "vitalqa", "--params", str(ROOT / "params.yaml"), *made])
+    rows = pd.concat(pd.read_parquet(tmp_path / f"questions/{split}.parquet") for split in SPLITS)
+    text = (ROOT / "docs/vitalqa.md").read_text()
+    headline = rows[rows["benchmark"] == "vitalqa"]
+    groups = {
+        "`vitalqa`": headline,
+        "one hop": headline[headline["hops"] == 1],
+        "two hops": headline[headline["hops"] == 2],
+        "`vitalqa_guessable`": rows[rows["benchmark"] == "vitalqa_guessable"],
+    }
+    for name, group in groups.items():
+        counts = [(group["split"] == split).sum() for split in SPLITS]
+        assert f"| {name} | {' | '.join(map(str, counts))} |" in text
+    for kind, group in headline.groupby("type"):
+        counts = [(group["split"] == split).sum() for split in SPLITS]
+        cells = [f"`{kind}`", group["hops"].iloc[0], *counts]
+        (example,) = re.findall(re.escape(f"| {' | '.join(map(str, cells))} | ") + r"(.*?) \|", text)
+        assert example in set(group["question"])
+    assert round(100 * headline["answers"].map(lambda answers: answers[0][0].isdigit()).mean()) == 85

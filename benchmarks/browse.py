@@ -1,0 +1,108 @@
+"""The report's browser with 10,000 trajectories -> docs/results/browse.md.
+
+    python -m benchmarks.browse
+
+Needs a finished run in results/ and Chromium. The report's own page shows the run's trajectories, repeated
+up to the number; each filter is timed in the page, from the choice to the new list's layout.
+"""
+
+import argparse
+import copy
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+from benchmarks.measure import machine
+from igpo import report
+from igpo.reporting import browser
+from pipeline import storage
+from pipeline.devices import compute_dtype
+from pipeline.errors import UserError
+
+OUT = Path("docs/results/browse.md")
+RESULTS = Path("results")
+GOALS = {"page, MB": 30.0, "from opening to the first list, s": 3.0, "slowest filter, ms": 300.0}
+FILTER = """
+([id, value]) => {
+  const field = document.getElementById(id), start = performance.now();
+  field.value = value;
+  field.dispatchEvent(new Event(id === "words" ? "input" : "change"));
+  document.body.getBoundingClientRect();
+  return performance.now() - start;
+}
+"""
+
+
+def repeated(number: int) -> dict[str, Any]:
+    """The browser's value of the run in results/, its trajectories repeated up to `number`."""
+    folders = sorted(path.parent for path in RESULTS.glob("runs/*/s*/*/rollouts.parquet"))
+    folders += sorted(path.parent for path in RESULTS.glob("evaluations/*/rollouts.parquet"))
+    if not folders:
+        raise UserError(f"{RESULTS}: no finished run; snakemake makes one")
+    questions = browser.known_questions(sorted((RESULTS / "questions").glob("*.parquet")))
+    value = browser.collected(folders, questions, RESULTS / "models/base")
+    own = value["trajectories"]
+    value["trajectories"] = [copy.copy(own[place % len(own)]) for place in range(number)]
+    for place, one in enumerate(value["trajectories"]):
+        one["sample"] = place
+    return value
+
+
+def timed(page: Page, address: str) -> tuple[float, dict[str, float]]:
+    """Seconds to the first list, and milliseconds of each filter, each the median of five."""
+    start = time.perf_counter()
+    page.goto(address)
+    page.wait_for_selector("#browser[data-ready]")
+    opened, filters = time.perf_counter() - start, {}
+    choices = {"filter-of": "evaluation", "filter-answer": "wrong", "filter-case": "highest information gain"}
+    for field, value in {**choices, "words": "born"}.items():
+        empty = "" if field == "words" else "all"
+        seconds = []
+        for _ in range(5):
+            seconds.append(page.evaluate(FILTER, [field, value]))
+            page.evaluate(FILTER, [field, empty])
+        filters[f"{field.removeprefix('filter-')}: {value}"] = statistics.median(seconds)
+    return opened, filters
+
+
+def main() -> None:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trajectories", type=int, default=10_000, metavar="N")
+    args = parser.parse_args()
+    value = repeated(args.trajectories)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+        file = Path(folder) / "report.html"
+        file.write_text(report.page({report.TRAJECTORIES: []}, value))
+        chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        opened, filters = timed(chromium.new_page(), file.as_uri())
+        size = file.stat().st_size / 1e6
+        chromium.close()
+    measured = dict(zip(GOALS, (size, opened, max(filters.values())), strict=True))
+    lines = []
+    for name, goal in GOALS.items():
+        verdict = "met" if measured[name] <= goal else "**missed**"
+        lines.append(f"| {name} | ≤ {goal:g} | {measured[name]:.3g} | {verdict} |")
+    lines += [f"| filter {name}, ms | | {number:.0f} | |" for name, number in filters.items()]
+    with storage.replacing(OUT) as path:
+        path.write_text(f"""\
+# The report's browser with {args.trajectories:,} trajectories
+
+Made by `python -m benchmarks.browse` from a finished run, whose trajectories are repeated up to this number.
+Made on: {machine(compute_dtype())}, Chromium.
+
+| what | goal | measured | |
+| --- | --- | ---: | --- |
+{chr(10).join(lines)}
+""")
+
+
+if __name__ == "__main__":
+    main()

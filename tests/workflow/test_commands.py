@@ -1,0 +1,115 @@
+"""Every command of the README and the documentation, as it stands there, in a folder with a finished run.
+
+What Snakemake and make would do is planned, not done; a server is started and then told to end. Blocks
+marked `console` are for machines that we don't have, and their page says so.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from root import ROOT
+from tiny_experiment import make
+
+from igpo.reporting.results import SETTINGS
+from pipeline import storage
+
+pytestmark = pytest.mark.slow
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TUTORIAL = ROOT / "docs/tutorials/own_data.md"
+STAY = ("retrieval serve", "mlflow ui", "igpo status --watch")  # go on until they are told to end
+PLANNED = {"snakemake": "snakemake --dry-run", "make": "make --dry-run", "dvc repro": "dvc repro --dry"}
+
+
+def scripts(page: Path) -> list[str]:
+    """The blocks of a page that are marked as shell commands."""
+    return re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+SCRIPTS = [(page, script) for page in PAGES if page != TUTORIAL for script in scripts(page)]
+
+
+def rehearsed(line: str) -> str:
+    """A line of a script as it is tried: planned or told to end if it would go on for long."""
+    if line.startswith("source .venv"):  # the test runs in it
+        return ""
+    if line.startswith(STAY):
+        return f"timeout --signal INT 30 {line.partition('#')[0]} || test $? = 124"
+    for name, planned in PLANNED.items():
+        if line == name or line.startswith(f"{name} "):
+            return planned + line.removeprefix(name)
+    return line
+
+
+def shell(script: str, folder: Path) -> subprocess.CompletedProcess:
+    """Run a script in a folder, with this environment's commands."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # below `make test`, a make would also print its folder
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    return subprocess.run(
+        command, cwd=folder, env=variables | {"PATH": path}, capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, base_model) -> Path:
+    """A copy of the repository with a finished tiny experiment, and files that pages ask for."""
+    folder = make(tmp_path_factory.mktemp("finished"), base_model)
+    done = shell("snakemake --cores 2", folder)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for name in ("Makefile", "experiments", "requirements", "benchmarks"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    (folder / "my").mkdir()
+    shutil.copy(folder / "corpus.jsonl", folder / "my/passages.jsonl")
+    shutil.copy(folder / "results/questions/test.parquet", folder / "questions.parquet")
+    for name in ("wiki-18.jsonl", "encoder/config.json", "Qwen2.5-7B-Instruct/config.json"):
+        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "data" / name).touch()
+    for split in ("train", "dev", "test"):
+        (folder / f"data/paper_{split}.parquet").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("page", "script"), SCRIPTS, ids=[f"{page.stem}-{number}" for number, (page, _) in enumerate(SCRIPTS)]
+)
+def test_commands_run(finished, page, script):
+    done = shell("\n".join(map(rehearsed, script.splitlines())), finished)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def test_every_block_says_whether_it_is_a_script():
+    """A block without a mark shows text, none of which is a command."""
+    for page in PAGES:
+        for mark, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            commands = re.findall(r"^(?:igpo|retrieval|snakemake|make) \w.*", block, re.MULTILINE)
+            assert mark in ("sh", "console") or not commands, f"{page}: {commands}"
+
+
+def test_the_tutorial_of_own_data_runs_to_its_end(tmp_path, base_model):
+    """Literally, but for the model: a tiny random one, which learns nothing either and needs no minutes."""
+    folder = make(tmp_path / "copy", base_model)
+    shutil.copy(ROOT / "params.yaml", folder)
+    tiny = "--config 'model={source: tiny}' 'rollout={engine: transformers, turn_tokens: 8}'"
+    for script in scripts(TUTORIAL):
+        done = shell(re.sub(r"^(snakemake .*)$", rf"\1 {tiny}", script, flags=re.MULTILINE), folder)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "births" in (folder / "results/tables/main.md").read_text()
+    assert (folder / "results/report.html").exists()
+
+
+def test_every_logged_name_is_in_the_glossary(finished):
+    """Those of the curves, in which health and updates stand too, and of an evaluation."""
+    glossary = set(re.findall(r"`(\w+)`", (ROOT / "docs/metrics.md").read_text()))
+    curves = pd.read_csv(finished / "results/tables/curves.csv")
+    metrics = storage.read_json(finished / "results/evaluations/igpo_s1/metrics.json")
+    said = {"arm", "seed", "iteration", "policy_sha256", "questions_sha256", *SETTINGS}  # where it comes from
+    assert not {*curves.columns, *metrics["overall"]} - said - glossary
