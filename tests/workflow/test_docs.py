@@ -113,8 +113,9 @@ def messages() -> list[re.Pattern[str]]:
                     found.append("".join(parts))
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found.append(re.escape(node.value))
+    telling = [pattern for pattern in found if len(re.sub(r"\\|\.\+|\W", "", pattern)) > 12]
     # a reader's error is put behind its file and row
-    return [re.compile(f"(?:.*: row \\d+: )?{pattern}") for pattern in found if len(re.sub(r"\\|\.\+|\W", "", pattern)) > 12]
+    return [re.compile(rf"(?:.*: row \d+: )?{pattern}") for pattern in telling]
 
 
 def test_the_errors_of_the_faq_are_those_of_the_code():
