@@ -24,7 +24,17 @@ pytestmark = pytest.mark.slow
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TUTORIAL = ROOT / "docs/tutorials/own_data.md"
 STAY = ("retrieval serve", "mlflow ui", "igpo status --watch")  # go on until they are told to end
-PLANNED = {"snakemake": "snakemake --dry-run", "make": "make --dry-run", "dvc repro": "dvc repro --dry"}
+PLANNED = {
+    "snakemake": f"snakemake --dry-run --snakefile {ROOT / 'Snakefile'} --directory planned",
+    "make": f"make --dry-run --directory {ROOT}",
+    "dvc repro": "dvc repro --dry",
+}
+SOURCES = [
+    "wiki-18.jsonl",
+    "encoder/config.json",
+    "Qwen2.5-7B-Instruct/config.json",
+]  # of the paper's experiment
+SOURCES += [f"paper_{split}.parquet" for split in ("train", "dev", "test")]
 
 
 def scripts(page: Path) -> list[str]:
@@ -64,17 +74,16 @@ def finished(tmp_path_factory, base_model) -> Path:
     folder = make(tmp_path_factory.mktemp("finished"), base_model)
     done = shell("snakemake --cores 2", folder)
     assert done.returncode == 0, done.stderr[-4000:]
-    for name in ("Makefile", "experiments", "requirements", "benchmarks"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+    for name in ("experiments", "requirements", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name)
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)  # which dvc asks for
     (folder / "my").mkdir()
     shutil.copy(folder / "corpus.jsonl", folder / "my/passages.jsonl")
     shutil.copy(folder / "results/questions/test.parquet", folder / "questions.parquet")
-    for name in ("wiki-18.jsonl", "encoder/config.json", "Qwen2.5-7B-Instruct/config.json"):
-        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "data" / name).touch()
-    for split in ("train", "dev", "test"):
-        (folder / f"data/paper_{split}.parquet").touch()
+    for name in SOURCES:
+        path = folder / "planned/data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     return folder
 
 

@@ -33,6 +33,10 @@ from pipeline.settings import numbers
 from pipeline.settings import read_params
 
 os.environ |= MALLOC
+# How long a thread looks for the others at a barrier before it sleeps, so that a busy process beside a stage
+# doesn't hold up all of its threads: docs/results/beside.md
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # `config` holds what --configfile and --config gave. One line and exit code 2 for what a user can mend;
 # os._exit, since Snakemake would wrap SystemExit of an included file in a traceback.

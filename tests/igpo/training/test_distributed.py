@@ -32,7 +32,7 @@ from pipeline.errors import UserError
 
 def run(args, params):
     if torch.distributed.get_rank() == 1:
-        raise UserError("the disk is full")
+        raise {error}
     torch.distributed.barrier()  # which the other never reaches
     return "done"
 
@@ -157,11 +157,18 @@ def test_bad_input_ends_all_processes_with_one_line(words, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_error_of_one_process_ends_all(words, tmp_path):
-    (tmp_path / "failing.py").write_text(FAILING)
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ('UserError("the scores are odd")', "error: the scores are odd\n"),
+        ('OSError(28, "No space left on device", "out")', "error: out: No space left on device; "),
+    ],
+)
+def test_an_error_of_one_process_ends_all(words, tmp_path, error, said):
+    (tmp_path / "failing.py").write_text(FAILING.replace("{error}", error))
     config = words[words.index("--config") :]
     done = run([*config, *chosen(processes=2)], "failing", tmp_path)
-    assert done.stderr == "error: the disk is full\n"
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
     assert (done.returncode, done.stdout) == (2, "")
 
 

@@ -1,0 +1,52 @@
+"""Pictures of a finished run's report -> docs/results/report.png, report_phone.png.
+
+    python -m benchmarks.screenshots
+
+Needs results/report.html and Chromium. The browser shows what an igpo policy was trained on.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from pipeline.errors import UserError
+
+REPORT, OUT = Path("results/report.html"), Path("docs/results")
+SIZES = {"report": (1200, 900), "report_phone": (390, 844)}
+MOST_BYTES = 300_000
+
+
+def show(page: Page) -> None:
+    """Choose the trajectory of igpo's training whose information gain is highest."""
+    page.wait_for_selector("#browser[data-ready]")
+    page.select_option("#filter-of", "training")
+    page.select_option("#filter-method", "igpo")
+    page.select_option("#filter-case", "highest information gain")
+    page.click("#list button >> nth=0")
+    page.evaluate("document.getElementById('browser').scrollIntoView()")
+
+
+def main() -> None:
+    """Take them."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    if not REPORT.exists():
+        raise UserError(f"{REPORT}: no such file; snakemake makes it")
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, (width, height) in SIZES.items():
+            page = chromium.new_page(viewport={"width": width, "height": height})
+            page.goto(REPORT.absolute().as_uri())
+            show(page)
+            path = OUT / f"{name}.png"
+            page.screenshot(path=path)
+            if path.stat().st_size > MOST_BYTES:
+                raise UserError(f"{path}: {path.stat().st_size} bytes; at most {MOST_BYTES}")
+        chromium.close()
+
+
+if __name__ == "__main__":
+    main()
