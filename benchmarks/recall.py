@@ -16,8 +16,10 @@ from typing import Any
 
 import bm25s
 
+from benchmarks.measure import machine
 from igpo.data.question_forms import load
 from pipeline import storage
+from pipeline.devices import compute_dtype
 from pipeline.settings import read_params
 from retrieval import coverage
 from retrieval.indexes.hits import Hit
@@ -30,7 +32,9 @@ CUTS = ("3", "10")
 PAGE = """\
 # Recall on closed benchmarks
 
-Made by `python -m benchmarks.recall --data DIR`. Per cent of test questions: mean share of gold passages
+Made by `python -m benchmarks.recall --data DIR`. Made on: {machine}.
+
+Per cent of test questions: mean share of gold passages
 found / all gold passages found / an answer in the passages, among the best 3 and the best 10. BM25 is
 Lucene's with k1 {k1}, b {b}; dense is the embedded {encoder} at {max_tokens} tokens, flat; hybrid is the
 reciprocal-rank fusion of both. bm25s (English stop words, its own defaults) is there as a reference.
@@ -110,7 +114,7 @@ def main() -> None:
         lines += measured(args.data, name, Path("results/benchmarks"))
         print("\n".join(lines[-4:]), flush=True)
     with storage.replacing(args.out) as path:
-        path.write_text(PAGE.format(**INDEX) + "\n".join(lines) + "\n")
+        path.write_text(PAGE.format(machine=machine(compute_dtype()), **INDEX) + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

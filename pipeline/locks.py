@@ -1,7 +1,28 @@
 """Locks on files, by which processes see each other."""
 
 import fcntl
+import time
 from pathlib import Path
+from typing import IO
+
+PATIENCE_S = 1.0  # much longer than `is_held` takes
+PAUSE_S = 0.05
+
+
+def hold(path: Path) -> IO[str]:
+    """Open a file and share the lock on it, which ends with the process or the file.
+
+    Goes on without the lock if another process keeps it for itself for `PATIENCE_S`.
+    """
+    handle, end = path.open("w"), time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return handle
+            time.sleep(PAUSE_S)
 
 
 def is_held(path: Path) -> bool:

@@ -82,6 +82,11 @@ def parser_of(name: str, section: type | None, doc: str | None) -> argparse.Argu
     return parser
 
 
+def is_told(error: BaseException) -> bool:
+    """Whether `ending_in_one_line` tells a user of an error: what can be mended, outside of the code."""
+    return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in UNWRITABLE)
+
+
 @contextmanager
 def ending_in_one_line(name: str) -> Iterator[None]:
     """End with one line and exit code 2 on UserError and if the system lets a stage not write."""
@@ -96,7 +101,7 @@ def ending_in_one_line(name: str) -> Iterator[None]:
     except BrokenPipeError:
         sys.exit(0)
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if not is_told(error):
             raise
         where = error.filename2 or error.filename or name
         print(f"error: {where}: {error.strerror}; {UNWRITABLE[error.errno]}", file=sys.stderr)

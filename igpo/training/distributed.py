@@ -24,13 +24,15 @@ from igpo.tree.forward import logprobs
 from igpo.tree.segments import Pack, Segment, batches, pack
 from pipeline.errors import UserError
 from pipeline.log import log
+from pipeline.stage import is_told
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that torchrun started. The first UserError among them ends all and alone is told.
+    """Join the processes that torchrun started.
 
-    Every other process then fails at its next exchange with them.
+    The first error that a user can mend ends all, and it alone is told: every other process then fails at its
+    next exchange with them.
     """
     store, rank, processes = next(dist.rendezvous("env://"))
     if torch.cuda.is_available():
@@ -41,7 +43,7 @@ def joined() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        own = isinstance(error, UserError)
+        own = is_told(error)
         if store.add("errors", int(own)) > own:
             sys.exit(2)
         raise

@@ -1,6 +1,4 @@
 # What every rule uses: the checked parameters, a stage's section of them, a digest of its code, paths.
-import contextlib
-import fcntl
 import json
 import shlex
 
@@ -12,12 +10,6 @@ os.environ["IGPO_DIE_WITH_PARENT"] = "1"
 os.environ["TQDM_DISABLE"] = "1"  # logs are read as files
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
-# Held while this process lives, so that `make` clears a killed run's lock and no other.
-Path(".snakemake").mkdir(exist_ok=True)
-ALIVE = open(".snakemake/alive", "w")
-with contextlib.suppress(BlockingIOError):
-    fcntl.flock(ALIVE, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
 from igpo import protocols
 from igpo.credit.methods import WITH_CRITIC
 from igpo.experiment import checks
@@ -27,10 +19,15 @@ from igpo.training.memory import MALLOC
 from pipeline.devices import gpu_devices
 from pipeline.digest import code
 from pipeline.errors import UserError
+from pipeline.locks import hold
 from pipeline.settings import apply_arm
 from pipeline.settings import merge
 from pipeline.settings import numbers
 from pipeline.settings import read_params
+
+# Held while this process lives, so that `make` clears a killed run's lock and no other.
+Path(".snakemake").mkdir(exist_ok=True)
+ALIVE = hold(Path(".snakemake/alive"))
 
 os.environ |= MALLOC
 # How long a thread looks for the others at a barrier before it sleeps, so that a busy process beside a stage
