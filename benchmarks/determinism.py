@@ -43,8 +43,8 @@ Query vectors are part of a server's promise and never depend on what else is as
 do if the table says so: the same settings and files give the same bytes on the same processor, another
 `rollout.at_once`, `rollout.questions` or `score.batch_tokens` may not.
 
-With `rollout.exact` (the default) trajectories are sampled in fixed batches of `rollout.at_once`, each with an
-empty cache of prompts. So the number of shards, and what an engine did before, change no token on any
+With `rollout.exact` (the default) trajectories are sampled in fixed batches of `rollout.at_once`, each with
+an empty cache of prompts. So the number of shards, and what an engine did before, change no token on any
 processor. An update has one order of sums, whatever the threads do: two runs give the same weights.
 
 ## Exactly

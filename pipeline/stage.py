@@ -101,7 +101,7 @@ def ending_in_one_line(name: str) -> Iterator[None]:
     except BrokenPipeError:
         sys.exit(0)
     except OSError as error:
-        if not is_told(error):
+        if error.errno not in UNWRITABLE:
             raise
         where = error.filename2 or error.filename or name
         print(f"error: {where}: {error.strerror}; {UNWRITABLE[error.errno]}", file=sys.stderr)
