@@ -3,11 +3,11 @@
     python -m benchmarks.browse
 
 Needs a finished run in results/ and Chromium. The report's own page shows the run's trajectories, repeated
-up to the number; each filter is timed in the page, from the choice to the new list's layout.
+up to the number with their words in another order, so that they can't be stored as repeats; each filter is timed in the page, from the choice to the new list's layout.
 """
 
 import argparse
-import copy
+import random
 import shutil
 import statistics
 import tempfile
@@ -38,6 +38,18 @@ FILTER = """
 """
 
 
+def varied(one: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+    """A trajectory with the words, tokens and log-probabilities of its turns in another order."""
+    turns = []
+    for turn in one["turns"]:
+        words = {name: (turn[name] or "").split() for name in ("text", "read")}
+        values = {name: list(turn[name]) for name in ("ids", "logprobs")}
+        for items in (*words.values(), *values.values()):
+            draw.shuffle(items)
+        turns.append(turn | {name: " ".join(items) for name, items in words.items()} | values)
+    return one | {"turns": turns, "sample": draw.randrange(10_000)}
+
+
 def repeated(number: int) -> dict[str, Any]:
     """The browser's value of the run in results/, its trajectories repeated up to `number`."""
     folders = sorted(path.parent for path in RESULTS.glob("runs/*/s*/*/rollouts.parquet"))
@@ -47,9 +59,8 @@ def repeated(number: int) -> dict[str, Any]:
     questions = browser.known_questions(sorted((RESULTS / "questions").glob("*.parquet")))
     value = browser.collected(folders, questions, RESULTS / "models/base")
     own = value["trajectories"]
-    value["trajectories"] = [copy.copy(own[place % len(own)]) for place in range(number)]
-    for place, one in enumerate(value["trajectories"]):
-        one["sample"] = place
+    draw = random.Random(0)
+    value["trajectories"] = [varied(own[place % len(own)], draw) for place in range(number)]
     return value
 
 
@@ -95,8 +106,8 @@ def main() -> None:
         path.write_text(f"""\
 # The report's browser with {args.trajectories:,} trajectories
 
-Made by `python -m benchmarks.browse` from a finished run, whose trajectories are repeated up to this number.
-Made on: {machine(compute_dtype())}, Chromium.
+Made by `python -m benchmarks.browse` from a finished run, whose trajectories are repeated up to this number with
+their words in another order. Made on: {machine(compute_dtype())}, Chromium.
 
 | what | goal | measured | |
 | --- | --- | ---: | --- |

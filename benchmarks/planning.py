@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks.measure import machine
 from pipeline import storage
 from pipeline.devices import compute_dtype
+from pipeline.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 REPEATS = 3
@@ -35,7 +36,9 @@ EXPERIMENTS = {
 def snakemake(folder: Path, *options: str) -> str:
     """What `snakemake` prints in a folder."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *options]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        command, cwd=folder, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ).stdout
 
 
 def finish(folder: Path, options: Sequence[str]) -> int:
@@ -67,12 +70,14 @@ def tree(folder: Path, options: Sequence[str]) -> int:
 
 
 def seconds(folder: Path, options: Sequence[str]) -> float:
-    """Seconds of a run that has nothing to do."""
+    """Seconds of planning a run that has nothing to do. Raises UserError if it has: the code has changed."""
     taken = []
     for _ in range(REPEATS):
         start = time.monotonic()
-        snakemake(folder, *options)
+        said = snakemake(folder, *options, "--dry-run")
         taken.append(time.monotonic() - start)
+        if "Nothing to be done" not in said:
+            raise UserError(f"{folder}: made by other code; remove it, and it is made again")
     return statistics.median(taken)
 
 

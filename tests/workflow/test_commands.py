@@ -34,8 +34,9 @@ SOURCES += [f"paper_{split}.parquet" for split in ("train", "dev", "test")]
 
 
 def scripts(page: Path) -> list[str]:
-    """The blocks of a page that are marked as shell commands."""
-    return re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    """The blocks of a page that are marked as shell commands, a command a line."""
+    text = re.sub(r"\\\n\s*", "", page.read_text())
+    return re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 SCRIPTS = [(page, script) for page in PAGES if page != TUTORIAL for script in scripts(page)]
