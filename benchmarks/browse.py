@@ -3,7 +3,8 @@
     python -m benchmarks.browse
 
 Needs a finished run in results/ and Chromium. The report's own page shows the run's trajectories, repeated
-up to the number with their words in another order, so that they can't be stored as repeats; each filter is timed in the page, from the choice to the new list's layout.
+up to the number with their words in another order, so that they can't be stored as repeats; each filter is
+timed in the page, from the choice to the new list's layout.
 """
 
 import argparse
@@ -96,6 +97,7 @@ def main() -> None:
         opened, filters = timed(chromium.new_page(), file.as_uri())
         size = file.stat().st_size / 1e6
         chromium.close()
+    turns = statistics.fmean(len(one["turns"]) for one in value["trajectories"])
     measured = dict(zip(GOALS, (size, opened, max(filters.values())), strict=True))
     lines = []
     for name, goal in GOALS.items():
@@ -106,8 +108,8 @@ def main() -> None:
         path.write_text(f"""\
 # The report's browser with {args.trajectories:,} trajectories
 
-Made by `python -m benchmarks.browse` from a finished run, whose trajectories are repeated up to this number with
-their words in another order. Made on: {machine(compute_dtype())}, Chromium.
+Made by `python -m benchmarks.browse` from a finished run, whose trajectories, of {turns:.1f} turns on average, are
+repeated up to this number with their words in another order. Made on: {machine(compute_dtype())}, Chromium.
 
 | what | goal | measured | |
 | --- | --- | ---: | --- |
