@@ -108,8 +108,8 @@ def main() -> None:
         path.write_text(f"""\
 # The report's browser with {args.trajectories:,} trajectories
 
-Made by `python -m benchmarks.browse` from a finished run, whose trajectories, of {turns:.1f} turns on average, are
-repeated up to this number with their words in another order. Made on: {machine(compute_dtype())}, Chromium.
+Made by `python -m benchmarks.browse` from a finished run, whose trajectories, of {turns:.1f} turns on average,
+are repeated up to this number with their words in another order. Made on: {machine(compute_dtype())}, Chromium.
 
 | what | goal | measured | |
 | --- | --- | ---: | --- |

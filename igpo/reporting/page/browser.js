@@ -100,7 +100,7 @@
     const rows = matching.slice(first, first + PAGE).map((one) => {
       const button = make("button", { type: "button", "data-number": trajectories.indexOf(one) },
         make("span", { classes: "asked", dir: "auto" }, questions[one.question].question.slice(0, 160)),
-        make("span", { classes: "facts" }, `${label(sources[one.source])} · ${result(one)} · ${one.turns.length} turns`));
+        make("span", { classes: "facts" }, `${label(sources[one.source])} · ${result(one)} · ${one.turns.length === 1 ? "1 turn" : `${one.turns.length} turns`}`));
       if (one === chosen) button.setAttribute("aria-current", "true");
       button.addEventListener("click", () => open(one));
       return make("li", {}, button);
