@@ -98,6 +98,7 @@ def main() -> None:
         size = file.stat().st_size / 1e6
         chromium.close()
     turns = statistics.fmean(len(one["turns"]) for one in value["trajectories"])
+    made_on = f"{machine(compute_dtype())}, Chromium"
     measured = dict(zip(GOALS, (size, opened, max(filters.values())), strict=True))
     lines = []
     for name, goal in GOALS.items():
@@ -108,8 +109,8 @@ def main() -> None:
         path.write_text(f"""\
 # The report's browser with {args.trajectories:,} trajectories
 
-Made by `python -m benchmarks.browse` from a finished run, whose trajectories, of {turns:.1f} turns on average,
-are repeated up to this number with their words in another order. Made on: {machine(compute_dtype())}, Chromium.
+Made by `python -m benchmarks.browse` from a finished run. Its trajectories, of {turns:.1f} turns on average, are
+repeated up to this number with their words in another order. Made on: {made_on}.
 
 | what | goal | measured | |
 | --- | --- | ---: | --- |
