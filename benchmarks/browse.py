@@ -109,8 +109,8 @@ def main() -> None:
         path.write_text(f"""\
 # The report's browser with {args.trajectories:,} trajectories
 
-Made by `python -m benchmarks.browse` from a finished run. Its trajectories, of {turns:.1f} turns on average, are
-repeated up to this number with their words in another order. Made on: {made_on}.
+Made by `python -m benchmarks.browse` from a finished run. Its trajectories, of {turns:.1f} turns on average,
+are repeated up to this number with their words in another order. Made on: {made_on}.
 
 | what | goal | measured | |
 | --- | --- | ---: | --- |
