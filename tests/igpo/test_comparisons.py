@@ -1,6 +1,5 @@
 """The paper's comparisons: ours above the published rows, questions better and worse, time by phase."""
 
-import csv
 import re
 from types import SimpleNamespace
 
@@ -8,23 +7,15 @@ import pytest
 import results_tree
 
 from igpo.comparisons import comparison, per_question, time_by_phase
-from igpo.experiment import checks
 from igpo.reporting import published
 from igpo.reporting.measured import cost_path
 
-PARAMS = SimpleNamespace(baseline="closed_book", metric="f1", bootstrap=200, seed=0)
-COMPARED = {"baseline": "warmup", "rows": {"igpo": "IGPO"}}
-CONFIG = results_tree.config(**vars(PARAMS), **dict.fromkeys(checks.COMPARISONS, COMPARED), collapse=["igpo"])
+PARAMS, CONFIG = SimpleNamespace(**results_tree.TABLES), results_tree.TABLES_CONFIG
 
 
 @pytest.fixture
 def made(tmp_path):
     return results_tree.write_results(tmp_path / "results")
-
-
-def read_csv(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_published_tables_agree_with_the_papers_averages():
@@ -52,7 +43,7 @@ def test_a_comparison_stands_above_the_published_rows_and_says_where_it_comes_fr
     )
     assert "| GRPO | 40.3 |" in theirs
     assert "Table 2" in theirs and "60.0" not in theirs
-    rows = read_csv(tmp_path / "algorithms.csv")
+    rows = results_tree.read_csv(tmp_path / "algorithms.csv")
     assert [(row["source"], row["published_row"]) for row in rows[:2]] == [("ours", ""), ("ours", "IGPO")]
     assert {row["source"] for row in rows[2:]} == {"published"}
     assert {row["printed_in"] for row in rows[2:]} == {"arXiv:2510.14967v2, Table 2"}
@@ -74,7 +65,7 @@ def test_questions_better_equal_worse_by_hand():
 def test_the_table_of_questions(made, tmp_path):
     options = results_tree.command(made[0][1:], [], config=CONFIG, out=tmp_path)
     per_question.main(options[: options.index("--iterations")])
-    ours = read_csv(tmp_path / "per_question.csv")[0]
+    ours = results_tree.read_csv(tmp_path / "per_question.csv")[0]
     assert [float(ours[name]) for name in per_question.SHARES] == [1.0, 0.0, 0.0]
     assert (ours["seed_names"], ours["baseline_policy_sha256"]) == ("1 2", "warmup policy")
     assert (ours["protocol"], ours["metric"]) == ("igpo", "f1")
@@ -90,7 +81,7 @@ def timed(folders, out):
             device = "2 x Abacus" if phase == "train" else None
             results_tree.write_cost(cost_path(folder, phase), seconds, device=device)
     time_by_phase.main(["--iterations", *map(str, folders), "--out", str(out)])
-    return read_csv(out / "time.csv"), re.sub(" +", " ", (out / "time.md").read_text())
+    return results_tree.read_csv(out / "time.csv"), re.sub(" +", " ", (out / "time.md").read_text())
 
 
 def test_time_by_phase_adds_up_costs(made, tmp_path):

@@ -1,6 +1,5 @@
 """Tables, page and trajectory printer: numbers in their cells, ours and published apart, equal bytes."""
 
-import csv
 import json
 import re
 from types import SimpleNamespace
@@ -10,7 +9,7 @@ import results_tree
 import yaml
 
 from igpo import evaluate, figures, report, tables
-from igpo.experiment import checks, schema
+from igpo.experiment import schema
 from igpo.reporting import plots, published
 from igpo.reporting.cells import percent
 from igpo.reporting.curves import curve_row
@@ -21,9 +20,7 @@ from pipeline import cost, storage
 from pipeline.errors import UserError
 from pipeline.settings import SCHEMA
 
-PARAMS = SimpleNamespace(baseline="closed_book", metric="f1", bootstrap=200, seed=0)
-COMPARED = {"baseline": "warmup", "rows": {"igpo": "IGPO"}}
-CONFIG = results_tree.config(**vars(PARAMS), **dict.fromkeys(checks.COMPARISONS, COMPARED), collapse=["igpo"])
+PARAMS, CONFIG = SimpleNamespace(**results_tree.TABLES), results_tree.TABLES_CONFIG
 
 
 @pytest.fixture
@@ -38,14 +35,13 @@ def make_tables(made, out, config=CONFIG):
     }
 
 
-def read_csv(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_seeds_become_mean_std_and_an_interval_over_both(made, tmp_path):
     make_tables(made, tmp_path / "out")
-    rows = {row["method"]: row for row in read_csv(tmp_path / "out/main.csv") if row["source"] == "ours"}
+    rows = {
+        row["method"]: row
+        for row in results_tree.read_csv(tmp_path / "out/main.csv")
+        if row["source"] == "ours"
+    }
     assert list(rows) == ["closed_book", "warmup", "igpo"]
     igpo = rows["igpo"]
     assert (igpo["seeds"], igpo["n"]) == ("2", "4")
@@ -57,7 +53,11 @@ def test_seeds_become_mean_std_and_an_interval_over_both(made, tmp_path):
 
 def test_differences_are_paired_by_question_and_hold_the_spread_over_seeds(made, tmp_path):
     make_tables(made, tmp_path / "out")
-    rows = {row["method"]: row for row in read_csv(tmp_path / "out/main.csv") if row["source"] == "ours"}
+    rows = {
+        row["method"]: row
+        for row in results_tree.read_csv(tmp_path / "out/main.csv")
+        if row["source"] == "ours"
+    }
     found = [float(rows["igpo"][f"f1_difference_{name}"]) for name in ("low", "high", "p")]
     assert found == pytest.approx([0.4, 0.6, 0.0])  # from both draws 0.5 - 0.1 to both draws 0.7 - 0.1
     assert rows["closed_book"]["f1_difference_p"] == "1"
@@ -65,7 +65,7 @@ def test_differences_are_paired_by_question_and_hold_the_spread_over_seeds(made,
 
 def test_rows_say_what_they_were_made_from_and_split_by_coverage(made, tmp_path):
     make_tables(made, tmp_path / "out")
-    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    row = next(row for row in results_tree.read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
     assert row["seed_names"] == "1 2"
     assert row["questions_sha256"] == "ab" * 32
     assert row["policy_sha256"] == "igpo_s1 policy igpo_s2 policy"
@@ -80,7 +80,7 @@ def test_rows_say_which_iteration_was_taken_and_by_what(made, tmp_path):
         metrics["provenance"] |= {"iteration": iteration, "selected": "best_dev"}
         storage.write_json(metrics, path)
     text = make_tables(made, tmp_path / "out")["main.md"].decode()
-    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    row = next(row for row in results_tree.read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
     assert (row["seed_names"], row["iteration"], row["selected"]) == ("1 2", "2 1", "best_dev")
     assert "| igpo | igpo | 1 2 | 2 1 best_dev |" in re.sub(" +", " ", text)
 
@@ -93,7 +93,7 @@ def test_questions_of_one_hop_and_of_two_stand_apart(made, tmp_path):
             row["f1"] += shift * (row["hops"] - 1)  # 0.7 and 0.9 on the two of two hops
         storage.write(rows, schema.PER_QUESTION, by_question, ("question_id",))
     text = re.sub(" +", " ", make_tables(made, tmp_path / "out")["main.md"].decode())
-    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    row = next(row for row in results_tree.read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
     assert (row["n_1hop"], row["n_2hop"]) == ("2", "2")
     assert [float(row[f"f1_{hops}hop"]) for hops in (1, 2)] == pytest.approx([0.6, 0.8])
     differences = [float(row[f"f1_2hop_difference{end}"]) for end in ("", "_low", "_high")]
@@ -108,7 +108,7 @@ def test_a_benchmark_of_one_number_of_hops_has_no_table_by_hops(made, tmp_path):
         rows = storage.read(by_question, schema.PER_QUESTION).to_pylist()
         storage.write([row | {"hops": 1} for row in rows], schema.PER_QUESTION, by_question, ("question_id",))
     assert b"By hops" not in make_tables(made, tmp_path / "out")["main.md"]
-    row = next(row for row in read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
+    row = next(row for row in results_tree.read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
     assert (row["n_1hop"], row["n_2hop"], row["f1_2hop"]) == ("4", "0", "")
 
 
@@ -170,7 +170,7 @@ def test_latex_is_balanced_and_escaped(made, tmp_path):
 
 def test_curves_hold_reward_information_gain_and_training_metrics(made, tmp_path):
     make_tables(made, tmp_path / "out")
-    rows = read_csv(tmp_path / "out/curves.csv")
+    rows = results_tree.read_csv(tmp_path / "out/curves.csv")
     assert [(row["arm"], row["seed"], row["iteration"]) for row in rows] == [
         ("igpo", seed, k) for seed in "12" for k in "12"
     ]
@@ -199,7 +199,7 @@ def test_what_went_wrong_reaches_curves_and_page(made, tmp_path):
     health = json.loads(path.read_text()) | {"warnings": ["it falls", "KL < inf"]}
     storage.write_json(health, path)
     make_tables(made, tmp_path / "out")
-    told = [row["warnings"] for row in read_csv(tmp_path / "out/curves.csv")]
+    told = [row["warnings"] for row in results_tree.read_csv(tmp_path / "out/curves.csv")]
     assert told == ["", "it falls | KL < inf", "", ""]
     rows = [curve_row(folder) for folder in made[1]]
     title, lines = report.warnings_part(rows)
@@ -228,7 +228,7 @@ def test_another_metric_takes_the_place_of_f1(made, tmp_path):
     text = re.sub(" +", " ", make_tables(made, tmp_path / "out", json.dumps(sections))["main.md"].decode())
     assert "| method | EM | 95 % interval | Δ EM | F1 | answered |" in text
     assert "| igpo | 50.0 ± 0.0 | [50.0, 50.0] | +0.0 | 60.0 |" in text
-    rows = read_csv(tmp_path / "out/main.csv")
+    rows = results_tree.read_csv(tmp_path / "out/main.csv")
     assert (rows[0]["em_difference"], rows[0]["metric"]) == ("0", "em")
     assert "f1_low" not in rows[0]
 

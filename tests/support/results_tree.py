@@ -1,10 +1,11 @@
 """A small results/ as the stages leave it, written with the same functions."""
 
+import csv
 import json
 from pathlib import Path
 
 from igpo.evaluate import METRICS
-from igpo.experiment import schema
+from igpo.experiment import checks, schema
 from igpo.experiment.schema import PER_QUESTION
 from pipeline import storage
 
@@ -155,3 +156,14 @@ def write_cost(path: Path, seconds: float, ended: float = 0.0, **values: object)
     """What a stage that took so many seconds cost."""
     values = {"tokens": 5, "device": None, "threads": 2, "peak_bytes": 10**9, "phases": {}} | values
     storage.write_json(values | {"began": ended - seconds, "ended": ended, "seconds": seconds}, path)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+COMPARED = {"baseline": "warmup", "rows": {"igpo": "IGPO"}}
+TABLES = {"baseline": "closed_book", "metric": "f1", "bootstrap": 200, "seed": 0}
+TABLES_CONFIG = config(**TABLES, **dict.fromkeys(checks.COMPARISONS, COMPARED), collapse=["igpo"])

@@ -1,11 +1,9 @@
 """Every number has one value: in tables and curves, on the page, in figures and in MLflow."""
 
-import csv
 import html
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 import results_tree
@@ -43,11 +41,6 @@ def made(tmp_path_factory, base_model):
     return folder, evaluations, iterations, validations
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_the_page_s_lines_are_those_of_the_table(made):
     folder = made[0]
     page = [
@@ -63,7 +56,7 @@ def test_the_page_s_lines_are_those_of_the_table(made):
 
 def test_the_table_s_cells_are_those_of_the_csv_file(made):
     text = (made[0] / "tables/main.md").read_text()
-    for row in rows(made[0] / "tables/main.csv"):
+    for row in results_tree.read_csv(made[0] / "tables/main.csv"):
         if row["source"] == "ours":
             name = row["method"].replace("_", " ").replace("warmup", "warm start")
             assert re.search(rf"^\| {name} +\| +{percent(float(row['f1']))}", text, re.MULTILINE)
@@ -72,7 +65,7 @@ def test_the_table_s_cells_are_those_of_the_csv_file(made):
 def test_mlflow_s_points_are_those_of_the_csv_files(made):
     folder, evaluations, iterations, validations = made
     runs = store.collect(evaluations, iterations, validations)
-    for row in rows(folder / "tables/curves.csv"):
+    for row in results_tree.read_csv(folder / "tables/curves.csv"):
         points = runs[f"{row['arm']}_s{row['seed']}"]
         for (name, step), value in points.items():
             kind, _, metric = name.partition("/")
@@ -80,7 +73,8 @@ def test_mlflow_s_points_are_those_of_the_csv_files(made):
             at = row["updates"] if kind == "dev" else row["iteration"]
             if kind in ("train", "dev") and at == str(step) and row[column]:
                 assert math.isclose(float(row[column]), value, rel_tol=1e-5), (name, step)
-    ours = {row["method"]: row for row in rows(folder / "tables/main.csv") if row["source"] == "ours"}
+    table = results_tree.read_csv(folder / "tables/main.csv")
+    ours = {row["method"]: row for row in table if row["source"] == "ours"}
     for method, run in (("closed_book", "closed_book"), ("warmup", "warmup")):
         (value,) = [value for (name, _), value in runs[run].items() if name == "test/vitalqa/f1"]
         assert float(ours[method]["f1"]) == pytest.approx(value)
