@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> str:
             log_inputs(client, run_id, folders[name])
             log_traces(client, where, run_id, folders[name])
             written[run_key(name, settings)] = len(points)
-    storage.write_json(written, args.out)
+        # before `igpo follow` may log again: it leaves alone what stands there
+        storage.write_json(written, args.out)
     return f"{len(runs)} runs, {sum(written.values())} points in {args.uri}"
 
 

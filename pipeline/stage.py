@@ -82,9 +82,14 @@ def parser_of(name: str, section: type | None, doc: str | None) -> argparse.Argu
     return parser
 
 
-def is_told(error: BaseException) -> bool:
-    """Whether `ending_in_one_line` tells a user of an error: what can be mended, outside of the code."""
-    return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in UNWRITABLE)
+def told(error: Exception, name: str = "") -> str | None:
+    """What a user is told of an error in stage `name`; None if it is the code's."""
+    if isinstance(error, UserError):
+        return one_line(error)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        where = error.filename2 or error.filename or name
+        return f"{where}: {error.strerror}; {UNWRITABLE[error.errno]}"
+    return None
 
 
 @contextmanager
@@ -92,19 +97,16 @@ def ending_in_one_line(name: str) -> Iterator[None]:
     """End with one line and exit code 2 on UserError and if the system lets a stage not write."""
     try:
         yield
-    except UserError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except Exception as error:
+        said = told(error, name)
+        if said is None:
             raise
-        where = error.filename2 or error.filename or name
-        print(f"error: {where}: {error.strerror}; {UNWRITABLE[error.errno]}", file=sys.stderr)
+        print(f"error: {said}", file=sys.stderr)
         sys.exit(2)
 
 

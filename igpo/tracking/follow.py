@@ -5,17 +5,18 @@ The workflow starts this beside itself. It ends with the run, when nobody holds 
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from igpo.experiment import checks, layout
-from igpo.tracking.store import URI, alone, collect, open_store, run_params, sync
+from igpo.tracking.store import URI, alone, collect, open_store, run_key, run_params, sync
 from igpo.tracking.traces import log_traces
-from pipeline import stage
+from pipeline import stage, storage
 from pipeline.locks import is_held
 
 ALIVE = Path(".snakemake/alive")
+TRACKED = Path("results/track.json")
 PAUSE_S = 5
 FILES = ("metrics.json", "policy.json", "scores.parquet", "health.json", "advantages.parquet")
 Done = dict[str, tuple[list[Path], list[Path]]]  # run -> (iterations, validations)
@@ -35,11 +36,21 @@ def finished(params: Mapping[str, Any]) -> Done:
     return found
 
 
+def is_tracked(params: Mapping[str, Any], name: str, iterations: Sequence[Path]) -> bool:
+    """Whether `igpo track` has logged a run, as finished, since the last of these iterations."""
+    if not TRACKED.exists() or run_key(name, run_params(params, name)) not in storage.read_json(TRACKED):
+        return False
+    newest = max((folder / file).stat().st_mtime for folder in iterations for file in FILES)
+    return TRACKED.stat().st_mtime >= newest
+
+
 def log_runs(params: Mapping[str, Any], uri: str, runs: Done, status: str) -> None:
-    """Bring runs up to date and give them a status."""
+    """Bring runs up to date and give them a status; those that are tracked stay finished."""
     with alone():
         client, where = open_store(uri)
         for name, (iterations, validations) in runs.items():
+            if is_tracked(params, name, iterations):
+                continue
             points = collect([], iterations, validations)[name]
             run_id = sync(client, where, name, points, run_params(params, name), status)
             log_traces(client, where, run_id, iterations)
@@ -52,7 +63,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-    """Log until the run has ended; what then has no tables did not come to its end."""
+    """Log until Snakemake has ended; a run that is not tracked then did not come to its end."""
     params = checks.read(args)
     known: Done = {}
     while True:
@@ -65,7 +76,7 @@ def run(args: argparse.Namespace) -> str:
         if not going:
             break
         time.sleep(PAUSE_S)
-    if done and not Path("results/track.json").exists():
+    if done:
         log_runs(params, args.uri, done, "FAILED")
     return f"{len(done)} runs"
 

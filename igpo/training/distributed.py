@@ -24,7 +24,7 @@ from igpo.tree.forward import logprobs
 from igpo.tree.segments import Pack, Segment, batches, pack
 from pipeline.errors import UserError
 from pipeline.log import log
-from pipeline.stage import is_told
+from pipeline.stage import told
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def joined() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        own = is_told(error)
+        own = told(error) is not None
         if store.add("errors", int(own)) > own:
             sys.exit(2)
         raise

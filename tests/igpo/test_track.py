@@ -1,6 +1,7 @@
 """MLflow as a view of files: nothing twice, what changed is replaced, more iterations are appended."""
 
 import json
+import os
 
 import pytest
 import results_tree
@@ -8,7 +9,8 @@ import yaml
 from root import PARAMS_FILE
 
 from igpo import track
-from igpo.tracking import store
+from igpo.experiment import schema
+from igpo.tracking import follow, store
 from pipeline import storage
 
 pytestmark = pytest.mark.slow
@@ -155,3 +157,23 @@ def test_any_benchmark_has_a_legal_name_of_its_own(uri):
         client.log_metric(run_id, f"test/{name}/f1", 1.0)
     assert set(client.get_run(run_id).data.metrics) == {f"test/{name}/f1" for name in made}
     assert store.metric_part("vitalqa_dev-1.0") == "vitalqa_dev-1.0"
+
+
+def test_a_finished_run_stays_finished_while_something_else_is_made(params, log, uri, tmp_path):
+    """As for `snakemake figures`. With a newer iteration it goes on, and has failed if nothing tracks it."""
+    folders = [tmp_path / f"results/runs/igpo/s1/{k:03d}" for k in (1, 2)]
+    credits = [results_tree.turn(t, reward=0.0, normalised=0.0, advantage=0.0) for t in (1, 2)]
+    for folder in folders:
+        storage.write(credits, schema.ADVANTAGES, folder / "advantages.parquet", schema.TURN_KEY)
+    log(out="results/track.json")
+    client, where = store.open_store(uri)
+
+    def status(given: str) -> str:
+        follow.log_runs(params, uri, {"igpo_s1": (folders, [])}, given)
+        (found,) = client.search_runs([where], "attributes.run_name = 'igpo_s1'")
+        return found.info.status
+
+    assert [status("RUNNING"), status("FAILED")] == ["FINISHED", "FINISHED"]
+    os.utime(folders[1] / "metrics.json", (2**31, 2**31))
+    assert status("RUNNING") == "RUNNING"
+    assert status("FAILED") == "FAILED"

@@ -1,18 +1,16 @@
 """`make env`, and conda's pip, against indexes of made-up wheels: where torch's CPU build is taken from."""
 
-import functools
-import http.server
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 from root import ROOT
+from web import served
 
 pytestmark = pytest.mark.slow
 
@@ -35,21 +33,11 @@ def write_wheel(folder: Path, name: str, version: str, code: str = "") -> None:
         wheel.writestr(f"{info}/RECORD", "")
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *words):
-        pass
-
-
 @pytest.fixture
 def indexes(tmp_path):
     """(folder, address): every folder below is an index, for it lists a folder of wheels for each package."""
-    handler = functools.partial(Quiet, directory=str(tmp_path / "indexes"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield tmp_path / "indexes", f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with served(tmp_path / "indexes") as address:
+        yield tmp_path / "indexes", address
 
 
 @pytest.fixture
