@@ -24,14 +24,8 @@ def made(tmp_path, params, base_model):
     params["run"] |= {"arms": ["igpo", "grpo"], "baselines": ["closed_book"], "seeds": [1, 2]}
     evaluations, folders = results_tree.write_results(tmp_path / "results")
     validations = results_tree.write_validations(tmp_path / "results")
-    coverage = {"n": 4, "answer_in_corpus": 1.0, "answer_at": {"1": 0.5}, "gold_at": {"1": 0.5}}
-    coverage |= {"all_gold_at": {"1": 0.5}, "chance_answer_at": {"1": 0.0}}
-    storage.write_json({"benchmarks": {"vitalqa": coverage}, "uncovered": []}, tmp_path / "coverage.json")
-    question = {"question_id": "q1", "benchmark": "vitalqa", "question": HOSTILE, "answers": ["Rome"]}
-    question |= {"supporting_ids": ["a<b"], "hops": 1, "split": "train", "type": "capital"}
-    storage.write([question], schema.QUESTIONS, tmp_path / "train.parquet", ("question_id",))
-    options = {"config": json.dumps(params), "coverage": tmp_path / "coverage.json", "policy": base_model}
-    options |= {"questions": tmp_path / "train.parquet"}
+    options = results_tree.write_asked(tmp_path, HOSTILE)
+    options |= {"config": json.dumps(params), "policy": base_model}
     words = results_tree.command(evaluations, folders, *validations, **options)
     report.main([*words, "--out", str(tmp_path / "report.html")])
     return words, tmp_path / "report.html"

@@ -139,6 +139,17 @@ def write_results(root: Path) -> tuple[list[Path], list[Path]]:
     return evaluations, folders
 
 
+def write_asked(folder: Path, question: str = "?") -> dict[str, Path]:
+    """The training question, called so, and its coverage, by the report's options."""
+    row = {"question_id": "q1", "benchmark": "vitalqa", "question": question, "answers": ["Rome"]}
+    row |= {"supporting_ids": ["a<b"], "hops": 1, "split": "train", "type": "capital"}
+    storage.write([row], schema.QUESTIONS, folder / "train.parquet", schema.QUESTIONS_KEY)
+    coverage = {"n": 4, "answer_in_corpus": 1.0, "answer_at": {"1": 0.5}, "gold_at": {"1": 0.5}}
+    coverage |= {"all_gold_at": {"1": 0.5}, "chance_answer_at": {"1": 0.0}}
+    storage.write_json({"benchmarks": {"vitalqa": coverage}, "uncovered": []}, folder / "coverage.json")
+    return {"coverage": folder / "coverage.json", "questions": folder / "train.parquet"}
+
+
 def command(evaluations: list[Path], folders: list[Path], *dev: Path, **options: object) -> list[str]:
     """The arguments that tables, report and track share; `dev` are validations."""
     named = [item for key, value in options.items() for item in (f"--{key}", str(value))]

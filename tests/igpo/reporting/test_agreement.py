@@ -10,11 +10,9 @@ import results_tree
 from root import PARAMS_FILE
 
 from igpo import figures, report, tables
-from igpo.experiment import schema
 from igpo.reporting import plots
 from igpo.reporting.cells import percent
 from igpo.tracking import store
-from pipeline import storage
 from pipeline.settings import read_params
 
 
@@ -25,17 +23,13 @@ def made(tmp_path_factory, base_model):
     params["run"] |= {"arms": ["igpo"], "baselines": ["closed_book"], "seeds": [1, 2]}
     evaluations, iterations = results_tree.write_results(folder / "results")
     validations = results_tree.write_validations(folder / "results")
-    question = {"question_id": "q1", "benchmark": "vitalqa", "question": "?", "answers": ["Rome"]}
-    question |= {"supporting_ids": ["a<b"], "hops": 1, "split": "train", "type": "capital"}
-    storage.write([question], schema.QUESTIONS, folder / "train.parquet", schema.QUESTIONS_KEY)
-    coverage = {"n": 4, "answer_in_corpus": 1.0, "answer_at": {"1": 0.5}, "gold_at": {"1": 0.5}}
-    coverage |= {"all_gold_at": {"1": 0.5}, "chance_answer_at": {"1": 0.0}}
-    storage.write_json({"benchmarks": {"vitalqa": coverage}, "uncovered": []}, folder / "coverage.json")
+    asked = results_tree.write_asked(folder)
     words = results_tree.command(evaluations, iterations, *validations)
     tables.main([*words, "--config", json.dumps(params["tables"]), "--out", str(folder / "tables")])
-    whole = ["--config", json.dumps(params), "--policy", str(base_model)]
-    whole += ["--coverage", str(folder / "coverage.json"), "--questions", str(folder / "train.parquet")]
-    report.main([*words, *whole, "--out", str(folder / "report.html")])
+    whole = results_tree.command(
+        evaluations, iterations, *validations, config=json.dumps(params), policy=base_model, **asked
+    )
+    report.main([*whole, "--out", str(folder / "report.html")])
     drawn = ["--iterations", *map(str, iterations), "--validations", *map(str, validations)]
     figures.main([*drawn, "--out", str(folder / "figures")])
     return folder, evaluations, iterations, validations
