@@ -16,6 +16,13 @@ settings.register_profile("same", derandomize=True, database=None, deadline=None
 settings.load_profile("same")
 
 
+@pytest.fixture(autouse=True)
+def no_tracking_address(monkeypatch) -> None:
+    """MLflow leaves the last database's address in the environment: processes of the next tests would log there."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that it is undone even if a test sets it
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+
 @pytest.fixture
 def params() -> dict:
     """All of params.yaml."""
