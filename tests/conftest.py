@@ -18,7 +18,7 @@ settings.load_profile("same")
 
 @pytest.fixture(autouse=True)
 def no_tracking_address(monkeypatch) -> None:
-    """MLflow leaves the last database's address in the environment: processes of the next tests would log there."""
+    """MLflow leaves its last address in the environment, where processes of later tests would find it."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that it is undone even if a test sets it
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
 
