@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from root import ROOT
 from tiny_experiment import make
 
@@ -41,6 +42,9 @@ def scripts(page: Path) -> list[str]:
 
 SCRIPTS = [(page, script) for page in PAGES if page != TUTORIAL for script in scripts(page)]
 LINES = [line.partition("#")[0].strip() for _, script in SCRIPTS for line in script.splitlines()]
+# what a pod does in the folder of its volume
+POD = yaml.safe_load((ROOT / "profiles/kubernetes.yaml").read_text())["spec"]["template"]["spec"]["containers"][0]
+LINES.append(" ".join([*POD["command"], *POD["args"]]).replace("--directory /experiment", ""))
 TO_PLAN = sorted({line for line in LINES if line.partition(" ")[0] in PLANNED})
 
 

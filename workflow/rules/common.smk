@@ -49,15 +49,14 @@ ARMS = {name: apply_arm(config, name) for name in config["arms"]}
 RUN = config["run"]
 os.environ["IGPO_ITERATIONS"] = str(RUN["iterations"])  # for what snakemake_logger_plugin_igpo prints
 KINDS = config["index"]["kinds"]
-# Cores, and how many model stages share them at a time; each on a GPU if the machine has any.
-CORES, SLOTS = (getattr(workflow.global_resources.get(name), "value", None) for name in ("_cores", "gpu"))
-SLOTS = SLOTS or 1
+# What the command line and its profile give: cores, and how many model stages share them at a time, each on a GPU if
+# the machine has any.
+GIVEN = workflow.resource_settings
+CORES, SLOTS = GIVEN.cores, dict(GIVEN.resources.unwrapped_items()).get("gpu", 1)
 GPUS = len(gpu_devices())
-if (
-    0 < GPUS < SLOTS and workflow.resource_settings.nodes is None
-):  # of jobs on a cluster, which has its own GPUs
-    SLOTS = GPUS
-    workflow.register_resource("gpu", SLOTS)
+if 0 < GPUS < SLOTS and GIVEN.nodes is None:  # jobs on a cluster have its GPUs
+    print(f"error: --resources gpu={SLOTS}: this machine has {GPUS}", file=sys.stderr, flush=True)
+    os._exit(2)
 # How a model stage is started: on a CPU, importing what it needs would be most of what a short one does. In a
 # job of a cluster, whose Snakemake is no main process, the forked stages' server would outlive the job.
 FORKED = CORES and not GPUS and workflow.is_main_process
