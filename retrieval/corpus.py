@@ -58,11 +58,11 @@ def passages(path: Path, ids: Ids, fingerprint: Fingerprint) -> Iterator[Passage
             continue
         try:
             name, title, text = passage(row)
-            checked = (ids.unique(name), title, text)
-            fingerprint.add(checked)
+            entry = (ids.unique(name), title, text)
+            fingerprint.add(entry)
         except ValueError as error:
             raise UserError(f"{path}: line {number}: {error}") from None
-        yield checked
+        yield entry
 
 
 def write(stream: Iterator[Passage], out: Path, fingerprint: Fingerprint) -> None:

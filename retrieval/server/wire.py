@@ -117,17 +117,17 @@ def searches(request: Search, topk: int) -> list[tuple[str, int]]:
 
     `k` counts queries with those that are dropped, or without; one number serves all, none is the server's.
     """
-    kept = [isinstance(query, str) and bool(query.strip()) for query in request.queries]
-    queries = list(itertools.compress(request.queries, kept))
+    mask = [isinstance(query, str) and bool(query.strip()) for query in request.queries]
+    queries = list(itertools.compress(request.queries, mask))
     if not queries:
         raise HTTPException(400, "query_list is empty")
-    wanted = request.k if isinstance(request.k, list) else [topk if request.k is None else request.k]
-    if len(wanted) == len(kept):
-        wanted = list(itertools.compress(wanted, kept))
-    if len(wanted) < 2:
-        wanted = (wanted or [topk]) * len(queries)
-    if len(wanted) != len(queries):
+    counts = request.k if isinstance(request.k, list) else [topk if request.k is None else request.k]
+    if len(counts) == len(mask):
+        counts = list(itertools.compress(counts, mask))
+    if len(counts) < 2:
+        counts = (counts or [topk]) * len(queries)
+    if len(counts) != len(queries):
         raise HTTPException(400, "k length mismatch with query_list")
-    if min(wanted) < 1:
+    if min(counts) < 1:
         raise HTTPException(400, "k must be positive")
-    return list(zip(queries, wanted, strict=True))
+    return list(zip(queries, counts, strict=True))
