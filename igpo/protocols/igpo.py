@@ -45,8 +45,8 @@ def parse(text: str) -> Turn:
     An answer wins over a call in the same turn; of several calls the first counts.
     """
     for tag in TAGS:
-        given = tag == "think"
-        if text.count(f"<{tag}>") + given != text.count(f"</{tag}>"):
+        is_given = tag == "think"
+        if text.count(f"<{tag}>") + is_given != text.count(f"</{tag}>"):
             return Turn(error=f"unbalanced <{tag}>")
     body = text.partition("</think>")[2]
     for tag in ("answer", "tool_call"):
