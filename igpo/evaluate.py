@@ -174,13 +174,13 @@ def run(args: argparse.Namespace, params: sections.Evaluate) -> str:
     uncovered_ids = set(read_coverage(args.coverage)["uncovered"]) if args.coverage else None
     by_id = {question["question_id"]: question for question in questions}
     judgements, judge = read_judgements(args.judgements) if args.judgements else (None, None)
-    per_question = question_metrics(rows, by_id, params.format_penalty, uncovered_ids, judgements)
+    question_rows = question_metrics(rows, by_id, params.format_penalty, uncovered_ids, judgements)
     meta = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     metrics = {
-        "benchmarks": split_by(per_question, "benchmark", params),
-        "types": split_by(per_question, "type", params),
-        "hops": by_hops(per_question, params),
-        "overall": summary(per_question, params),
+        "benchmarks": split_by(question_rows, "benchmark", params),
+        "types": split_by(question_rows, "type", params),
+        "hops": by_hops(question_rows, params),
+        "overall": summary(question_rows, params),
         "provenance": {
             **mapping("--provenance", args.provenance),
             **(selection(args.selected) if args.selected else {}),
@@ -190,15 +190,15 @@ def run(args: argparse.Namespace, params: sections.Evaluate) -> str:
     }
     if uncovered_ids is not None:
         coverage_rows = [
-            {**row, "covered": "covered" if row["covered"] else "uncovered"} for row in per_question
+            {**row, "covered": "covered" if row["covered"] else "uncovered"} for row in question_rows
         ]
         metrics["coverage"] = split_by(coverage_rows, "covered", params)
     by_question = args.out.with_name("questions.parquet")
-    storage.write(per_question, PER_QUESTION, by_question, ("question_id",))
+    storage.write(question_rows, PER_QUESTION, by_question, ("question_id",))
     metrics["provenance"]["by_question"] = storage.sha256(by_question)
     storage.write_json(metrics, args.out)
     f1 = metrics["overall"]["f1"]
-    return f"{len(per_question)} questions, F1 {f1['mean']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]"
+    return f"{len(question_rows)} questions, F1 {f1['mean']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]"
 
 
 main = stage.command(sections.Evaluate, arguments, run, __doc__)

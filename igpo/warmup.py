@@ -160,8 +160,9 @@ def check_context(traces: list[agent.Trajectory], limit: int, policy: Path) -> N
     for trajectory in traces:
         if len(trajectory.context) > limit:
             raise UserError(
-                f"question {trajectory.question['question_id']!r}: its trace of {len(trajectory.context)} tokens "
-                f"exceeds the context of {limit} tokens of {policy}: lower warmup.k or warmup.passage_chars"
+                f"question {trajectory.question['question_id']!r}: its trace of {len(trajectory.context)} "
+                f"tokens exceeds the context of {limit} tokens of {policy}: lower warmup.k or "
+                "warmup.passage_chars"
             )
 
 
