@@ -106,9 +106,7 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
         },
         repeats,
     )
-    tool_tokens = sum(
-        len(row["observation_ids"]) for trajectory in trajectories for row in trajectory.rows[1:]
-    )
+    tool_tokens = sum(len(row["observation_ids"]) for t in trajectories for row in t.rows[1:])
     return [
         Row(
             f"rollout tokens/s of {len(trajectories)} trajectories, engine warm: ours, none waiting for "

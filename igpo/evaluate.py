@@ -75,9 +75,9 @@ def question_metrics(
         for name in METRICS:
             values = [sample[name] for sample in samples if sample[name] is not None]
             means[name] = float(np.mean(values)) if values else None
-        covered = None if uncovered_ids is None else question_id not in uncovered_ids
+        is_covered = None if uncovered_ids is None else question_id not in uncovered_ids
         labels = {name: question[name] for name in ("benchmark", "type", "hops")}
-        result.append({"question_id": question_id, **labels, "covered": covered, **means})
+        result.append({"question_id": question_id, **labels, "covered": is_covered, **means})
     return result
 
 

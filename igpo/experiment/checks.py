@@ -128,18 +128,18 @@ def check_sources(params: Mapping[str, Any]) -> None:
 
     Relative paths are seen from the working directory. A model may also be in Hugging Face's cache.
     """
-    embedded = {"corpus.source": "vital", "model.source": "smollm2", "questions.source": "vitalqa"}
+    embedded_names = {"corpus.source": "vital", "model.source": "smollm2", "questions.source": "vitalqa"}
     if "dense" in params["index"]["kinds"]:
-        embedded["index.encoder"] = "minilm"
+        embedded_names["index.encoder"] = "minilm"
     if "rerank" in params["index"]["kinds"]:
         if params["index"]["reranker"] is None:
             raise UserError(
                 "params: index.kinds has rerank: give the cross-encoder's folder as index.reranker"
             )
-        embedded["index.reranker"] = ""
+        embedded_names["index.reranker"] = ""
     if params["judge"]["model"] and not params["judge"]["url"]:
-        embedded["judge.model"] = "smollm2"
-    for key, own in embedded.items():
+        embedded_names["judge.model"] = "smollm2"
+    for key, own in embedded_names.items():
         section, name = key.split(".")
         value = params[section][name]
         sources = [value] if isinstance(value, str) else value

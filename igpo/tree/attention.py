@@ -28,9 +28,9 @@ def _gathered(block: Block, *tensors: torch.Tensor) -> list[torch.Tensor]:
     return [torch.cat([tensor[:, piece] for piece in block.keys], 1) for tensor in tensors]
 
 
-def _first(seen: int, *tensors: torch.Tensor) -> list[torch.Tensor]:
-    """The first `seen` keys of (H, S, D), contiguous: oneDNN's products would copy slices more slowly."""
-    return [tensor[:, :seen].contiguous() for tensor in tensors]
+def _first(count: int, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """The first `count` keys of (H, S, D), contiguous: oneDNN's products would copy slices more slowly."""
+    return [tensor[:, :count].contiguous() for tensor in tensors]
 
 
 class _Attention(torch.autograd.Function):

@@ -147,11 +147,11 @@ class Scanner:
             if self.at < len(self.buffer) or not self.more():
                 return self.buffer[self.at : self.at + 1]
 
-    def expect(self, allowed: str) -> str:
-        """Consume one of the `allowed` characters; ValueError otherwise."""
+    def expect(self, chars: str) -> str:
+        """Consume one of the characters `chars`; ValueError otherwise."""
         char = self.peek()
-        if not char or char not in allowed:
-            raise ValueError(f"line {self.line}: not JSON: expected one of {allowed}, found {char!r}")
+        if not char or char not in chars:
+            raise ValueError(f"line {self.line}: not JSON: expected one of {chars}, found {char!r}")
         self.at += 1
         return char
 
