@@ -86,7 +86,7 @@ def time_taken(paths: list[Path]) -> str:
 
 
 def page(params: Mapping[str, Any], name: str, root: Path, overlays: list[Path]) -> str:
-    """The page of a finished table below `root`. Raises UserError where it is not made."""
+    """The page of a finished table below `root`. Raises UserError if it is not made."""
     table = root / "results/tables" / f"{name}.md"
     if not table.exists():
         raise UserError(f"{table}: no such file; make it first: snakemake --cores all tables/{name}")

@@ -63,7 +63,7 @@ def median_quotient(whole: Sequence[float], part: Sequence[float]) -> list[float
 
 
 def spread(values: Sequence[float], form: str = ".3g") -> str:
-    """Median, and minimum to maximum where there are several."""
+    """Median, and minimum to maximum if there are several."""
     middle = format(statistics.median(values), form)
     return middle if len(values) == 1 else f"{middle} ({min(values):{form}}–{max(values):{form}})"
 

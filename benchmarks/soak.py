@@ -82,7 +82,7 @@ async def alone(port: int, queries: list[str]) -> list[tuple[str, bytes]]:
 
 
 class Client:
-    """One client; `seen` counts what came of its requests."""
+    """One client; `counts` says how often its requests ended in which way."""
 
     def __init__(self, port: int, answers: list[tuple[str, bytes]], seed: int, counts: Counter[str]):
         self.port, self.answers, self.counts = port, answers, counts

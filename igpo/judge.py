@@ -61,9 +61,9 @@ class Server:
         self.replied = False
 
     def replies(self, contents: Sequence[str], seed: int) -> list[str]:
-        """The model's reply to each message, `judge.workers` at a time; of a message refused the refusal.
+        """The model's reply to each message, `judge.workers` at a time; the refusal in place of a reply.
 
-        Raises UserError if all are refused, and as `_complete`.
+        Raises UserError if all are refused, and as `_complete` does.
         """
         with ThreadPoolExecutor(self.params.workers) as pool:
             replies = list(pool.map(lambda content: self._unless_refused(content, seed), contents))

@@ -34,7 +34,7 @@ SUFFIXES = (".parquet", ".json", ".jsonl")  # of the files that count in a folde
 def disjoint(rows: list[Row]) -> list[Row]:
     """The rows whose question stands in no later split: test stays whole, dev lacks test's, train both's.
 
-    Questions are equal where their words are: case, punctuation and white space don't count.
+    Two questions are equal if their words are: case, punctuation and white space don't count.
     """
     result: list[Row] = []
     later: set[str] = set()

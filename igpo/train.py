@@ -1,9 +1,9 @@
 """One policy update: `policy, rollouts, scores, advantages -> policy folder`.
 
-Weights and AdamW's state live in fp32, over several processes a share in each; the passes run in bf16 where
-the machine is fast at it. The folder holds the bf16 policy and the state from which the next update goes on
-(`igpo/training/checkpoint.py`). Groups are packed without padding and share their
-prompt; only policy tokens have a loss.
+Weights and AdamW's state live in fp32, over several processes a share in each; the passes run in bf16 if the
+machine is fast at it. The folder holds the bf16 policy and the state from which the next update goes on
+(`igpo/training/checkpoint.py`). Groups are packed without padding and share their prompt; only policy tokens
+have a loss.
 """
 
 import argparse

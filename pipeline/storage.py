@@ -23,7 +23,7 @@ CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.str
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (file or folder); on success it takes `path`'s place.
 
-    What killed processes left of theirs goes.
+    The temporary paths that killed processes left are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
@@ -58,7 +58,7 @@ def remove(path: Path) -> None:
 
 
 def take_place(source: Path, path: Path) -> None:
-    """Rename a finished file or folder to `path`, whose old content goes."""
+    """Rename a finished file or folder to `path`; what was there before is removed."""
     if source.is_dir() and path.exists():
         shutil.rmtree(path)
     source.replace(path)

@@ -34,7 +34,7 @@ class Ids:
         self.taken = IdTable()
 
     def unique(self, name: str | None) -> str:
-        """`name`, or the row number where `name` is missing or taken."""
+        """`name`, or the row number if `name` is missing or taken."""
         row, self.rows = self.rows, self.rows + 1
         if name is not None and self.taken.add(name, row):
             return name

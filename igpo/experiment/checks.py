@@ -77,7 +77,7 @@ def check_recomputed(params: Mapping[str, Any], name: str) -> None:
 
 
 def check_selected(params: Mapping[str, Any]) -> None:
-    """Raise UserError where `run.select` asks for validations that aren't made, or names a row as an arm."""
+    """Raise UserError if `run.select` asks for validations that aren't made, or names a row as an arm."""
     run = params["run"]
     if "best_dev" in selected(run) and not run["validate_every"]:
         raise UserError("params: run.select: best_dev needs validations: set run.validate_every above 0")
@@ -102,7 +102,7 @@ def check_comparison(params: Mapping[str, Any], table: str) -> None:
 
 
 def source_files(sources: str | list[str] | None) -> list[str]:
-    """The files behind a source, or behind each of a list: itself, or those in a folder; none where embedded.
+    """The files behind a source, or behind each of a list: itself, or those in a folder; none if embedded.
 
     `{split}` in a name stands for each of the splits that are there.
     """

@@ -6,7 +6,7 @@ A turn is `<think>…</think>` followed by a search,
     {"name": "web_search", "arguments": {"query": ["…"]}}
     </tool_call>
 
-or, where that tool is on, by a call of `open` with `{"title": "…"}`, which reads on in a page that was
+or, if that tool is on, by a call of `open` with `{"title": "…"}`, which reads on in a page that was
 found, or by `<answer>…</answer>`. `<think>` itself is given, not sampled. The instructions are ours, and
 shorter than the published ones: `deepresearcher` is nearer to those.
 """

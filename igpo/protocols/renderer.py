@@ -158,7 +158,7 @@ class Renderer:
         return [token for ids in id_lists for token in ids]
 
     def prompt(self, question: str, passages: str = "") -> list[int]:
-        """Turn 0: instructions, question and, where the protocol searches first, what was found."""
+        """Turn 0: instructions, question and, if the protocol searches first, what was found."""
         if self.protocol.chat:
             return self._fill(self._prompt, question=question)
         texts = {"question": question, "passages": f"{passages}\n" if passages else ""}

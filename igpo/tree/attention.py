@@ -38,9 +38,9 @@ class _Attention(torch.autograd.Function):
 
     On a CPU in bf16 they are faster than the kernel behind SDPA, which would keep scores in fp32. Nothing of
     the size of rows x keys is kept: the backward pass makes the probabilities p again, then from scores minus
-    each row's highest: bf16 rounds these least where p is high. With dx the gradient of x:
+    each row's highest: bf16 rounds these least where p is high. With dx the gradient of x, o the output:
 
-        dv = p^T dmixed        ds = p (dp - rowsum(p dp)), dp = dmixed v^T        dq = ds k        dk = ds^T q
+        dv = p^T do        ds = p (dp - rowsum(p dp)), dp = do v^T        dq = ds k        dk = ds^T q
     """
 
     @staticmethod

@@ -29,7 +29,7 @@ QUERY_STEP = 8  # tokens; a batch is a multiple of it wide
 
 @contextmanager
 def one_core_each() -> Iterator[None]:
-    """Around the work of the worker threads: MKL counts threads for the process, not for each of them."""
+    """Let each worker thread compute on one core: MKL counts threads for the whole process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -119,7 +119,7 @@ class Encoder:
         return self._pooled(self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
 
     def _width(self, row: list[int]) -> int:
-        """Of a full batch in which a query with these tokens stands."""
+        """Tokens per row of the full batch in which a query with these tokens stands."""
         return min(rounded(len(row), QUERY_STEP), self.max_tokens)
 
     def _pooled(self, states: torch.Tensor, mask: torch.Tensor) -> np.ndarray:

@@ -23,7 +23,7 @@ faiss.cvar.distance_compute_blas_threshold = 1 << 30
 def fill(index: faiss.Index, parts: Sequence[Path], rows: int) -> None:
     """Add all vectors; IVF and PQ learn from evenly spaced rows first.
 
-    Raises UserError where FAISS can't.
+    Raises UserError if FAISS can't do it.
     """
     step, threads = training_step(rows), faiss.omp_get_max_threads()
     try:

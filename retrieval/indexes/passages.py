@@ -41,7 +41,7 @@ def batches(corpus: Path) -> Iterator[pa.RecordBatch]:
 def store(corpus: Path, folder: Path) -> tuple[int, str]:
     """Copy a corpus table into an index folder; returns its number of rows and its SHA-256.
 
-    Raises UserError for an empty table or passage, and where an id is missing or repeated.
+    Raises UserError for an empty table or passage, and if an id is missing or repeated.
     """
     fingerprint, ids, count = Fingerprint(), IdTable(), 0
     with pa.ipc.new_file(folder / "passages.arrow", storage.CORPUS) as writer:

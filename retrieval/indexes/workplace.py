@@ -52,6 +52,6 @@ def workplace(out: Path, key: str) -> Iterator[Path]:
 
 
 def finish(work: Path, out: Path) -> None:
-    """Let `work`/made take the place of `out`; what a killed build would go on from goes last."""
+    """Move `work`/made to `out`, then remove the rest of `work`, from which a killed build would go on."""
     storage.take_place(work / "made", out)
     shutil.rmtree(work)

@@ -89,7 +89,7 @@ class HttpSearcher:
 
     @cached_property
     def corpus_sha256(self) -> str:
-        """Of the corpus that the server says it searches; "" of a server that isn't ours."""
+        """Hash of the corpus that the server says it searches; "" of a server that isn't ours."""
         if self.identity == UNKNOWN:
             return ""
         return str(self._ask(f"{self.url.rpartition('/')[0]}/health", None)["corpus_sha256"])

@@ -36,7 +36,7 @@ class Retrieve(BaseModel):
 
 
 class Search(BaseModel):
-    """SearchAgentReview's request: a null counts as not given; blank queries, and what is no text, go."""
+    """SearchAgentReview's request: a null counts as not given; only queries with text stay."""
 
     queries: list[Any] = Field([], validation_alias=AliasChoices("query_list", "queries"))
     k: int | list[int] | None = Field(None, validation_alias=AliasChoices("k", "topk"))
@@ -89,7 +89,7 @@ async def left(request: Request) -> None:
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """The result of `work`, which is cancelled when the client leaves; 499, which nobody reads, then."""
+    """The result of `work`. If the client leaves first, `work` is cancelled; nobody reads the 499."""
     working, leaving = asyncio.create_task(work), asyncio.create_task(left(request))
     leaving.add_done_callback(lambda _: working.cancel())
     try:

@@ -44,7 +44,7 @@ def is_empty(title: str, text: str) -> bool:
 
 
 def passage(row: Any) -> tuple[str | None, str, str]:
-    """Id (None where missing), title and text of a raw row; ValueError says what is wrong with it."""
+    """Id (None if missing), title and text of a raw row; ValueError says what is wrong with it."""
     if not isinstance(row, dict):
         raise ValueError(f"not an object but {type(row).__name__}")
     heading: Any = row.get("title") or ""
