@@ -58,11 +58,13 @@ def measured(setting: dict[str, str], beside: bool, passes: int) -> float:
     busy = subprocess.Popen([sys.executable, "-c", BUSY]) if beside else None
     command = [sys.executable, "-m", "benchmarks.beside", "--measure", str(passes)]
     try:
-        done = subprocess.run(command, env=environment | setting, check=True, capture_output=True, text=True)
+        process = subprocess.run(
+            command, env=environment | setting, check=True, capture_output=True, text=True
+        )
     finally:
         if busy:
             busy.kill()
-    return float(done.stdout)
+    return float(process.stdout)
 
 
 def page(alone: dict[str, list[float]], beside: dict[str, list[float]]) -> str:
@@ -70,8 +72,13 @@ def page(alone: dict[str, list[float]], beside: dict[str, list[float]]) -> str:
     best = max(statistics.median(values) for values in alone.values())
     lines, rounds = [], len(next(iter(alone.values())))
     for name in alone:
-        mine, shared = statistics.median(alone[name]), statistics.median(beside[name])
-        cells = [f"{mine:.0f}", f"{shared:.0f}", f"{best / mine:.2f}", f"{best / shared:.1f}"]
+        alone_speed, beside_speed = statistics.median(alone[name]), statistics.median(beside[name])
+        cells = [
+            f"{alone_speed:.0f}",
+            f"{beside_speed:.0f}",
+            f"{best / alone_speed:.2f}",
+            f"{best / beside_speed:.1f}",
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |\n")
     return f"""\
 # Beside a busy process
@@ -100,18 +107,18 @@ def main() -> None:
     if args.measure:
         print(speed(WHERE, args.measure))
         return
-    found: dict[bool, dict[str, list[float]]] = {False: {}, True: {}}
+    speeds: dict[bool, dict[str, list[float]]] = {False: {}, True: {}}
     for number in range(args.rounds):
         for name, setting in list(SETTINGS.items())[:: -1 if number % 2 else 1]:
             for beside in (False, True):
                 value = measured(setting, beside, 1 if beside else args.passes)
-                found[beside].setdefault(name, []).append(value)
+                speeds[beside].setdefault(name, []).append(value)
                 print(
                     f"round {number + 1}: {name}, {'beside one' if beside else 'alone'}: {value:.1f}",
                     flush=True,
                 )
     order = list(SETTINGS)
-    alone, beside_one = ({name: values[name] for name in order} for values in found.values())
+    alone, beside_one = ({name: values[name] for name in order} for values in speeds.values())
     with storage.replacing(Path("docs/results/beside.md")) as path:
         path.write_text(page(alone, beside_one))
 

@@ -59,9 +59,9 @@ def repeated(number: int) -> dict[str, Any]:
         raise UserError(f"{RESULTS}: no finished run; snakemake makes one")
     questions = browser.known_questions(sorted((RESULTS / "questions").glob("*.parquet")))
     value = browser.collected(folders, questions, RESULTS / "models/base")
-    own = value["trajectories"]
+    trajectories = value["trajectories"]
     draw = random.Random(0)
-    value["trajectories"] = [varied(own[place % len(own)], draw) for place in range(number)]
+    value["trajectories"] = [varied(trajectories[place % len(trajectories)], draw) for place in range(number)]
     return value
 
 
@@ -70,7 +70,7 @@ def timed(page: Page, address: str) -> tuple[float, dict[str, float]]:
     start = time.perf_counter()
     page.goto(address)
     page.wait_for_selector("#browser[data-ready]")
-    opened, filters = time.perf_counter() - start, {}
+    opening, filters = time.perf_counter() - start, {}
     choices = {"filter-of": "evaluation", "filter-answer": "wrong", "filter-case": "highest information gain"}
     for field, value in {**choices, "words": "born"}.items():
         empty = "" if field == "words" else "all"
@@ -79,7 +79,7 @@ def timed(page: Page, address: str) -> tuple[float, dict[str, float]]:
             seconds.append(page.evaluate(FILTER, [field, value]))
             page.evaluate(FILTER, [field, empty])
         filters[f"{field.removeprefix('filter-')}: {value}"] = statistics.median(seconds)
-    return opened, filters
+    return opening, filters
 
 
 def main() -> None:
@@ -94,16 +94,16 @@ def main() -> None:
         file = Path(folder) / "report.html"
         file.write_text(report.page({report.TRAJECTORIES: []}, value))
         chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        opened, filters = timed(chromium.new_page(), file.as_uri())
+        opening, filters = timed(chromium.new_page(), file.as_uri())
         size = file.stat().st_size / 1e6
         chromium.close()
     turns = statistics.fmean(len(one["turns"]) for one in value["trajectories"])
     made_on = f"{machine(compute_dtype())}, Chromium"
-    measured = dict(zip(GOALS, (size, opened, max(filters.values())), strict=True))
+    figures = dict(zip(GOALS, (size, opening, max(filters.values())), strict=True))
     lines = []
     for name, goal in GOALS.items():
-        verdict = "met" if measured[name] <= goal else "**missed**"
-        lines.append(f"| {name} | ≤ {goal:g} | {measured[name]:.3g} | {verdict} |")
+        verdict = "met" if figures[name] <= goal else "**missed**"
+        lines.append(f"| {name} | ≤ {goal:g} | {figures[name]:.3g} | {verdict} |")
     lines += [f"| filter {name}, ms | | {number:.0f} | |" for name, number in filters.items()]
     with storage.replacing(OUT) as path:
         path.write_text(f"""\

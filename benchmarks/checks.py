@@ -52,11 +52,12 @@ Made by {target} after the default run, then {command}. {settings} Made on: {mac
 def chosen(params: Mapping[str, Any], name: str) -> str:
     """The settings that the numbers hang on, in words; for a comparison those of its baseline's arm."""
     arm = params["tables"][name]["baseline"] if name in checks.COMPARISONS else None
-    run, laid = params["run"], apply_arm(params, arm)
-    rollout, warmup = laid["rollout"], laid["warmup"]
+    run, arm_params = params["run"], apply_arm(params, arm)
+    rollout, warmup = arm_params["rollout"], arm_params["warmup"]
     seeds = f"Seed{'s' * (len(run['seeds']) > 1)} {', '.join(map(str, run['seeds']))}"
     group = f"{rollout['questions'] or 'all'} questions with {rollout['samples']} trajectories"
-    rates = f"learning rate {laid['train']['lr']:g}, format penalty {laid['score']['format_penalty']:g}"
+    penalty = arm_params["score"]["format_penalty"]
+    rates = f"learning rate {arm_params['train']['lr']:g}, format penalty {penalty:g}"
     return (
         f"{seeds}; {run['iterations']} updates, each of {group} at temperature {rollout['temperature']}, at"
         f" most {rollout['max_turns']} turns; {rates}. Warm start: {warmup['traces']} traces, learning rate"
@@ -69,10 +70,10 @@ def own_costs(params: Mapping[str, Any], name: str, results: Path) -> list[Path]
     if name not in checks.COMPARISONS:
         return [results / "tables" / f"{name}.cost.json"]
     arms = set(layout.compared_arms(params, name)) - set(params["run"]["arms"])
-    evaluated = layout.compared(params, name).keys() - layout.evaluations(params["run"]).keys()
+    evaluations = layout.compared(params, name).keys() - layout.evaluations(params["run"]).keys()
     folders = [
         *(results / "runs" / arm for arm in arms),
-        *(results / "evaluations" / one for one in evaluated),
+        *(results / "evaluations" / one for one in evaluations),
     ]
     return [path for folder in folders for path in folder.rglob("*.cost.json")]
 
@@ -80,27 +81,27 @@ def own_costs(params: Mapping[str, Any], name: str, results: Path) -> list[Path]
 def time_taken(paths: list[Path]) -> str:
     """From the first of these stages' start to the last one's end, in words."""
     costs = [storage.read_json(path) for path in paths]
-    minutes = wall((spent["began"], spent["ended"]) for spent in costs) / 60
+    minutes = wall((cost["began"], cost["ended"]) for cost in costs) / 60
     return f"From the files of the default run that took {minutes:.1f} minutes."
 
 
 def page(params: Mapping[str, Any], name: str, root: Path, overlays: list[Path]) -> str:
-    """The page of a finished table below `root`. Raises UserError where it is not made."""
-    made = root / "results/tables" / f"{name}.md"
-    if not made.exists():
-        raise UserError(f"{made}: no such file; make it first: snakemake --cores all tables/{name}")
+    """The page of a finished table below `root`. Raises UserError if it is not made."""
+    table = root / "results/tables" / f"{name}.md"
+    if not table.exists():
+        raise UserError(f"{table}: no such file; make it first: snakemake --cores all tables/{name}")
     title, about = ABOUT[name]
-    given = "".join(f" {path}" for path in overlays)
+    files = "".join(f" {path}" for path in overlays)
     layers = "".join(f" --params {path}" for path in (["params.yaml", *overlays] if overlays else []))
     return PAGE.format(
         title=title,
         about=about,
-        target=f"`snakemake --cores all tables/{name}{' --configfile' + given if overlays else ''}`",
+        target=f"`snakemake --cores all tables/{name}{' --configfile' + files if overlays else ''}`",
         command=f"`python -m benchmarks.checks {name}{layers}`",
         settings=chosen(params, name),
         machine=measure.machine(compute_dtype()),
         time=time_taken(own_costs(params, name, root / "results")),
-        table=made.read_text(),
+        table=table.read_text(),
     )
 
 

@@ -35,12 +35,12 @@ def collapse(work: Path, overlays: list[Path]) -> Path:
 
 def store(run: Path, out: Path) -> int:
     """Copy the numbers of every iteration of a run to `out`; returns how many there are."""
-    found = sorted(run.glob("[0-9]*/health.json"))
-    if not found:
+    files = sorted(run.glob("[0-9]*/health.json"))
+    if not files:
         raise UserError(f"{run}: no NNN/health.json in it; give a run's folder, as in results/runs/igpo/s1")
-    for file in found:
+    for file in files:
         storage.write_json(storage.read_json(file), out / f"{file.parent.name}.json")
-    return len(found)
+    return len(files)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

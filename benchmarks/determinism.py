@@ -59,12 +59,12 @@ answer is scored by itself: neither can depend on a batch, on any processor. The
 def companies(number: int) -> list[list[list[int]]]:
     """Ways to ask `number` inputs: all at once, in halves, each alone, and in random companies."""
     everything = list(range(number))
-    drawn = random.Random(0)
-    shuffled = [drawn.sample(everything, number) for _ in range(COMPANIES)]
-    cut = [sorted(drawn.sample(range(1, number), 3)) for _ in shuffled]
+    draw = random.Random(0)
+    orders = [draw.sample(everything, number) for _ in range(COMPANIES)]
+    cuts = [sorted(draw.sample(range(1, number), 3)) for _ in orders]
     random_parts = [
         [order[low:high] for low, high in zip([0, *ends], [*ends, number], strict=True)]
-        for order, ends in zip(shuffled, cut, strict=True)
+        for order, ends in zip(orders, cuts, strict=True)
     ]
     halves = [everything[: number // 2], everything[number // 2 :]]
     return [[everything], halves, [[one] for one in everything], *random_parts]
@@ -72,13 +72,13 @@ def companies(number: int) -> list[list[list[int]]]:
 
 def differing(ask: Callable[[list[int]], Sequence[Any]], number: int, ways: list[list[list[int]]]) -> int:
     """How many of the inputs have another result in some way of asking than in the first."""
-    found = []
+    all_results = []
     for company in ways:
         results: dict[int, Any] = {}
         for part in company:
             results |= zip(part, ask(part), strict=True)
-        found.append(results)
-    return sum(any(results[one] != found[0][one] for results in found) for one in range(number))
+        all_results.append(results)
+    return sum(any(results[one] != all_results[0][one] for results in all_results) for one in range(number))
 
 
 def query_vectors(questions: list[str], root: Path) -> int:
@@ -95,47 +95,51 @@ def sequences(prompts: list[list[int]], policy: Path, params: sections.Rollout) 
     """(Sequences that depend on the others: greedy, sampled; seconds for all at once, sampled)."""
     tokenizer = load_tokenizer(policy)
     engine = open_engine(policy, params.engine, params.max_tokens, tokenizer, stops=False)
-    changed = []
+    counts = []
     for temperature in (0.0, 1.0):
 
         def ask(part: list[int], temperature: float = temperature) -> list[tuple[int, ...]]:
             requests = [Request(prompts[one], one) for one in part]
-            return [tuple(made.ids) for made in engine.generate(requests, NEW_TOKENS, temperature)]
+            return [
+                tuple(generation.ids) for generation in engine.generate(requests, NEW_TOKENS, temperature)
+            ]
 
         ways = companies(SEQUENCES)
         if params.engine == "transformers":  # which samples one after another: all, and all in another order
             ways = [ways[0], [ways[0][0][::-1]]]
-        changed.append(differing(ask, SEQUENCES, ways))
+        counts.append(differing(ask, SEQUENCES, ways))
     start = time.perf_counter()
     ask(list(range(SEQUENCES)))
-    return changed, time.perf_counter() - start
+    return counts, time.perf_counter() - start
 
 
 def gains(root: Path, out: Path, **settings: Any) -> tuple[np.ndarray, np.ndarray, float]:
     """(log-probabilities of gold answers, gains, seconds) of the first iteration under these settings."""
     first = root / "runs/igpo/s1/001"
-    chosen = [word for key, value in settings.items() for word in ("--set", f"score.{key}={value}")]
+    options = [word for key, value in settings.items() for word in ("--set", f"score.{key}={value}")]
     start = time.perf_counter()
     score.main(
         [
-            *("--params", "params.yaml", "--arm", "igpo", "--policy", str(root / "warmup"), *chosen),
+            *("--params", "params.yaml", "--arm", "igpo", "--policy", str(root / "warmup"), *options),
             *("--rollouts", str(first / "rollouts.parquet"), "--out", str(out)),
             *("--questions", str(root / "questions/train.parquet")),
         ]
     )
     seconds = time.perf_counter() - start
     table: pa.Table = storage.read(out, schema.SCORES)
-    read = [np.array(table[name].to_pylist(), float) for name in ("gold_logprob", "info_gain")]
-    return read[0], read[1], seconds
+    columns = [np.array(table[name].to_pylist(), float) for name in ("gold_logprob", "info_gain")]
+    return columns[0], columns[1], seconds
 
 
-def gain_row(name: str, found: tuple[np.ndarray, np.ndarray, float], first: Any, seconds: float) -> list[str]:
+def gain_row(
+    name: str, result: tuple[np.ndarray, np.ndarray, float], first: Any, seconds: float
+) -> list[str]:
     """A table's row of gains, compared with `first`."""
-    logprobs, gained, took = found
+    logprobs, info_gains, took = result
     largest = float(np.nanmax(np.abs(logprobs - first[0])))
     return [
         f"gains, {name}",
-        f"mean {np.nanmean(gained):+.4f}, s_t off by at most {largest:.4f}",
+        f"mean {np.nanmean(info_gains):+.4f}, s_t off by at most {largest:.4f}",
         f"{took / seconds:.1f}",
     ]
 
@@ -144,32 +148,36 @@ def run(root: Path) -> str:
     """The page."""
     params = read_params([Path("params.yaml")])
     rollout = sections.Rollout(**params["rollout"])
-    asked = storage.read(root / "questions/train.parquet", schema.QUESTIONS)["question"].to_pylist()[:QUERIES]
+    queries = storage.read(root / "questions/train.parquet", schema.QUESTIONS)["question"].to_pylist()[
+        :QUERIES
+    ]
     rows = storage.read(root / "runs/igpo/s1/001/rollouts.parquet", schema.ROLLOUTS).to_pylist()
     prompts = [row["observation_ids"] for row in rows if row["turn"] == 0][: 2 * SEQUENCES : 2]
     work = root / "benchmarks/determinism"
-    vectors = query_vectors(asked, root)
-    batched, plain_seconds = sequences(prompts, root / "warmup", rollout)
+    vectors = query_vectors(queries, root)
+    batch_counts, plain_seconds = sequences(prompts, root / "warmup", rollout)
     alone = dataclasses.replace(rollout, engine="transformers")
     single, single_seconds = sequences(prompts, root / "warmup", alone)
-    packed = {tokens: gains(root, work / f"{tokens}.parquet", batch_tokens=tokens) for tokens in BATCH_TOKENS}
-    base = packed[BATCH_TOKENS[0]]
+    gains_by_tokens = {
+        tokens: gains(root, work / f"{tokens}.parquet", batch_tokens=tokens) for tokens in BATCH_TOKENS
+    }
+    base = gains_by_tokens[BATCH_TOKENS[0]]
     naive = gains(root, work / "naive.parquet", passes="naive")
     wide = gains(root, work / "fp32.parquet", dtype="float32")
     heads = ["what", "depends on the batch", "time, default = 1"]
 
-    def tokens(kind: str, changed: Sequence[int], seconds: float) -> list[list[str]]:
+    def tokens(kind: str, counts: Sequence[int], seconds: float) -> list[list[str]]:
         return [
             [f"{name} sequences, {kind}", f"{count} of {SEQUENCES}", f"{seconds / plain_seconds:.1f}"]
-            for name, count in zip(("greedy", "sampled"), changed, strict=True)
+            for name, count in zip(("greedy", "sampled"), counts, strict=True)
         ]
 
     default = [
         ["query vectors", f"{vectors} of {QUERIES}", "–"],
-        *tokens(rollout.engine, batched, plain_seconds),
+        *tokens(rollout.engine, batch_counts, plain_seconds),
         *(
-            gain_row(f"`batch_tokens: {name}`, from the default's", found, base, base[2])
-            for name, found in packed.items()
+            gain_row(f"`batch_tokens: {name}`, from the default's", result, base, base[2])
+            for name, result in gains_by_tokens.items()
         ),
     ]
     exact = [

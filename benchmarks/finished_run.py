@@ -18,10 +18,10 @@ SEARCH = ("index.cost.json", "coverage.cost.json")  # stages that are search wor
 Span = tuple[float, float]  # began, ended
 
 
-def work(path: Path, spent: Mapping[str, Any]) -> Span:
+def work(path: Path, cost: Mapping[str, Any]) -> Span:
     """Model and search work of a stage, taken to end with the stage."""
-    phases = sum(spent["phases"].get(name, 0.0) for name in WORK)
-    return spent["ended"] - (spent["seconds"] if path.name in SEARCH else phases), spent["ended"]
+    phases = sum(cost["phases"].get(name, 0.0) for name in WORK)
+    return cost["ended"] - (cost["seconds"] if path.name in SEARCH else phases), cost["ended"]
 
 
 def wall(spans: Iterable[Span]) -> float:
@@ -32,18 +32,18 @@ def wall(spans: Iterable[Span]) -> float:
 
 def covered(spans: Iterable[Span]) -> float:
     """Seconds in at least one of the spans: what ran side by side counts once."""
-    total, reached = 0.0, float("-inf")
+    total, latest = 0.0, float("-inf")
     for begin, end in sorted(spans):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
+        total += max(0.0, end - max(begin, latest))
+        latest = max(latest, end)
     return total
 
 
 def rows(results: Path) -> list[Row]:
     """Rows of the run that made the folder `results`."""
     costs = {path: storage.read_json(path) for path in sorted(results.rglob("*.cost.json"))}
-    whole = wall((spent["began"], spent["ended"]) for spent in costs.values())
-    worked = covered(work(*item) for item in costs.items())
+    wall_seconds = wall((cost["began"], cost["ended"]) for cost in costs.values())
+    work_seconds = covered(work(*item) for item in costs.items())
     starts, shares, of_iterations = [], [], []
     for folder in sorted(path.parent for path in costs if path.match("runs/*/*/[0-9]*/rollout.cost.json")):
         seconds = {name: costs[cost_path(folder, name)]["seconds"] for name in PHASES}
@@ -51,8 +51,8 @@ def rows(results: Path) -> list[Row]:
         shares.append(starts[-1] / seconds["rollout"])
         of_iterations.append(starts[-1] / sum(seconds.values()))
     return [
-        Row("wall time from the first stage to the last, minutes", "≤ 12", [whole / 60]),
-        Row("share of it in neither model nor search work", "≤ 0.15", [1 - worked / whole]),
+        Row("wall time from the first stage to the last, minutes", "≤ 12", [wall_seconds / 60]),
+        Row("share of it in neither model nor search work", "≤ 0.15", [1 - work_seconds / wall_seconds]),
         Row("start of the engine in an iteration, s", None, starts),
         Row("its share of the rollout stage", None, shares),
         Row("its share of the iteration", None, of_iterations),

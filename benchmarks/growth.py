@@ -35,8 +35,8 @@ def synthetic(size: int, path: Path) -> None:
     words, weights = list(counts), list(itertools.accumulate(counts.values()))
     with path.open("w") as file:
         for number in range(size):
-            drawn = draw.choices(words, cum_weights=weights, k=60)
-            row = {"id": str(number), "title": " ".join(drawn[:3]), "text": " ".join(drawn[3:])}
+            sample = draw.choices(words, cum_weights=weights, k=60)
+            row = {"id": str(number), "title": " ".join(sample[:3]), "text": " ".join(sample[3:])}
             file.write(json.dumps(row) + "\n")
 
 
@@ -71,7 +71,7 @@ def measure(size: int, work: Path) -> dict[str, dict[str, float]]:
     return result
 
 
-def lines(found: dict[int, dict[str, dict[str, float]]], sizes: Sequence[int]) -> list[str]:
+def lines(measurements: dict[int, dict[str, dict[str, float]]], sizes: Sequence[int]) -> list[str]:
     """The table, and the line through its two largest sizes."""
     rows = [
         "## Building by corpus size",
@@ -82,11 +82,11 @@ def lines(found: dict[int, dict[str, dict[str, float]]], sizes: Sequence[int]) -
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for size in sizes:
-        cells = [f"{found[size][stage][unit]:.1f}" for stage in STAGES for unit in ("seconds", "peak")]
+        cells = [f"{measurements[size][stage][unit]:.1f}" for stage in STAGES for unit in ("seconds", "peak")]
         rows.append(f"| {size:,} | {' | '.join(cells)} |")
-    small, large = (sum(found[size][stage]["seconds"] for stage in STAGES) for size in sizes[-2:])
+    small, large = (sum(measurements[size][stage]["seconds"] for stage in STAGES) for size in sizes[-2:])
     hours = (large + (large - small) / (sizes[-1] - sizes[-2]) * (WIKIPEDIA - sizes[-1])) / 3600
-    told = (
+    sentence = (
         f"On the line through the last two sizes, {WIKIPEDIA:,} passages take {hours:.1f} hours, without the"
     )
-    return [*rows, "", f"{told} encoder.", ""]
+    return [*rows, "", f"{sentence} encoder.", ""]

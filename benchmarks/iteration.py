@@ -65,10 +65,10 @@ def sampled(trajectory: Trajectory) -> int:
     return sum(len(row["policy_ids"]) for row in trajectory.rows)
 
 
-def asked(known: list[Trajectory], number: int) -> tuple[list[Request], list[int]]:
+def asked(trajectories: list[Trajectory], number: int) -> tuple[list[Request], list[int]]:
     """What the engine was asked in a turn of these trajectories, and how many tokens it sampled."""
     requests, lengths = [], []
-    for trajectory in known:
+    for trajectory in trajectories:
         before = dataclasses.replace(trajectory, rows=trajectory.rows[:number])
         for row in trajectory.rows[number : number + 1]:
             if row["policy_ids"]:
@@ -89,10 +89,10 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
     as_they_come = play(
         searcher, protocols.prepare(PARAMS.protocol, PARAMS.tools), exact=False, samples=samples
     )
-    known = ours(engine)
-    prompts = [(trajectory.rows[0]["observation_ids"], None) for trajectory in known]
-    lengths = [sampled(trajectory) for trajectory in known]
-    turns = [asked(known, number) for number in range(1, PARAMS.max_turns + 1)]
+    trajectories = ours(engine)
+    prompts = [(trajectory.rows[0]["observation_ids"], None) for trajectory in trajectories]
+    lengths = [sampled(trajectory) for trajectory in trajectories]
+    turns = [asked(trajectories, number) for number in range(1, PARAMS.max_turns + 1)]
 
     def cold(side: Callable[[], object]) -> Callable[[], object]:
         return lambda: (engine.llm.reset_prefix_cache(), side())
@@ -106,11 +106,11 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
         },
         repeats,
     )
-    shown = sum(len(row["observation_ids"]) for trajectory in known for row in trajectory.rows[1:])
+    tool_tokens = sum(len(row["observation_ids"]) for t in trajectories for row in t.rows[1:])
     return [
         Row(
-            f"rollout tokens/s of {len(known)} trajectories, engine warm: ours, none waiting for another "
-            "(`rollout.exact: false`) / vLLM's `generate` without tools",
+            f"rollout tokens/s of {len(trajectories)} trajectories, engine warm: ours, none waiting for "
+            "another (`rollout.exact: false`) / vLLM's `generate` without tools",
             "≥ 0.8",
             ratios(seconds["generate"], seconds["as they come"]),
         ),
@@ -125,7 +125,7 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
             ratios(seconds["generate"], seconds["turns"]),
         ),
         Row("rollout tokens/s: ours", None, [sum(lengths) / value for value in seconds["agent"]]),
-        Row("tokens that tools showed per token sampled", None, [shown / sum(lengths)]),
+        Row("tokens that tools showed per token sampled", None, [tool_tokens / sum(lengths)]),
     ]
 
 
@@ -139,27 +139,27 @@ def iteration_rows(engine: VllmEngine, searcher: Searcher, size: Size) -> list[R
     samples = size.samples[1]
     rollouts = play(searcher, protocol, **LONG, max_turns=size.long_turns, samples=samples)
     rows = [row for trajectory in rollouts(engine) for row in trajectory.rows]
-    tokenizer, listed = load_tokenizer(POLICY), schema.trajectories(rows)
+    tokenizer, trajectories = load_tokenizer(POLICY), schema.trajectories(rows)
     model = load(POLICY, torch.float32, "tree").eval()
     plain_model = load(POLICY, compute_dtype(), "sdpa").eval()
-    trained, optimiser = train.open_training(POLICY, update.PARAMS)
-    packed, single = update.training_groups(model, rows, tokenizer)
+    training_model, optimiser = train.open_training(POLICY, update.PARAMS)
+    trees, single = update.training_groups(model, rows, tokenizer)
 
     def scores(gain: bool) -> None:
         update.scored(model, update.scoring_trees(rows, tokenizer, information_gain=gain))
 
     def plain_scores() -> None:
-        for trajectory in listed[:PLAIN]:
+        for trajectory in trajectories[:PLAIN]:
             plain.gold_by_turn(plain_model, trajectory, forced(tokenizer))
             plain.old_logprobs(plain_model, trajectory)
 
     def trains() -> None:
-        trained.set_attn_implementation("tree")
-        train.update(trained, optimiser, packed, update.PARAMS)
+        training_model.set_attn_implementation("tree")
+        train.update(training_model, optimiser, trees, update.PARAMS)
 
     def plain_trains() -> None:
-        trained.set_attn_implementation("sdpa")
-        plain.padded_update(trained, optimiser, single[:PLAIN], update.PARAMS)
+        training_model.set_attn_implementation("sdpa")
+        plain.padded_update(training_model, optimiser, single[:PLAIN], update.PARAMS)
 
     seconds = alternate(
         {
@@ -181,16 +181,16 @@ def iteration_rows(engine: VllmEngine, searcher: Searcher, size: Size) -> list[R
 def shape_of(rows: Rows) -> str:
     """The trajectories in words; the numbers of tokens are means. The last turn has no observation."""
 
-    def mean(name: str, chosen: Iterable[Rows]) -> float:
-        return statistics.mean(len(row[name]) for turns in chosen for row in turns)
+    def mean(name: str, turn_lists: Iterable[Rows]) -> float:
+        return statistics.mean(len(row[name]) for turns in turn_lists for row in turns)
 
-    listed = schema.trajectories(rows)
-    prompt = mean("observation_ids", (turns[:1] for turns in listed))
-    policy = mean("policy_ids", (turns[1:] for turns in listed))
-    observation = mean("observation_ids", (turns[1:-1] for turns in listed))
+    trajectories = schema.trajectories(rows)
+    prompt = mean("observation_ids", (turns[:1] for turns in trajectories))
+    policy = mean("policy_ids", (turns[1:] for turns in trajectories))
+    observation = mean("observation_ids", (turns[1:-1] for turns in trajectories))
     return (
-        f"{len(listed)} trajectories of {len(listed[0]) - 1} turns, prompt of {prompt:.0f} tokens, "
-        f"{policy:.0f} + {observation:.0f} a turn"
+        f"{len(trajectories)} trajectories of {len(trajectories[0]) - 1} turns, prompt of {prompt:.0f} "
+        f"tokens, {policy:.0f} + {observation:.0f} a turn"
     )
 
 
@@ -199,7 +199,7 @@ def comparison(seconds: dict[str, list[float]], shape: str) -> list[Row]:
     parts = ("rollouts", "scores", "training")
     ours = [sum(values) for values in zip(*(seconds[name] for name in parts), strict=True)]
     theirs = [sum(values) for values in zip(*(seconds[f"plain {name}"] for name in parts), strict=True)]
-    added = [
+    gain_seconds = [
         a - b for a, b in zip(*(seconds[f"scores {way} gain"] for way in ("with", "without")), strict=True)
     ]
     return [
@@ -210,9 +210,9 @@ def comparison(seconds: dict[str, list[float]], shape: str) -> list[Row]:
         ),
         Row("iteration wall time: ours, s", None, ours),
         Row(
-            f"share of our iteration that information gain adds, from {len(added)} pairs",
+            f"share of our iteration that information gain adds, from {len(gain_seconds)} pairs",
             "≤ 0.02",
-            [1 / value for value in median_quotient(ours, added)],
+            [1 / value for value in median_quotient(ours, gain_seconds)],
         ),
     ]
 
@@ -222,9 +222,9 @@ def rows(size: Size) -> list[Row]:
     searcher = open_searcher([INDEX])
     start = time.perf_counter()
     engine = VllmEngine(POLICY, LONG["max_tokens"], load_tokenizer(POLICY), stops=False)
-    started = time.perf_counter() - start
+    start_seconds = time.perf_counter() - start
     return [
         *rollout_rows(engine, searcher, size.samples[0], size.repeats),
-        Row("start of the engine, its import included, s", None, [started]),
+        Row("start of the engine, its import included, s", None, [start_seconds]),
         *iteration_rows(engine, searcher, size),
     ]

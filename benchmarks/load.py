@@ -28,8 +28,8 @@ def message(body: bytes) -> bytes:
 
 def body(questions: list[str], number: int, salt: str) -> bytes:
     """The request with question `number`; a second round, and another `salt`, asks something new."""
-    asked = f"{questions[number % len(questions)]} {salt}{number // len(questions)}"
-    return json.dumps({"queries": [asked], "topk": 3, "return_scores": True}).encode()
+    query = f"{questions[number % len(questions)]} {salt}{number // len(questions)}"
+    return json.dumps({"queries": [query], "topk": 3, "return_scores": True}).encode()
 
 
 async def client(

@@ -45,10 +45,10 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(above, below, strict=True)]
 
 
-def median_quotient(whole: Sequence[float], added: Sequence[float]) -> list[float]:
-    """Median of `whole` / median of `added`, between the ends of its 95 % bootstrap interval.
+def median_quotient(whole: Sequence[float], part: Sequence[float]) -> list[float]:
+    """Median of `whole` / median of `part`, between the ends of its 95 % bootstrap interval.
 
-    Infinite where the median of what was added isn't above zero: it then vanishes in the noise.
+    Infinite if the median of `part` is not above zero: it then vanishes in the noise.
     """
 
     def quotient(above: Sequence[float], below: Sequence[float]) -> float:
@@ -56,15 +56,14 @@ def median_quotient(whole: Sequence[float], added: Sequence[float]) -> list[floa
         return statistics.median(above) / middle if middle > 0 else math.inf
 
     draw = random.Random(0)
-    drawn = sorted(
-        quotient(*(draw.choices(values, k=len(values)) for values in (whole, added)))
-        for _ in range(RESAMPLES)
+    quotients = sorted(
+        quotient(*(draw.choices(values, k=len(values)) for values in (whole, part))) for _ in range(RESAMPLES)
     )
-    return [drawn[RESAMPLES // 40], quotient(whole, added), drawn[-RESAMPLES // 40]]
+    return [quotients[RESAMPLES // 40], quotient(whole, part), quotients[-RESAMPLES // 40]]
 
 
 def spread(values: Sequence[float], form: str = ".3g") -> str:
-    """Median, and minimum to maximum where there are several."""
+    """Median, and minimum to maximum if there are several."""
     middle = format(statistics.median(values), form)
     return middle if len(values) == 1 else f"{middle} ({min(values):{form}}–{max(values):{form}})"
 
@@ -73,10 +72,10 @@ def measured(*words: str) -> dict[str, float]:
     """Seconds and peak memory (GB, of the largest process) of `python -m WORDS`."""
     start = time.perf_counter()
     command = [sys.executable, "-S", "-c", STARTER, *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if process.returncode:
         raise SystemExit(f"{' '.join(words)} failed")
-    return {"seconds": time.perf_counter() - start, "peak": int(done.stdout) * 1024 / 1e9}
+    return {"seconds": time.perf_counter() - start, "peak": int(process.stdout) * 1024 / 1e9}
 
 
 def matmul(dtype: torch.dtype, device: torch.device) -> Callable[[], object]:

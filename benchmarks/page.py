@@ -109,13 +109,13 @@ def plot(rows: list[Row], out: Path) -> None:
 def write(folder: Path, parts: list[str], out: Path) -> None:
     """The page from the parts that `folder` holds, and beside it the plot."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, Any]] = {
+    contents: dict[str, dict[str, Any]] = {
         name: storage.read_json(folder / f"{name}.json")
         for name in parts
         if (folder / f"{name}.json").exists()
     }
-    text = [HEAD.format(repeats=next(iter(found.values()))["repeats"])]
-    for name, part in found.items():
+    text = [HEAD.format(repeats=next(iter(contents.values()))["repeats"])]
+    for name, part in contents.items():
         rows = [Row(**row) for row in part["rows"]]
         body = shown(rows)
         if name == "cost":

@@ -33,10 +33,10 @@ def memory(folder: Path, size: Size) -> list[page.Row]:
     for work in ("scoring", "training"):
         for group in size.memory_groups:
             words = ["--model", str(folder), "--work", work, "--group", str(group)]
-            found = measured("benchmarks.memory", *words)
+            usage = measured("benchmarks.memory", *words)
             how = " with checkpointing" if work == "training" else ""
             what = f"peak memory of {work}{how}, 4,096 tokens per trajectory, group of {group}, GB"
-            rows.append(page.Row(what, "≤ 4", [found["peak"]]))
+            rows.append(page.Row(what, "≤ 4", [usage["peak"]]))
     return rows
 
 
@@ -79,14 +79,14 @@ def main() -> None:
     for name in args.part:
         load_seen = Load()
         rows = PARTS[name](folder, SIZES[args.size])
-        found = {
+        content = {
             "rows": [asdict(row) for row in rows],
             "repeats": SIZES[args.size].repeats,
             "machine": machine(compute_dtype()),
             "load": load_seen.since(),
         }
-        storage.write_json(found, WORK / args.size / f"{name}.json")
-        print(f"{page.shown(rows)}\n{found['load']}", flush=True)
+        storage.write_json(content, WORK / args.size / f"{name}.json")
+        print(f"{page.shown(rows)}\n{content['load']}", flush=True)
     page.write(WORK / args.size, list(PARTS), args.out)
 
 

@@ -18,13 +18,13 @@ from pipeline import sections
 
 @torch.inference_mode()
 def gold_by_turn(
-    model: Any, rows: Rows, forced: tuple[list[int], list[int]]
+    model: Any, rows: Rows, answer: tuple[list[int], list[int]]
 ) -> tuple[list[float], list[float]]:
     """Mean gold log-probability after turns 0…T-1 of a trajectory, one forward pass each; and its seconds.
 
     Logits are made for the answer scaffold only.
     """
-    ids, wanted = forced
+    ids, indices = answer
     context: list[int] = []
     means, seconds = [], []
     for row in rows[:-1]:
@@ -32,7 +32,7 @@ def gold_by_turn(
         start = time.perf_counter()
         output = model(torch.tensor([context + ids], device=model.device), logits_to_keep=len(ids) + 1)
         logprobs = output.logits[0].double().log_softmax(-1)  # in fp32 its sums are off by 1e-5 on a CPU
-        means.append(sum(float(logprobs[i, ids[i]]) for i in wanted) / len(wanted))
+        means.append(sum(float(logprobs[i, ids[i]]) for i in indices) / len(indices))
         seconds.append(time.perf_counter() - start)
     return means, seconds
 
@@ -82,10 +82,10 @@ def padded_gradient(
         losses = []
         for number, group in enumerate(part):
             first = sum(len(segment.ids) for segment in group.segments[:-1])
-            wanted = torch.tensor(group.segments[-1].wanted, device=model.device)
+            indices = torch.tensor(group.segments[-1].wanted, device=model.device)
             columns, spans = Columns(*group.columns.to(model.device)), group.spans.to(model.device)
-            chosen = logprobs[number, wanted + first - 1]
-            losses.append((policy_loss(chosen, columns, spans, params).loss * columns.weights).sum())
+            token_logprobs = logprobs[number, indices + first - 1]
+            losses.append((policy_loss(token_logprobs, columns, spans, params).loss * columns.weights).sum())
         torch.stack(losses).sum().backward()
 
 
@@ -121,22 +121,22 @@ class Generate:
             eos_token_id=self.end,
             pad_token_id=self.end,
         )
-        found = []
+        generations = []
         for ids in output[:, batch["input_ids"].shape[1] :].tolist():
             length = ids.index(self.end) + 1 if self.end in ids else len(ids)
-            found.append(Generation(ids[:length], [], self.end in ids))
-        return found
+            generations.append(Generation(ids[:length], [], self.end in ids))
+        return generations
 
 
 def vllm_generate(
-    llm: Any, asked: Sequence[tuple[Sequence[int], int | None]], lengths: Sequence[int]
+    llm: Any, requests: Sequence[tuple[Sequence[int], int | None]], lengths: Sequence[int]
 ) -> None:
     """vLLM's own generation of exactly so many tokens after each prompt, which may have a seed."""
     from vllm import SamplingParams
 
-    prompts = [{"prompt_token_ids": list(prompt)} for prompt, _ in asked]
+    prompts = [{"prompt_token_ids": list(prompt)} for prompt, _ in requests]
     params = [
         SamplingParams(temperature=1.0, max_tokens=length, ignore_eos=True, seed=seed)
-        for (_, seed), length in zip(asked, lengths, strict=True)
+        for (_, seed), length in zip(requests, lengths, strict=True)
     ]
     llm.generate(prompts, params, use_tqdm=False)

@@ -84,8 +84,8 @@ def main() -> None:
         result = []
         for query in request.queries:
             hits = []
-            for found, score in ranking(query, request.topk):
-                name, title, text = passages.row(passages.find(found))
+            for passage_id, score in ranking(query, request.topk):
+                name, title, text = passages.row(passages.find(passage_id))
                 hits.append({"document": {"id": name, "contents": f'"{title}"\n{text}'}, "score": score})
             result.append(hits)
         return {"result": result}

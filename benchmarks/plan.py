@@ -59,15 +59,15 @@ def printed(gpus: int, nodes: int) -> dict[str, tuple[str, str]]:
 
 def rows(gpus: int, nodes: int) -> list[str]:
     """Two rows of the table: with shards and without."""
-    lines, found = printed(gpus, nodes), []
+    lines, result = printed(gpus, nodes), []
     for how in ("with shards", "without shards"):
         _, note = lines[f"an iteration {how}"]
-        hours, spent = lines[f"all runs {how}"]
+        hours, gpu_note = lines[f"all runs {how}"]
         phases = re.findall(r"\w+ ([\d,]+ s)", note)
         bound = re.search(r"(\w+) bounds it", note)
         cells = [f"{gpus * nodes} x {GPU}", how.split()[0], *phases, bound[1] if bound else "", hours]
-        found.append(f"| {' | '.join([*cells, spent.partition(' GPU hours')[0]])} |\n")
-    return found
+        result.append(f"| {' | '.join([*cells, gpu_note.partition(' GPU hours')[0]])} |\n")
+    return result
 
 
 def main() -> None:

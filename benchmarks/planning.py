@@ -54,31 +54,31 @@ def finish(folder: Path, options: Sequence[str]) -> int:
         path = folder / line[place]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    planned = snakemake(folder, *options, "--dry-run", "--forceall", "--quiet", "all")
+    plan = snakemake(folder, *options, "--dry-run", "--forceall", "--quiet", "all")
     snakemake(folder, *options, "--touch", "--forceall")
-    found = re.findall(r"^total\s+(\d+)", planned, re.MULTILINE)
-    return int(found[-1]) if found else len(lines)
+    totals = re.findall(r"^total\s+(\d+)", plan, re.MULTILINE)
+    return int(totals[-1]) if totals else len(lines)
 
 
 def tree(folder: Path, options: Sequence[str]) -> int:
     """Finish an experiment's tree unless it is there; returns how many jobs it has."""
-    made = folder / "jobs.json"
-    if not made.exists():
+    file = folder / "jobs.json"
+    if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        storage.write_json(finish(folder, options), made)
-    return int(storage.read_json(made))
+        storage.write_json(finish(folder, options), file)
+    return int(storage.read_json(file))
 
 
 def seconds(folder: Path, options: Sequence[str]) -> float:
     """Seconds of planning a run that has nothing to do. Raises UserError if it has: the code has changed."""
-    taken = []
+    times = []
     for _ in range(REPEATS):
         start = time.monotonic()
-        said = snakemake(folder, *options, "--dry-run")
-        taken.append(time.monotonic() - start)
-        if "Nothing to be done" not in said:
+        output = snakemake(folder, *options, "--dry-run")
+        times.append(time.monotonic() - start)
+        if "Nothing to be done" not in output:
             raise UserError(f"{folder}: made by other code; remove it, and it is made again")
-    return statistics.median(taken)
+    return statistics.median(times)
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def main() -> None:
     trees = {
         name: (args.work / str(place), options) for place, (name, options) in enumerate(EXPERIMENTS.items())
     }
-    jobs = {name: tree(*found) for name, found in trees.items()}
+    jobs = {name: tree(*arguments) for name, arguments in trees.items()}
     text = f"""\
 # When nothing is to be done
 
@@ -101,8 +101,8 @@ Made by `python -m benchmarks.planning --work DIR`, on finished trees of empty f
 | experiment | jobs | seconds |
 | --- | ---: | ---: |
 """
-    for name, found in trees.items():
-        text += f"| {name} | {jobs[name]:,} | {seconds(*found):.1f} |\n"
+    for name, arguments in trees.items():
+        text += f"| {name} | {jobs[name]:,} | {seconds(*arguments):.1f} |\n"
     with storage.replacing(Path("docs/results/planning.md")) as path:
         path.write_text(text)
 

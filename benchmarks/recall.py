@@ -90,13 +90,13 @@ def figures(summary: dict[str, Any]) -> str:
 def measured(data: Path, name: str, work: Path) -> list[str]:
     """The lines of one benchmark."""
     folders = build(data, name, work)
-    asked = load(data / f"{name}_test.parquet")
-    asked.sort(key=lambda row: row["question_id"])
-    found: dict[str, Any] = {kind: open_searcher([folder]) for kind, folder in folders.items()}
-    found |= {"hybrid": open_searcher(list(folders.values())), "bm25s": Bm25s(found["bm25"].passages)}
+    questions = load(data / f"{name}_test.parquet")
+    questions.sort(key=lambda row: row["question_id"])
+    searchers: dict[str, Any] = {kind: open_searcher([folder]) for kind, folder in folders.items()}
+    searchers |= {"hybrid": open_searcher(list(folders.values())), "bm25s": Bm25s(searchers["bm25"].passages)}
     lines = []
-    for kind, searcher in found.items():
-        (summary,) = coverage.audit(searcher, asked)["benchmarks"].values()
+    for kind, searcher in searchers.items():
+        (summary,) = coverage.audit(searcher, questions)["benchmarks"].values()
         lines.append(f"| {name} | {kind} | {summary['n']} | {figures(summary)} |")
     return lines
 

@@ -33,18 +33,18 @@ Made by `python -m benchmarks.reruns`.
 
 def dependents(protocol: str) -> dict[str, list[str]]:
     """Module -> the stages whose digest it is in."""
-    found: dict[str, list[str]] = defaultdict(list)
+    stages_by_module: dict[str, list[str]] = defaultdict(list)
     for package, stages in STAGES.items():
         for stage in stages:
             names = (f"{package}.{stage}", *([protocols.module(protocol)] if stage in ACTING else []))
             for path in files(names):
-                found[path.relative_to(ROOT).as_posix()].append(stage)
-    return found
+                stages_by_module[path.relative_to(ROOT).as_posix()].append(stage)
+    return stages_by_module
 
 
 def main() -> None:
     """Write the page: modules with the same dependents share a line."""
-    found = dependents(read_params([ROOT / "params.yaml"])["rollout"]["protocol"])
+    stages_by_module = dependents(read_params([ROOT / "params.yaml"])["rollout"]["protocol"])
     paths = [
         path for name in ("pipeline", "retrieval", "igpo") for path in sorted((ROOT / name).rglob("*.py"))
     ]
@@ -52,7 +52,7 @@ def main() -> None:
     for path in paths:
         name = path.relative_to(ROOT).as_posix()
         if path.stem not in ("__init__", "__main__"):
-            lines[", ".join(found[name]) or "nothing"].append(f"`{name.removesuffix('.py')}`")
+            lines[", ".join(stages_by_module[name]) or "nothing"].append(f"`{name.removesuffix('.py')}`")
     rows = sorted(lines.items(), key=lambda line: (line[0].count(","), line[0] != "nothing", line[0]))
     text = HEAD + "".join(f"| {', '.join(names)} | {stages} |\n" for stages, names in rows)
     with storage.replacing(Path("docs/results/reruns.md")) as path:

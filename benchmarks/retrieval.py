@@ -51,9 +51,9 @@ def bm25_ours() -> float:
     """Queries per second of our BM25, one batch."""
     from retrieval.indexes.bm25 import Bm25
 
-    index, asked = Bm25(INDEX / "bm25", 0.9, 0.4), questions()
-    index.search(asked[:100], K)
-    return per_second(lambda: index.search(asked, K), len(asked))
+    index, queries = Bm25(INDEX / "bm25", 0.9, 0.4), questions()
+    index.search(queries[:100], K)
+    return per_second(lambda: index.search(queries, K), len(queries))
 
 
 def bm25_pyserini() -> float:
@@ -65,29 +65,29 @@ def bm25_pyserini() -> float:
     os.environ |= {"JAVA_HOME": str(bm25.java_home()), "JVM_PATH": f"{bm25.java_home()}/lib/server/libjvm.so"}
     os.environ["OPENAI_API_KEY"] = "unused: importing pyserini's searchers asks for one"
     add = jnius_config.add_options
-    jnius_config.add_options = lambda *given: add(*(o for o in given if "incubator.vector" not in o))
+    jnius_config.add_options = lambda *options: add(*(o for o in options if "incubator.vector" not in o))
     from pyserini.search.lucene import LuceneSearcher
 
-    index, asked = LuceneSearcher(str(INDEX / "bm25/lucene")), questions()
+    index, queries = LuceneSearcher(str(INDEX / "bm25/lucene")), questions()
     index.set_bm25(0.9, 0.4)
-    names, threads = [str(i) for i in range(len(asked))], os.cpu_count() or 1
-    index.batch_search(asked[:100], names[:100], K, threads)
-    return per_second(lambda: index.batch_search(asked, names, K, threads), len(asked))
+    names, threads = [str(i) for i in range(len(queries))], os.cpu_count() or 1
+    index.batch_search(queries[:100], names[:100], K, threads)
+    return per_second(lambda: index.batch_search(queries, names, K, threads), len(queries))
 
 
 def bm25_bm25s() -> float:
     """The same with bm25s and its numpy backend, tokenisation included."""
     import bm25s
 
-    index, asked = bm25s.BM25(), questions()
+    index, queries = bm25s.BM25(), questions()
     index.index(bm25s.tokenize(growth.texts(), stopwords="en", show_progress=False), show_progress=False)
 
     def ask() -> None:
-        tokens = bm25s.tokenize(asked, stopwords="en", show_progress=False)
+        tokens = bm25s.tokenize(queries, stopwords="en", show_progress=False)
         index.retrieve(tokens, k=K, show_progress=False)
 
     ask()
-    return per_second(ask, len(asked))
+    return per_second(ask, len(queries))
 
 
 def encoder_ours() -> float:
@@ -112,8 +112,8 @@ def encoder_sentence_transformers() -> float:
 
 def free_port() -> int:
     """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        return bound.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 def first_answer(port: int, process: subprocess.Popen, start: float) -> float:
@@ -137,8 +137,8 @@ def server(command: list[str], port: int) -> dict[str, Any]:
     try:
         result: dict[str, Any] = {"first": first_answer(port, process, start)}
         for clients, group in LOADS:
-            told = map(str, (port, QUESTIONS, clients, group, SECONDS))
-            load = subprocess.check_output([sys.executable, "-m", "benchmarks.load", *told])
+            arguments = map(str, (port, QUESTIONS, clients, group, SECONDS))
+            load = subprocess.check_output([sys.executable, "-m", "benchmarks.load", *arguments])
             result[f"{clients}, {group} the same"] = json.loads(load)
         return result
     finally:
@@ -167,19 +167,19 @@ def building(size: str) -> dict[str, Any]:
 def apart(name: str, *arguments: str) -> Any:
     """Run a measurement of this file in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.retrieval", "--only", name, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    result = json.loads(done.stdout.decode().splitlines()[-1])
+    process = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    result = json.loads(process.stdout.decode().splitlines()[-1])
     print(name, *arguments, json.dumps(result), flush=True)
     return result
 
 
 def speed_lines() -> list[str]:
     """BM25 and encoder tables."""
-    asked, passages = len(questions()), len(growth.texts()[::10])
+    question_count, passages = len(questions()), len(growth.texts()[::10])
     rates = {name: apart(name) for name in ("bm25_ours", "bm25_pyserini", "bm25_bm25s")}
     rates |= {name: apart(name) for name in ("encoder_ours", "encoder_sentence_transformers")}
     lines = [
-        f"## BM25: {asked} questions in one batch, best {K} of 10,033 passages",
+        f"## BM25: {question_count} questions in one batch, best {K} of 10,033 passages",
         "",
         "| | questions/s | ours is |",
         "| --- | ---: | ---: |",
@@ -203,7 +203,7 @@ def speed_lines() -> list[str]:
 
 def server_lines() -> list[str]:
     """The server table."""
-    found = apart("servers")
+    measurements = apart("servers")
     lines = [
         "## Server: one query a request, each client on its own connection",
         "",
@@ -213,8 +213,8 @@ def server_lines() -> list[str]:
         "| server | start to first answer | clients | requests/s | p50 ms | p99 ms | × plain |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, figures in found.items():
-        plain = found[f"{name.split()[0]} plain"]
+    for name, figures in measurements.items():
+        plain = measurements[f"{name.split()[0]} plain"]
         for load in list(plain)[1:]:
             one = figures[load]
             ratio = one["per_second"] / plain[load]["per_second"]
@@ -239,8 +239,8 @@ def main() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     head = ["# Speed of retrieval", "", "Made by `python -m benchmarks.retrieval` in one run.", ""]
     lines = [*head, *speed_lines(), *server_lines()]
-    found = {size: apart("building", str(size)) for size in args.sizes}
-    lines += growth.lines(found, args.sizes)
+    costs = {size: apart("building", str(size)) for size in args.sizes}
+    lines += growth.lines(costs, args.sizes)
     OUT.write_text("\n".join(lines))
     print(OUT.read_text())
 

@@ -35,10 +35,10 @@ def difference(old: Path, new: Path) -> str:
     before, after = frame(old), frame(new)
     if len(before) != len(after):
         return f"{len(before)} rows, now {len(after)}"
-    shared = [name for name in before if name in after and name != CODE]
-    wrong = [name for name in shared if before[name].map(repr).ne(after[name].map(repr)).any()]
-    gone = [name for name in before if name not in after]
-    return ", ".join([*(f"{name} differs" for name in wrong), *(f"{name} is gone" for name in gone)])
+    columns = [name for name in before if name in after and name != CODE]
+    wrong = [name for name in columns if before[name].map(repr).ne(after[name].map(repr)).any()]
+    lost_columns = [name for name in before if name not in after]
+    return ", ".join([*(f"{name} differs" for name in wrong), *(f"{name} is gone" for name in lost_columns)])
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def scoring(folder: Path, size: Size) -> list[page.Row]:
     for _ in range(size.repeats):
         for name, values in (alternate(naive, 1) | alternate(ours, size.pairs)).items():
             seconds[name] += values
-    added = [a - b for a, b in zip(seconds["old and gain"], seconds["old"], strict=True)]
+    gain_seconds = [a - b for a, b in zip(seconds["old and gain"], seconds["old"], strict=True)]
     return [
         page.Row(
             "old log-probabilities + information gain / old alone",
@@ -44,9 +44,9 @@ def scoring(folder: Path, size: Size) -> list[page.Row]:
             ratios(seconds["old and gain"], seconds["old"]),
         ),
         page.Row(
-            f"time that information gain adds, from {len(added)} pairs: one forward per turn / ours",
+            f"time that information gain adds, from {len(gain_seconds)} pairs: one forward per turn / ours",
             "≥ 30",
-            median_quotient([count * value for value in seconds["one pass per turn"]], added),
+            median_quotient([count * value for value in seconds["one pass per turn"]], gain_seconds),
         ),
         page.Row("old log-probabilities alone, tokens/s", None, [tokens(alone) / s for s in seconds["old"]]),
         *exactness(folder, first, tokenizer),
@@ -60,12 +60,12 @@ def tokens(trees: list[Any]) -> int:
 
 def exactness(folder: Path, rows: Any, tokenizer: Any) -> list[page.Row]:
     """Largest difference of a turn's mean gold log-probability to the naive passes."""
-    listed = update.forced_groups(rows, tokenizer)
-    turns = len(listed[0][0].branches)
+    scored_groups = update.forced_groups(rows, tokenizer)
+    turns = len(scored_groups[0][0].branches)
 
     def ours(dtype: torch.dtype) -> list[float]:
         model = load(folder, torch.float32, "tree").eval()
-        values = update.scored(model, [tree(group) for group in listed], dtype)
+        values = update.scored(model, [tree(group) for group in scored_groups], dtype)
         return [sum(part) / len(part) for part in values[-turns:]]
 
     def naive(dtype: torch.dtype) -> list[float]:
@@ -75,7 +75,7 @@ def exactness(folder: Path, rows: Any, tokenizer: Any) -> list[page.Row]:
         return [max(abs(a - b) for a, b in zip(left, right, strict=True))]
 
     exact = naive(torch.float32)
-    found = [
+    result = [
         page.Row(
             "turn's mean gold log-probability, largest difference to the naive reference, fp32",
             "≤ 1e-5",
@@ -84,14 +84,14 @@ def exactness(folder: Path, rows: Any, tokenizer: Any) -> list[page.Row]:
     ]
     if compute_dtype() is torch.bfloat16:
         own = apart(naive(torch.bfloat16), exact)
-        found.append(
+        result.append(
             page.Row(
                 "the same in bf16, to the naive reference in fp32",
                 f"≤ {own[0]:.3g}",
                 apart(ours(torch.bfloat16), exact),
             )
         )
-    return found
+    return result
 
 
 def cost(folder: Path, size: Size) -> list[page.Row]:
@@ -110,8 +110,9 @@ def cost(folder: Path, size: Size) -> list[page.Row]:
         key: update.scoring_trees(rollouts(shape, tokenizer), tokenizer, information_gain=True)
         for key, shape in shapes.items()
     }
-    sides = {str(key): partial(update.scored, model, listed) for key, listed in trees.items()}
+    sides = {str(key): partial(update.scored, model, tree_list) for key, tree_list in trees.items()}
     seconds = alternate(sides, size.repeats)
     return [
-        page.Row("", None, seconds[str(key)], point=(*key, tokens(listed))) for key, listed in trees.items()
+        page.Row("", None, seconds[str(key)], point=(*key, tokens(tree_list)))
+        for key, tree_list in trees.items()
     ]

@@ -60,10 +60,10 @@ is the 95 % interval over questions.
 
 def seed_cells(evaluations: Sequence[Evaluation], params: sections.Tables) -> list[list[str]]:
     """A row per trained arm and seed, compared with the warm start on the same questions."""
-    untrained = [evaluation for evaluation in evaluations if evaluation.seed is None]
+    without_seed = [evaluation for evaluation in evaluations if evaluation.seed is None]
     cells = []
     for evaluation in (one for one in evaluations if one.seed is not None):
-        row = table_rows([*untrained, evaluation], params)[-1]
+        row = table_rows([*without_seed, evaluation], params)[-1]
         mean, bounds, _ = difference(row)
         rates = [percent(row[name]) for name in ("f1", "answer_rate", "format_failure")]
         hops = [percent(row[f"f1_{number}hop"]) for number in (1, 2)]
@@ -80,9 +80,9 @@ def dev_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]
     """(heads, cells): dev F1 of every run by the updates that its policy has had."""
     steps = sorted({row["updates"] for row in rows if "dev_f1" in row})
     runs = dict.fromkeys((row["arm"], row["seed"]) for row in rows)
-    found = {(row["arm"], row["seed"], row["updates"]): row.get("dev_f1") for row in rows}
+    dev_f1 = {(row["arm"], row["seed"], row["updates"]): row.get("dev_f1") for row in rows}
     cells = [
-        [arm, str(seed), *(percent(found.get((arm, seed, step))) for step in steps)] for arm, seed in runs
+        [arm, str(seed), *(percent(dev_f1.get((arm, seed, step))) for step in steps)] for arm, seed in runs
     ]
     return ["method", "seed", *(f"{step} updates" for step in steps)], cells
 
@@ -95,10 +95,10 @@ def page(params: dict[str, Any], root: Path, name: str, made_by: str) -> tuple[s
     if missing:
         raise UserError(f"{missing[0]}: no metrics.json; make it first: {made_by.partition('`')[0]}")
     evaluations = [read_evaluation(folder / "metrics.json") for folder in folders.values()]
-    asked = sections.Tables(**params["tables"])
+    settings = sections.Tables(**params["tables"])
     iterations = [root / folder for folder in layout.iterations(run)]
     curves = curve_rows(iterations, [root / folder for folder in layout.validations(params)])
-    rows = table_rows(evaluations, asked)
+    rows = table_rows(evaluations, settings)
     heads = ["method", "seed", "F1", "Δ F1", "95 % interval", "one hop", "two hops"]
     text = PAGE.format(
         seeds=", ".join(map(str, run["seeds"])),
@@ -108,7 +108,7 @@ def page(params: dict[str, Any], root: Path, name: str, made_by: str) -> tuple[s
         all_seeds=markdown_table(*our_cells(rows)),
         note=notes(rows),
         each_seed=markdown_table(
-            [*heads, "answered", "malformed", "searches"], seed_cells(evaluations, asked)
+            [*heads, "answered", "malformed", "searches"], seed_cells(evaluations, settings)
         ),
         dev_n=next(row["dev_n"] for row in curves if "dev_n" in row),
         dev=markdown_table(*dev_cells(curves)),
@@ -126,13 +126,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
     args = parser.parse_args()
     overlays = [] if args.default else [OVERLAY]
-    made = "make tables" if args.default else f"make tables CONFIG={OVERLAY}"
+    command = "make tables" if args.default else f"make tables CONFIG={OVERLAY}"
     words = f" --default {args.default}" if args.default else ""
     name = args.default or "seeds"
     try:
         params = read_params([Path("params.yaml"), *overlays])
         checks.check(params)
-        text, figure = page(params, Path(), name, f"{made}`, then `python -m benchmarks.seeds{words}")
+        text, figure = page(params, Path(), name, f"{command}`, then `python -m benchmarks.seeds{words}")
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     write_text(text, args.out / f"{name}.md")

@@ -72,27 +72,27 @@ def server() -> Iterator[tuple[subprocess.Popen, int]]:
 
 async def alone(port: int, queries: list[str]) -> list[tuple[str, bytes]]:
     """Each query with the body of its answer, asked one after another."""
-    known = []
+    answers = []
     for query in queries:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(message(request(query)))
-        known.append((query, (await answer(reader))[1]))
+        answers.append((query, (await answer(reader))[1]))
         writer.close()
-    return known
+    return answers
 
 
 class Client:
-    """One client; `seen` counts what came of its requests."""
+    """One client; `counts` says how often its requests ended in which way."""
 
-    def __init__(self, port: int, known: list[tuple[str, bytes]], seed: int, seen: Counter[str]):
-        self.port, self.known, self.seen = port, known, seen
+    def __init__(self, port: int, answers: list[tuple[str, bytes]], seed: int, counts: Counter[str]):
+        self.port, self.answers, self.counts = port, answers, counts
         self.draw = random.Random(seed)
 
     async def run(self, until: float) -> None:
         """Send requests until the time is up, each over its own connection."""
         while time.monotonic() < until:
             kind = self.draw.choices(list(KINDS), list(KINDS.values()))[0]
-            question, expected = self.draw.choice(self.known)
+            question, right_answer = self.draw.choice(self.answers)
             query = question + TOO_LONG if kind == "oversized" else question
             body = request(query)
             data = message(body[:-3] + b"!!!" if kind == "malformed" else body)
@@ -100,43 +100,43 @@ class Client:
             writer.write(data[: len(data) // self.draw.choice((1, 2))] if kind == "cancelled" else data)
             await writer.drain()
             if kind == "cancelled":
-                self.seen["cancelled"] += 1
+                self.counts["cancelled"] += 1
             else:
-                self.note(kind, await answer(reader), expected)
+                self.note(kind, await answer(reader), right_answer)
             writer.close()
 
-    def note(self, kind: str, answered: tuple[bytes, bytes], expected: bytes) -> None:
+    def note(self, kind: str, response: tuple[bytes, bytes], right_answer: bytes) -> None:
         """Count an answer as right, busy or wrong."""
-        status, body = answered
+        status, body = response
         if status == b"503":
-            self.seen["busy"] += 1
+            self.counts["busy"] += 1
             return
-        right = status == EXPECTED[kind] and (kind != "good" or body == expected)
-        self.seen[kind if right else f"wrong answer to {kind}"] += 1
+        right = status == EXPECTED[kind] and (kind != "good" or body == right_answer)
+        self.counts[kind if right else f"wrong answer to {kind}"] += 1
 
 
 async def soak(
-    process: subprocess.Popen, port: int, known: list[tuple[str, bytes]], seconds: float, seed: int
+    process: subprocess.Popen, port: int, answers: list[tuple[str, bytes]], seconds: float, seed: int
 ) -> tuple[Counter[str], list[float]]:
     """Counts, and the server's memory every ten seconds."""
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     until, sizes = time.monotonic() + seconds, []
-    clients = [Client(port, known, seed + i, seen).run(until) for i in range(CLIENTS)]
-    running = [asyncio.create_task(client) for client in clients]
+    clients = [Client(port, answers, seed + i, counts).run(until) for i in range(CLIENTS)]
+    tasks = [asyncio.create_task(client) for client in clients]
     while time.monotonic() < until:
         await asyncio.sleep(min(10, seconds / 10))
         sizes.append(memory(process.pid))
-        print(f"{until - time.monotonic():.0f} s left, {sizes[-1]:.0f} MB, {dict(seen)}", flush=True)
-    await asyncio.gather(*running)
-    return seen, sizes
+        print(f"{until - time.monotonic():.0f} s left, {sizes[-1]:.0f} MB, {dict(counts)}", flush=True)
+    await asyncio.gather(*tasks)
+    return counts, sizes
 
 
 def queries() -> list[str]:
     """Questions, whole and cut off, so that many lengths stand side by side."""
     questions = pq.read_table(QUESTIONS)["question"].to_pylist()
     draw = random.Random(0)
-    cut = [question[: draw.randrange(5, len(question))].strip() for question in questions]
-    return list(dict.fromkeys([*questions, *cut]))[:ASKED]
+    cuts = [question[: draw.randrange(5, len(question))].strip() for question in questions]
+    return list(dict.fromkeys([*questions, *cuts]))[:ASKED]
 
 
 def main() -> None:
@@ -147,23 +147,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="of all rounds together")
     args = parser.parse_args()
     with server() as (_, port):
-        known = asyncio.run(alone(port, queries()))
-    seen: Counter[str] = Counter()
+        answers = asyncio.run(alone(port, queries()))
+    total: Counter[str] = Counter()
     for number in range(ROUNDS):
         with server() as (process, port):
-            counts, sizes = asyncio.run(soak(process, port, known, args.seconds / ROUNDS, number * CLIENTS))
-        seen += counts
-    wrong = sum(count for name, count in seen.items() if name.startswith("wrong"))
+            counts, sizes = asyncio.run(soak(process, port, answers, args.seconds / ROUNDS, number * CLIENTS))
+        total += counts
+    wrong = sum(count for name, count in total.items() if name.startswith("wrong"))
     lines = [
         "# Soak",
         "",
         f"Made by `python -m benchmarks.soak --seconds {args.seconds:.0f}`: {CLIENTS} clients, hybrid index,"
-        f" {len(known)} queries, {ROUNDS} servers one after another. An answer is good if it has the bytes"
+        f" {len(answers)} queries, {ROUNDS} servers one after another. An answer is good if it has the bytes"
         f" that a fresh server gave to the query alone. Made on: {machine(compute_dtype())}.",
         "",
         "| outcome | requests |",
         "| --- | ---: |",
-        *(f"| {name} | {count:,} |" for name, count in sorted(seen.items())),
+        *(f"| {name} | {count:,} |" for name, count in sorted(total.items())),
         f"| wrong answers | {wrong} |",
         "",
         f"Memory of the last server: {sizes[len(sizes) // 5]:.0f} MB after a fifth of its time,"

@@ -23,10 +23,10 @@ PARAMS = sections.Train(**read_params([Path("params.yaml")])["train"] | {"batch_
 
 def forced_groups(rows: Rows, tokenizer: Any) -> list[list[Scored]]:
     """The question's trajectories with the gold answer forced after every turn."""
-    listed = groups(rows)
-    for group in listed:
+    scored_groups = groups(rows)
+    for group in scored_groups:
         force_answers(group, [forced(tokenizer)], {})
-    return listed
+    return scored_groups
 
 
 def scoring_trees(rows: Rows, tokenizer: Any, information_gain: bool) -> list[list[Segment]]:
@@ -38,12 +38,12 @@ def scoring_trees(rows: Rows, tokenizer: Any, information_gain: bool) -> list[li
 @torch.inference_mode()
 def scored(model: Any, trees: list[list[Segment]], dtype: torch.dtype | None = None) -> list[list[float]]:
     """Log-probabilities of every segment with wanted tokens, in the order of the packs; weights are fp32."""
-    found = []
+    result = []
     for packed, _ in packs(trees, PARAMS.batch_tokens, model.device, "scored"):
         with autocast(model.device.type, dtype):
             parts = packed.split(tree_logprobs(model, packed))
-        found += [part.tolist() for part in parts if len(part)]
-    return found
+        result += [part.tolist() for part in parts if len(part)]
+    return result
 
 
 def training_groups(

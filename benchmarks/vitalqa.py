@@ -50,12 +50,12 @@ def settings() -> dict[str, Any]:
     return {**params, "rollout": merge(params["rollout"], params["evaluate"]["rollout"]) | every}
 
 
-def answer_all(asked: Path) -> dict[str, Any]:
+def answer_all(questions: Path) -> dict[str, Any]:
     """The metrics of the closed-book answers to all questions, by the stages themselves."""
     params, rollouts, metrics = settings(), WORK / "rollouts.parquet", WORK / "metrics.json"
-    base = ["--policy", str(RESULTS / "models/base"), "--questions", str(asked), "--out", str(rollouts)]
+    base = ["--policy", str(RESULTS / "models/base"), "--questions", str(questions), "--out", str(rollouts)]
     rollout.main([*base, "--config", json.dumps(params["rollout"])])
-    files = ["--rollouts", str(rollouts), "--questions", str(asked), "--out", str(metrics)]
+    files = ["--rollouts", str(rollouts), "--questions", str(questions), "--out", str(metrics)]
     evaluate.main([*files, "--config", json.dumps(params["evaluate"])])
     return dict(storage.read_json(metrics))
 
@@ -63,10 +63,10 @@ def answer_all(asked: Path) -> dict[str, Any]:
 def type_lines(metrics: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """F1 by benchmark and type."""
     home = {row["type"]: row["benchmark"] for row in rows}
-    found = {(home[name], name): values for name, values in metrics["types"].items()}
-    found |= {(name, "all"): values for name, values in metrics["benchmarks"].items()}
+    values_by_type = {(home[name], name): values for name, values in metrics["types"].items()}
+    values_by_type |= {(name, "all"): values for name, values in metrics["benchmarks"].items()}
     lines = ["| benchmark | type | questions | F1 |", "| --- | --- | ---: | ---: |"]
-    for (benchmark, name), values in sorted(found.items()):
+    for (benchmark, name), values in sorted(values_by_type.items()):
         mean, low, high = (f"{100 * values['f1'][key]:.1f}" for key in ("mean", "low", "high"))
         lines.append(f"| {benchmark} | {name} | {values['n']:,} | {mean} [{low}, {high}] |")
     return "\n".join(lines)
@@ -91,11 +91,11 @@ def main() -> None:
     args = parser.parse_args()
     files = [RESULTS / f"questions/{split}.parquet" for split in ("train", "dev", "test")]
     rows = [row for file in files for row in storage.read(file, schema.QUESTIONS).to_pylist()]
-    asked = WORK / "questions.parquet"
-    storage.write(rows, schema.QUESTIONS, asked, schema.QUESTIONS_KEY)
+    questions_file = WORK / "questions.parquet"
+    storage.write(rows, schema.QUESTIONS, questions_file, schema.QUESTIONS_KEY)
     text = PAGE.format(
         n=f"{len(rows):,}",
-        types=type_lines(answer_all(asked), rows),
+        types=type_lines(answer_all(questions_file), rows),
         sample=SAMPLE,
         seed=SEED,
         questions=sample_lines(rows, storage.read(RESULTS / "corpus.parquet", storage.CORPUS)),

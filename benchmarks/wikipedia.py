@@ -43,11 +43,11 @@ def write_source(path: Path, passages: int) -> None:
     with storage.replacing(path) as temporary, pq.ParquetWriter(temporary, storage.CORPUS) as writer:
         for low in range(0, passages, CHUNK):
             size = min(CHUNK, passages - low)
-            drawn = words[np.minimum(edges.searchsorted(draw.random((size, WORDS))), len(words) - 1)]
+            sample = words[np.minimum(edges.searchsorted(draw.random((size, WORDS))), len(words) - 1)]
             columns = [
                 [str(number) for number in range(low, low + size)],
-                [" ".join(row) for row in drawn[:, :3]],
-                [" ".join(row) for row in drawn[:, 3:]],
+                [" ".join(row) for row in sample[:, :3]],
+                [" ".join(row) for row in sample[:, 3:]],
             ]
             writer.write_table(pa.table(columns, schema=storage.CORPUS))
 
@@ -108,15 +108,15 @@ def steps(work: Path, passages: int, form: str) -> dict[str, Callable[[], dict[s
     }
 
 
-def page(found: dict[str, dict[str, Any]], passages: int, form: str) -> str:
+def page(results: dict[str, dict[str, Any]], passages: int, form: str) -> str:
     """The page."""
     rows, loads = [], []
     for name in ("corpus", "bm25", "dense"):
-        took = found[name]
+        took = results[name]
         rows.append(f"| {name} | {took['seconds'] / 60:,.1f} | {took['peak']:.1f} | {took['gb']:.1f} |")
     for name in ("serve bm25", "serve dense"):
-        first = found[name].pop("first")
-        for load, values in found[name].items():
+        first = results[name].pop("first")
+        for load, values in results[name].items():
             cells = [name.removeprefix("serve "), f"{first:.1f}", load, f"{values['per_second']:,.0f}"]
             loads.append(f"| {' | '.join(cells)} | {1000 * values['p99']:,.0f} |")
     return "\n".join(
@@ -144,15 +144,15 @@ def page(found: dict[str, dict[str, Any]], passages: int, form: str) -> str:
 def make(work: Path, passages: int, form: str) -> None:
     """Make what is missing, and the page."""
     work.mkdir(parents=True, exist_ok=True)
-    found = {}
+    results = {}
     for name, step in steps(work, passages, form).items():
-        done = work / f"{name.replace(' ', '_')}.json"
-        if not done.exists():
-            storage.write_json(step(), done)
-        found[name] = storage.read_json(done)
-        print(name, json.dumps(found[name]), flush=True)
+        file = work / f"{name.replace(' ', '_')}.json"
+        if not file.exists():
+            storage.write_json(step(), file)
+        results[name] = storage.read_json(file)
+        print(name, json.dumps(results[name]), flush=True)
     with storage.replacing(Path("docs/results/wikipedia.md")) as path:
-        path.write_text(page(found, passages, form))
+        path.write_text(page(results, passages, form))
 
 
 def main() -> None:

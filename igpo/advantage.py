@@ -20,10 +20,10 @@ def advantages(rollouts: Rows, scores: Rows, params: sections.Advantage, values:
         rollouts, scores=scores, **({"values": values} if critic and values is not None else {})
     )
     batch = list(map(trajectory, trajectories))
-    normalised, advantage = METHODS[params.method](batch, params)
+    z_values, advantage = METHODS[params.method](batch, params)
     result = []
-    for rows, known, z, credits in zip(trajectories, batch, normalised, advantage, strict=True):
-        for row, *columns in zip(rows[1:], known.rewards, z, credits, strict=True):
+    for rows, item, z, credits in zip(trajectories, batch, z_values, advantage, strict=True):
+        for row, *columns in zip(rows[1:], item.rewards, z, credits, strict=True):
             key = {name: row[name] for name in schema.TURN_KEY}
             result.append(key | dict(zip(("reward", "normalised", "advantage"), columns, strict=True)))
     return result

@@ -79,21 +79,21 @@ class Critic(torch.nn.Module):
     def forward(self, packed: Pack) -> torch.Tensor:
         """Values (M,) ahead of a pack's wanted tokens."""
         with autocast(self.device.type):
-            hidden = states(self.body, packed)
-        return self.value(hidden.float())[:, 0]
+            hidden_states = states(self.body, packed)
+        return self.value(hidden_states.float())[:, 0]
 
 
 def value_tree(group: list[Scored]) -> list[Segment]:
     """A group's segments, of which the first policy token of every turn is wanted."""
-    marked = []
+    trajectories = []
     for trajectory in group:
         sizes = [(len(row["policy_ids"]), len(row["observation_ids"])) for row in trajectory.rows[1:]]
         starts = itertools.accumulate((sum(size) for size in sizes), initial=0)
         first_tokens = [start for start, (policy, _) in zip(starts, sizes, strict=False) if policy]
-        marked.append(
+        trajectories.append(
             dataclasses.replace(trajectory, trunk=dataclasses.replace(trajectory.trunk, wanted=first_tokens))
         )
-    return tree(marked)
+    return tree(trajectories)
 
 
 def returns(rollouts: Rows, scores: Rows, gamma: float) -> list[float]:
@@ -118,14 +118,16 @@ def learn(critic: Critic, trees: list[list[Segment]], targets: torch.Tensor, tok
     rest = iter(numbers)
     for packed, count in packs([trees[i] for i in numbers], tokens, critic.device, "valued"):
         mine = list(itertools.islice(rest, count))
-        predicted = critic(packed)
-        target = torch.cat([parts[i] for i in mine]).to(predicted)
-        (0.5 * (predicted - target).square().sum() / len(targets)).backward()
-        values |= zip(mine, predicted.detach().cpu().split([sizes[i] for i in mine]), strict=True)
+        predictions = critic(packed)
+        target = torch.cat([parts[i] for i in mine]).to(predictions)
+        (0.5 * (predictions - target).square().sum() / len(targets)).backward()
+        values |= zip(mine, predictions.detach().cpu().split([sizes[i] for i in mine]), strict=True)
     for _ in range(idle):
         distributed.idle_pass(critic)
-    shared = {number: value for share in distributed.gathered(values) for number, value in share.items()}
-    return torch.cat([shared[number] for number in range(len(trees))])
+    values_by_tree = {
+        number: value for share in distributed.gathered(values) for number, value in share.items()
+    }
+    return torch.cat([values_by_tree[number] for number in range(len(trees))])
 
 
 def fit(values: torch.Tensor, targets: torch.Tensor) -> dict[str, float | None]:
@@ -190,10 +192,10 @@ def run(args: argparse.Namespace, params: sections.Critic) -> str:
     distributed.check_size(critic, "critic.lr")
     metrics = fit(values, targets)
     write(args, rollouts, values, critic, optimiser, metrics)
-    explained = metrics["explained_variance"]
+    explained_variance = metrics["explained_variance"]
     return (
         f"{len(values)} turns, mean value {values.mean():+.3f}, loss {metrics['value_loss']:.4f}, "
-        f"explained variance {'unknown' if explained is None else f'{explained:+.3f}'}"
+        f"explained variance {'unknown' if explained_variance is None else f'{explained_variance:+.3f}'}"
     )
 
 
@@ -215,9 +217,10 @@ def write(
     body, head = next_critic(critic, args.critic)
     if not distributed.is_first():
         return
-    found = iter(values.tolist())
+    numbers = iter(values.tolist())
     rows = [
-        {name: row[name] for name in schema.TURN_KEY} | {"value": next(found) if row["policy_ids"] else None}
+        {name: row[name] for name in schema.TURN_KEY}
+        | {"value": next(numbers) if row["policy_ids"] else None}
         for row in rollouts
         if row["turn"]
     ]

@@ -37,7 +37,7 @@ def trajectory_metrics(
     last = rows[-1]
     answer, stop = last["answer"], last["stop"].partition(":")[0]
     values = {name: metric(answer, question["answers"]) for name, metric in ANSWER_METRICS.items()}
-    shown = {hit for row in rows for hit in row["hit_ids"]}
+    hit_ids = {hit for row in rows for hit in row["hit_ids"]}
     supporting = set(question["supporting_ids"])
     return {
         **values,
@@ -47,7 +47,7 @@ def trajectory_metrics(
         **{name: float(stop == name) for name in FAILURES},
         "turns": float(last["turn"]),
         "searches": float(sum(len(row["queries"]) for row in rows if row["tool"] == "web_search")),
-        "gold_recall": len(shown & supporting) / len(supporting) if supporting else None,
+        "gold_recall": len(hit_ids & supporting) / len(supporting) if supporting else None,
     }
 
 
@@ -55,7 +55,7 @@ def question_metrics(
     rows: list[dict[str, Any]],
     questions: Mapping[str, Mapping[str, Any]],
     penalty: float,
-    uncovered: set[str] | None,
+    uncovered_ids: set[str] | None,
     judgements: Mapping[tuple[str, int], float | None] | None = None,
 ) -> list[dict[str, Any]]:
     """One row per question: means over its samples, those without a value left out.
@@ -75,9 +75,9 @@ def question_metrics(
         for name in METRICS:
             values = [sample[name] for sample in samples if sample[name] is not None]
             means[name] = float(np.mean(values)) if values else None
-        covered = None if uncovered is None else question_id not in uncovered
-        known = {name: question[name] for name in ("benchmark", "type", "hops")}
-        result.append({"question_id": question_id, **known, "covered": covered, **means})
+        is_covered = None if uncovered_ids is None else question_id not in uncovered_ids
+        labels = {name: question[name] for name in ("benchmark", "type", "hops")}
+        result.append({"question_id": question_id, **labels, "covered": is_covered, **means})
     return result
 
 
@@ -97,18 +97,18 @@ def read_judgements(path: Path) -> tuple[dict[tuple[str, int], float | None], st
     return verdicts, (table.schema.metadata or {}).get(b"model", b"").decode()
 
 
-def check_complete(rows: schema.Rows, questions: schema.Rows, asked: Mapping[str, Any]) -> None:
+def check_complete(rows: schema.Rows, questions: schema.Rows, settings: Mapping[str, Any]) -> None:
     """Raise UserError unless `rows` hold every question and sample that section `rollout` asks for."""
-    pool = schema.of_benchmarks(questions, asked["benchmarks"], "rollout.benchmarks")
-    wanted = min(asked["questions"] or len(pool), len(pool))
+    pool = schema.of_benchmarks(questions, settings["benchmarks"], "rollout.benchmarks")
+    count = min(settings["questions"] or len(pool), len(pool))
     samples = Counter(row["question_id"] for row in rows if row["turn"] == 0)
-    if len(samples) != wanted:
-        raise UserError(f"rollouts: {len(samples)} questions, {wanted} were asked for; roll out again")
+    if len(samples) != count:
+        raise UserError(f"rollouts: {len(samples)} questions, {count} were asked for; roll out again")
     for question_id, number in samples.items():
-        if number != asked["samples"]:
+        if number != settings["samples"]:
             raise UserError(
-                f"rollouts: question {question_id!r} has {number} samples, {asked['samples']} were asked for;"
-                " roll out again"
+                f"rollouts: question {question_id!r} has {number} samples, {settings['samples']} were asked "
+                "for; roll out again"
             )
 
 
@@ -168,19 +168,19 @@ def run(args: argparse.Namespace, params: sections.Evaluate) -> str:
     rows = table.to_pylist()
     if not rows:
         raise UserError(f"{args.rollouts}: no rows")
-    listed = storage.read(args.questions, schema.QUESTIONS).to_pylist()
+    questions = storage.read(args.questions, schema.QUESTIONS).to_pylist()
     if args.asked:
-        check_complete(rows, listed, mapping("--asked", args.asked, "benchmarks", "questions", "samples"))
-    uncovered = set(read_coverage(args.coverage)["uncovered"]) if args.coverage else None
-    by_id = {question["question_id"]: question for question in listed}
+        check_complete(rows, questions, mapping("--asked", args.asked, "benchmarks", "questions", "samples"))
+    uncovered_ids = set(read_coverage(args.coverage)["uncovered"]) if args.coverage else None
+    by_id = {question["question_id"]: question for question in questions}
     judgements, judge = read_judgements(args.judgements) if args.judgements else (None, None)
-    scored = question_metrics(rows, by_id, params.format_penalty, uncovered, judgements)
+    question_rows = question_metrics(rows, by_id, params.format_penalty, uncovered_ids, judgements)
     meta = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     metrics = {
-        "benchmarks": split_by(scored, "benchmark", params),
-        "types": split_by(scored, "type", params),
-        "hops": by_hops(scored, params),
-        "overall": summary(scored, params),
+        "benchmarks": split_by(question_rows, "benchmark", params),
+        "types": split_by(question_rows, "type", params),
+        "hops": by_hops(question_rows, params),
+        "overall": summary(question_rows, params),
         "provenance": {
             **mapping("--provenance", args.provenance),
             **(selection(args.selected) if args.selected else {}),
@@ -188,15 +188,17 @@ def run(args: argparse.Namespace, params: sections.Evaluate) -> str:
             **({"judge": judge} if judge else {}),
         },
     }
-    if uncovered is not None:
-        known = [{**row, "covered": "covered" if row["covered"] else "uncovered"} for row in scored]
-        metrics["coverage"] = split_by(known, "covered", params)
+    if uncovered_ids is not None:
+        coverage_rows = [
+            {**row, "covered": "covered" if row["covered"] else "uncovered"} for row in question_rows
+        ]
+        metrics["coverage"] = split_by(coverage_rows, "covered", params)
     by_question = args.out.with_name("questions.parquet")
-    storage.write(scored, PER_QUESTION, by_question, ("question_id",))
+    storage.write(question_rows, PER_QUESTION, by_question, ("question_id",))
     metrics["provenance"]["by_question"] = storage.sha256(by_question)
     storage.write_json(metrics, args.out)
     f1 = metrics["overall"]["f1"]
-    return f"{len(scored)} questions, F1 {f1['mean']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]"
+    return f"{len(question_rows)} questions, F1 {f1['mean']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}]"
 
 
 main = stage.command(sections.Evaluate, arguments, run, __doc__)

@@ -61,17 +61,17 @@ class Server:
         self.replied = False
 
     def replies(self, contents: Sequence[str], seed: int) -> list[str]:
-        """The model's reply to each message, `judge.workers` at a time; of a message refused the refusal.
+        """The model's reply to each message, `judge.workers` at a time; the refusal in place of a reply.
 
-        Raises UserError if all are refused, and as `_complete`.
+        Raises UserError if all are refused, and as `_complete` does.
         """
         with ThreadPoolExecutor(self.params.workers) as pool:
-            found = list(pool.map(lambda content: self._unless_refused(content, seed), contents))
-        self.replied |= any(isinstance(reply, str) for reply in found)
-        for reply in found:
+            replies = list(pool.map(lambda content: self._unless_refused(content, seed), contents))
+        self.replied |= any(isinstance(reply, str) for reply in replies)
+        for reply in replies:
             if isinstance(reply, Refused) and not self.replied:
                 raise reply
-        return list(map(str, found))
+        return list(map(str, replies))
 
     def _unless_refused(self, content: str, seed: int) -> str | Refused:
         try:
@@ -114,17 +114,19 @@ class Local:
         """The model's reply to each message; nothing to one beyond its context."""
         prompts = list(map(self.renderer.prompt, contents))
         requests = [Request(prompt, seed) for prompt in prompts if len(prompt) <= self.most]
-        found = iter(self.engine.generate(requests, REPLY_TOKENS, self.params.temperature, ASKING.stops))
+        generations = iter(
+            self.engine.generate(requests, REPLY_TOKENS, self.params.temperature, ASKING.stops)
+        )
         replies = []
         for prompt in prompts:
-            generation = next(found) if len(prompt) <= self.most else None
+            generation = next(generations) if len(prompt) <= self.most else None
             replies.append(self.renderer.decode(generation.ids, generation.stopped) if generation else "")
         return replies
 
 
 def verdict(reply: str) -> float | None:
     """1 or 0 from the last JSON object with a verdict in a reply; None if it holds none."""
-    for opening in reversed([found.start() for found in re.finditer(r"\{", reply)]):
+    for opening in reversed([match.start() for match in re.finditer(r"\{", reply)]):
         try:
             value = json.JSONDecoder().raw_decode(reply, opening)[0].get("verdict")
         except (ValueError, RecursionError):
@@ -136,39 +138,39 @@ def verdict(reply: str) -> float | None:
 
 def verdicts(model: Server | Local, contents: Sequence[str], tries: int) -> list[tuple[float | None, str]]:
     """(verdict, reply) for each message; other seeds, `tries` in all, if a reply holds no verdict."""
-    found: list[tuple[float | None, str]] = [(None, "")] * len(contents)
+    results: list[tuple[float | None, str]] = [(None, "")] * len(contents)
     for seed in range(tries):
-        silent = [number for number, (value, _) in enumerate(found) if value is None]
+        silent = [number for number, (value, _) in enumerate(results) if value is None]
         if not silent:
             break
         replies = model.replies([contents[number] for number in silent], seed)
         for number, reply in zip(silent, replies, strict=True):
-            found[number] = (verdict(reply), reply)
-    return found
+            results[number] = (verdict(reply), reply)
+    return results
 
 
 def judged(
-    listed: list[schema.Rows], questions: dict[str, Any], folder: Path, params: sections.Judge
+    turn_lists: list[schema.Rows], questions: dict[str, Any], folder: Path, params: sections.Judge
 ) -> schema.Rows:
     """A judgement row per trajectory: no answer is wrong, an exact match right, else the judge says."""
     rows, contents = [], []
-    for turns in listed:
+    for turns in turn_lists:
         answer, question = turns[-1]["answer"], questions[turns[0]["question_id"]]
         exact = answer_metrics.exact_match(answer, question["answers"])
-        asked = answer is not None and not exact
-        if asked:
+        needs_judge = answer is not None and not exact
+        if needs_judge:
             golds = json.dumps(question["answers"], ensure_ascii=False)
             contents.append(PROMPT.format(question=question["question"], golds=golds, answer=answer))
         key = {name: turns[0][name] for name in JUDGEMENTS_KEY}
-        rows.append({**key, "mbe": None if asked else exact, "reply": "" if asked else None})
+        rows.append({**key, "mbe": None if needs_judge else exact, "reply": "" if needs_judge else None})
     if contents:
         model = Server(params.url, params) if params.url else Local(folder, params, contents)
         # here greedy replies would be the same again
         tries = params.tries if params.url or params.temperature else 1
-        found = iter(verdicts(model, contents, tries))
+        results = iter(verdicts(model, contents, tries))
         for row in rows:
             if row["reply"] is not None:
-                row["mbe"], row["reply"] = next(found)
+                row["mbe"], row["reply"] = next(results)
     return rows
 
 
@@ -193,19 +195,19 @@ def run(args: argparse.Namespace, params: sections.Judge) -> str:
     """Judge every trajectory and write the table."""
     if not params.model:
         raise UserError("judge.model is not set: there is no judge to ask")
-    listed = trajectories(storage.read(args.rollouts, schema.ROLLOUTS).to_pylist())
+    turn_lists = trajectories(storage.read(args.rollouts, schema.ROLLOUTS).to_pylist())
     questions = {
         row["question_id"]: row for row in storage.read(args.questions, schema.QUESTIONS).to_pylist()
     }
-    if unknown := sorted({rows[0]["question_id"] for rows in listed} - set(questions)):
+    if unknown := sorted({rows[0]["question_id"] for rows in turn_lists} - set(questions)):
         raise UserError(f"{args.questions}: no question {unknown[0]!r}, which the rollouts hold")
     folder = args.policy or Path(params.model)
     meta = {"model": described(folder, params), "rollouts": storage.sha256(args.rollouts)}
-    found = judged(listed, questions, folder, params)
-    storage.write(found, JUDGEMENTS, args.out, JUDGEMENTS_KEY, meta)
-    asked = sum(row["reply"] is not None for row in found)
-    silent = sum(row["mbe"] is None for row in found)
-    return f"{len(found)} answers, {asked} judged by {params.model}, {silent} without a verdict"
+    judgements = judged(turn_lists, questions, folder, params)
+    storage.write(judgements, JUDGEMENTS, args.out, JUDGEMENTS_KEY, meta)
+    asked_count = sum(row["reply"] is not None for row in judgements)
+    silent = sum(row["mbe"] is None for row in judgements)
+    return f"{len(judgements)} answers, {asked_count} judged by {params.model}, {silent} without a verdict"
 
 
 main = stage.command(sections.Judge, arguments, run, __doc__)

@@ -47,14 +47,14 @@ def run(args: argparse.Namespace, params: sections.Model) -> str:
     from transformers import AutoTokenizer, GgufConfig
 
     name = args.source or params.source
-    where, packed = _source(name)
-    unpack = {"quantization_config": GgufConfig(dequantize=True)} if packed else {}
+    where, gguf_options = _source(name)
+    unpack = {"quantization_config": GgufConfig(dequantize=True)} if gguf_options else {}
     log.info("loading %s", name)
-    if packed:
+    if gguf_options:
         parse_once()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **packed)
-        model = read_model(where, dtype=torch.bfloat16, **packed, **unpack)
+        tokenizer = AutoTokenizer.from_pretrained(where, **gguf_options)
+        model = read_model(where, dtype=torch.bfloat16, **gguf_options, **unpack)
     except UNREADABLE as error:
         raise UserError(
             f"model {name!r}: neither embedded nor cached nor a usable folder: {one_line(error, 300)}"

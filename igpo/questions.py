@@ -34,15 +34,15 @@ SUFFIXES = (".parquet", ".json", ".jsonl")  # of the files that count in a folde
 def disjoint(rows: list[Row]) -> list[Row]:
     """The rows whose question stands in no later split: test stays whole, dev lacks test's, train both's.
 
-    Questions are equal where their words are: case, punctuation and white space don't count.
+    Two questions are equal if their words are: case, punctuation and white space don't count.
     """
-    kept: list[Row] = []
+    result: list[Row] = []
     later: set[str] = set()
     for split in reversed(SPLITS):
-        asked = [(answer_metrics.normalise(row["question"]), row) for row in rows if row["split"] == split]
-        kept += [row for words, row in asked if words not in later]
-        later |= {words for words, _ in asked}
-    return kept
+        pairs = [(answer_metrics.normalise(row["question"]), row) for row in rows if row["split"] == split]
+        result += [row for words, row in pairs if words not in later]
+        later |= {words for words, _ in pairs}
+    return result
 
 
 def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
@@ -50,28 +50,28 @@ def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
 
     Raises UserError for a source that is neither a file nor a folder with some, whatever the split.
     """
-    found = []
+    result = []
     for source in sources:
-        named = [(split, Path(source.replace("{split}", split))) for split in SPLITS]
-        named = named if "{split}" in source else [("", Path(source))]
-        files = [(split, file) for split, path in named for file in files_of(path)]
+        candidates = [(split, Path(source.replace("{split}", split))) for split in SPLITS]
+        candidates = candidates if "{split}" in source else [("", Path(source))]
+        files = [(split, file) for split, path in candidates for file in files_of(path)]
         if not files:
-            paths = ", ".join(str(path) for _, path in named)
+            paths = ", ".join(str(path) for _, path in candidates)
             raise UserError(
                 f"questions.source: none of {paths} is a file, or a folder with {', '.join(SUFFIXES)} files"
             )
-        found += files
-    return found
+        result += files
+    return result
 
 
 def files_of(path: Path) -> list[Path]:
     """The question files in a folder; a file itself; none if there is neither."""
     if path.is_dir():
         inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-        found = [file for file in inside if forms.plain_path(file).suffix in SUFFIXES]
-        if others := [file.name for file in inside if file not in found]:
+        files = [file for file in inside if forms.plain_path(file).suffix in SUFFIXES]
+        if others := [file.name for file in inside if file not in files]:
             log.warning("%s: left out, no question files by their names: %s", path, ", ".join(others))
-        return found
+        return files
     return [path] if path.is_file() else []
 
 
@@ -99,19 +99,19 @@ def make(
             raise UserError("--source vitalqa derives questions from a corpus: give --corpus corpus.parquet")
         return derive(corpus, params), [corpus]
     files = source_files(sources)
-    loaded = [{**row, "split": split or row["split"]} for split, path in files for row in load(path)]
-    looked_up = [corpus] if corpus and any(row["supports"] for row in loaded) else []
-    return distinct(supporting.resolve(loaded, corpus)), [path for _, path in files] + looked_up
+    rows = [{**row, "split": split or row["split"]} for split, path in files for row in load(path)]
+    looked_up = [corpus] if corpus and any(row["supports"] for row in rows) else []
+    return distinct(supporting.resolve(rows, corpus)), [path for _, path in files] + looked_up
 
 
 def run(args: argparse.Namespace, params: sections.Questions) -> str:
     """Write one table per split; a split without questions is an empty table."""
     if params.dev_share + params.test_share >= 1:
         raise UserError("questions: dev_share and test_share leave nothing to train on: lower one")
-    given = args.source or params.source
-    sources = [given] if isinstance(given, str) else given
-    made, files = make(sources, args.corpus, params)
-    rows = disjoint(made)
+    setting = args.source or params.source
+    sources = [setting] if isinstance(setting, str) else setting
+    questions, files = make(sources, args.corpus, params)
+    rows = disjoint(questions)
     meta = {
         "source": " ".join(Path(source).name for source in sources),
         "source_sha256": " ".join(map(storage.sha256, files)),
@@ -119,16 +119,16 @@ def run(args: argparse.Namespace, params: sections.Questions) -> str:
     if args.corpus in files:  # their supporting passages are ids of it
         meta["corpus_sha256"] = storage.footer(args.corpus, "corpus_sha256")
     for split in SPLITS:
-        chosen = [row for row in rows if row["split"] == split]
-        storage.write(chosen, QUESTIONS, args.out / f"{split}.parquet", QUESTIONS_KEY, meta)
+        split_rows = [row for row in rows if row["split"] == split]
+        storage.write(split_rows, QUESTIONS, args.out / f"{split}.parquet", QUESTIONS_KEY, meta)
     counts = Counter((row["benchmark"], row["split"]) for row in rows)
-    gone = Counter(row["split"] for row in made) - Counter(row["split"] for row in rows)
-    for split, number in gone.items():
+    removals = Counter(row["split"] for row in questions) - Counter(row["split"] for row in rows)
+    for split, number in removals.items():
         log.warning("%d questions of %s stand in a later split: taken out", number, split)
     summary = [f"{name} {split} {n}" for (name, split), n in sorted(counts.items())]
-    summary += [f"{n} taken out of {split}" for split, n in gone.items()]
-    known = sum(bool(row["supporting_ids"]) for row in rows)
-    return ", ".join([*summary, f"{known} of {len(rows)} with their supporting passages"])
+    summary += [f"{n} taken out of {split}" for split, n in removals.items()]
+    with_passages = sum(bool(row["supporting_ids"]) for row in rows)
+    return ", ".join([*summary, f"{with_passages} of {len(rows)} with their supporting passages"])
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,8 +33,8 @@ def choose_questions(
     pool = schema.in_turns(pool) if params.by_type else pool
     number = min(params.questions or len(pool), len(pool))
     start = (iteration - 1) * number
-    chosen = [pool[i % len(pool)] for i in range(start, start + number)]
-    return sorted(chosen, key=lambda question: question["question_id"])
+    selection = [pool[i % len(pool)] for i in range(start, start + number)]
+    return sorted(selection, key=lambda question: question["question_id"])
 
 
 def shares(
@@ -104,18 +104,18 @@ def run(args: argparse.Namespace, params: sections.Rollout) -> str:
         raise UserError(
             f"{args.questions}: no question; validations need dev questions: or run.validate_every: 0"
         )
-    chosen = choose_questions(questions, params, args.seed, args.iteration)
+    selection = choose_questions(questions, params, args.seed, args.iteration)
     protocol = protocols.prepare(params.protocol, params.tools, params.instructions, params.date)
     renderer = Renderer(load_tokenizer(args.policy), protocol)
     batches = [
         [agent.Trajectory(question, sample) for question in batch for sample in range(params.samples)]
-        for batch in shares(chosen, params, args.shard)
+        for batch in shares(selection, params, args.shard)
     ]
     index: Any = open_search(args.index, args.search, params.k) if protocol.searches else None
     check_corpus(index, args.questions)
     searcher = index
     if index and params.retriever != "index":
-        searcher = control(params, index, chosen, args.seed)
+        searcher = control(params, index, selection, args.seed)
     play(batches, searcher, renderer, args, params)
     trajectories = [trajectory for batch in batches for trajectory in batch]
     rows = [row for trajectory in trajectories for row in trajectory.rows]
@@ -129,8 +129,8 @@ def run(args: argparse.Namespace, params: sections.Rollout) -> str:
         "protocol": params.protocol,
     }
     storage.write(rows, schema.ROLLOUTS, args.out, schema.TURN_KEY, meta)
-    answered = sum(row["stop"] == "answered" for row in rows)
-    return f"{len(trajectories)} trajectories, {len(rows) - len(trajectories)} turns, {answered} answered"
+    answer_count = sum(row["stop"] == "answered" for row in rows)
+    return f"{len(trajectories)} trajectories, {len(rows) - len(trajectories)} turns, {answer_count} answered"
 
 
 main = stage.command(sections.Rollout, arguments, run, __doc__)

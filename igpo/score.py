@@ -42,7 +42,7 @@ def check_vocabulary(policy: Any, reference: Path) -> None:
 
 
 def evidence(
-    scored: Scored,
+    trajectory: Scored,
     values: dict[int, list[float]],
     question: Mapping[str, Any],
     vectors: Mapping[str, Vector],
@@ -52,42 +52,42 @@ def evidence(
     def mean(answer: Segment) -> float:
         return math.fsum(values[id(answer)]) / len(answer.wanted)
 
-    gold = [[max(map(mean, answers)) for answers in contexts] for contexts in scored.branches]
-    hits = [row["hit_ids"] for row in scored.rows[1:-1]]
+    gold = [[max(map(mean, answers)) for answers in contexts] for contexts in trajectory.branches]
+    hits = [row["hit_ids"] for row in trajectory.rows[1:-1]]
     return Evidence(gold, hits, question["supporting_ids"], vectors)
 
 
 def score_trajectory(
-    scored: Scored,
+    trajectory: Scored,
     values: dict[int, list[float]],
     reference: dict[int, list[float]],
-    known: Evidence,
+    turn_evidence: Evidence,
     golds: list[str],
     params: sections.Score,
 ) -> Rows:
     """The score rows of one trajectory, turns 0…T."""
-    old, ref = values[id(scored.trunk)], reference[id(scored.trunk)]
-    gains, rewards = log_prob_diff(known), STEP_REWARDS[params.step_reward](known)
-    last, rows, used = len(scored.rows) - 1, [], 0
-    for turn, row in enumerate(scored.rows):
+    old, ref = values[id(trajectory.trunk)], reference[id(trajectory.trunk)]
+    gains, rewards = log_prob_diff(turn_evidence), STEP_REWARDS[params.step_reward](turn_evidence)
+    last, rows, offset = len(trajectory.rows) - 1, [], 0
+    for turn, row in enumerate(trajectory.rows):
         length = len(row["policy_ids"])
         final = turn == last
         answer = row["answer"] if final else None
         rows.append(
             {
                 **{name: row[name] for name in schema.TURN_KEY},
-                "gold_logprob": None if final else known.gold[turn][0],
+                "gold_logprob": None if final else turn_evidence.gold[turn][0],
                 "info_gain": gains[turn - 1] if 0 < turn < last else None,
                 "step_reward": rewards[turn - 1] if 0 < turn < last else None,
                 "outcome": answer_metrics.outcome(answer, golds, params.format_penalty) if final else None,
                 "f1": answer_metrics.f1(answer, golds) if final else None,
                 "em": answer_metrics.exact_match(answer, golds) if final else None,
                 "format_ok": answer is not None if final else None,
-                "old_logprobs": old[used : used + length],
-                "ref_logprobs": ref[used : used + length],
+                "old_logprobs": old[offset : offset + length],
+                "ref_logprobs": ref[offset : offset + length],
             }
         )
-        used += length
+        offset += length
     return rows
 
 
@@ -141,25 +141,25 @@ def forced_groups(
     rows: Rows, renderer: Renderer, questions: Mapping[str, Mapping[str, Any]], params: sections.Score
 ) -> list[list[Scored]]:
     """The trajectories of every question with the gold answers forced after every turn."""
-    scored = groups(rows)
+    scored_groups = groups(rows)
     others = (
         other_observations(rows, params.counterfactuals) if params.step_reward == "counterfactual" else {}
     )
-    for group in scored:
+    for group in scored_groups:
         golds = questions[group[0].rows[0]["question_id"]]["answers"]
-        forced = golds[:1] if params.gold == "first" else [gold for gold in golds if gold.strip()]
-        answers = [renderer.forced_answer(gold) for gold in forced]
+        forced_golds = golds[:1] if params.gold == "first" else [gold for gold in golds if gold.strip()]
+        answers = [renderer.forced_answer(gold) for gold in forced_golds]
         force_answers(group, answers, others)
-    return scored
+    return scored_groups
 
 
-def fit_context(scored: list[list[Scored]], limit: int, policy: Path) -> None:
+def fit_context(scored_groups: list[list[Scored]], limit: int, policy: Path) -> None:
     """Leave out, in place, the other observations with which a forced answer ends beyond `limit` tokens.
 
     Raises UserError for a question whose prompt alone ends there: rollouts hold it, with an empty turn.
     """
     total = left_out = 0
-    for trajectory in itertools.chain.from_iterable(scored):
+    for trajectory in itertools.chain.from_iterable(scored_groups):
         longest = max(map(depth, trajectory.branches[0][0]))
         if longest > limit:
             prompt = trajectory.rows[0]
@@ -183,10 +183,12 @@ def fit_context(scored: list[list[Scored]], limit: int, policy: Path) -> None:
         )
 
 
-def own_part(whole: list[list[Scored]], scored: list[list[Scored]], low: int, high: int) -> slice:
-    """Which of the groups in `scored`, some cut to trajectories, are of the questions `low` to `high` - 1."""
-    own = {group[0].rows[0]["question_id"] for group in whole[low:high]}
-    places = [place for place, group in enumerate(scored) if group[0].rows[0]["question_id"] in own]
+def own_part(all_groups: list[list[Scored]], scored_groups: list[list[Scored]], low: int, high: int) -> slice:
+    """Which of `scored_groups`, some cut to trajectories, are of the questions `low` to `high` - 1."""
+    question_ids = {group[0].rows[0]["question_id"] for group in all_groups[low:high]}
+    places = [
+        place for place, group in enumerate(scored_groups) if group[0].rows[0]["question_id"] in question_ids
+    ]
     return slice(places[0], places[-1] + 1) if places else slice(0, 0)
 
 
@@ -216,20 +218,24 @@ def run(args: argparse.Namespace, params: sections.Score) -> str:
     if reference != policy:
         check_vocabulary(tokenizer, args.reference)
     vectors = passage_vectors(args.corpus, questions, rows) if params.step_reward == "stepsearch" else {}
-    whole = forced_groups(rows, Renderer(tokenizer, protocol), questions, params)
-    fit_context(whole, context(args.policy), args.policy)
-    scored = cut(whole, params.batch_tokens)
-    own = own_part(whole, scored, *shards.bounds(len(whole), args.shard, params))
-    values = others = model_values(args.policy, [tree(group) for group in scored], own, params)
+    all_groups = forced_groups(rows, Renderer(tokenizer, protocol), questions, params)
+    fit_context(all_groups, context(args.policy), args.policy)
+    scored_groups = cut(all_groups, params.batch_tokens)
+    own = own_part(all_groups, scored_groups, *shards.bounds(len(all_groups), args.shard, params))
+    values = reference_values = model_values(
+        args.policy, [tree(group) for group in scored_groups], own, params
+    )
     if reference != policy:
-        bare = [tree(group, branches=False) for group in scored]
-        others = model_values(args.reference, bare, own, params)
+        bare = [tree(group, branches=False) for group in scored_groups]
+        reference_values = model_values(args.reference, bare, own, params)
     scores: Rows = []
-    trajectories = list(itertools.chain.from_iterable(scored[own]))
+    trajectories = list(itertools.chain.from_iterable(scored_groups[own]))
     for trajectory in trajectories:
         question = questions[trajectory.rows[0]["question_id"]]
-        known = evidence(trajectory, values, question, vectors)
-        scores += score_trajectory(trajectory, values, others, known, question["answers"], params)
+        turn_evidence = evidence(trajectory, values, question, vectors)
+        scores += score_trajectory(
+            trajectory, values, reference_values, turn_evidence, question["answers"], params
+        )
     cost.note(tokens=sum(schema.tokens(trajectory.rows) for trajectory in trajectories))
     meta = {"policy": policy, "reference": reference}
     meta |= {name: storage.sha256(getattr(args, name)) for name in ("rollouts", "questions")}

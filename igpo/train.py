@@ -1,9 +1,9 @@
 """One policy update: `policy, rollouts, scores, advantages -> policy folder`.
 
-Weights and AdamW's state live in fp32, over several processes a share in each; the passes run in bf16 where
-the machine is fast at it. The folder holds the bf16 policy and the state from which the next update goes on
-(`igpo/training/checkpoint.py`). Groups are packed without padding and share their
-prompt; only policy tokens have a loss.
+Weights and AdamW's state live in fp32, over several processes a share in each; the passes run in bf16 if the
+machine is fast at it. The folder holds the bf16 policy and the state from which the next update goes on
+(`igpo/training/checkpoint.py`). Groups are packed without padding and share their prompt; only policy tokens
+have a loss.
 """
 
 import argparse
@@ -101,9 +101,9 @@ def accumulate(model: Any, batch: list[TrainingGroup], params: sections.Train) -
         columns = Columns(*torch.cat([group.columns for group in part], 1).to(model.device))
         spans = torch.cat([group.spans for group in part]).to(model.device)
         with autocast(model.device.type):
-            logprobs = distributed.logprobs_of(model, packed, entropy=params.entropy > 0)
-        chosen, entropies = logprobs if params.entropy else (logprobs, 0.0)
-        term = policy_loss(chosen, columns, spans, params)
+            output = distributed.logprobs_of(model, packed, entropy=params.entropy > 0)
+        logprobs, entropies = output if params.entropy else (output, 0.0)
+        term = policy_loss(logprobs, columns, spans, params)
         part_loss = ((term.loss - params.entropy * entropies) * columns.weights).sum()
         part_loss.backward()
         loss += part_loss.item()
@@ -155,13 +155,16 @@ def run(args: argparse.Namespace, params: sections.Train) -> str:
     if not rollouts:
         raise UserError(f"{args.rollouts}: no rows")
     cost.note(tokens=schema.tokens(rollouts))
-    kept = counted(rollouts, scores, params)
-    left_out = dropped(rollouts, kept) if params.drop_equal_groups else {}
-    if left_out and not kept:
+    training_rows = counted(rollouts, scores, params)
+    left_out = dropped(rollouts, training_rows) if params.drop_equal_groups else {}
+    if left_out and not training_rows:
         if distributed.is_first():
             write_unchanged(args, {"policy_tokens": 0, **left_out})
         return f"no update: the outcomes of all {left_out['dropped_groups']} groups are equal"
-    parts = [training_groups(rows, scores, credits, params) for rows in minibatches(kept, params.minibatches)]
+    parts = [
+        training_groups(rows, scores, credits, params)
+        for rows in minibatches(training_rows, params.minibatches)
+    ]
     parts = [part for part in parts if part]
     if not parts:
         if distributed.is_first():

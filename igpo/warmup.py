@@ -46,7 +46,7 @@ def quote(passage: str, fact: str) -> str | None:
     first = max(start, passage.rfind(". ", start, at) + 2)
     if at - first > BEFORE:
         first = passage.find(" ", at - BEFORE) + 1
-    stops = [found for mark in ".;" if 0 <= (found := passage.find(mark, end)) <= end + AFTER]
+    stops = [stop for mark in ".;" if 0 <= (stop := passage.find(mark, end)) <= end + AFTER]
     return passage[first : min(stops, default=end)]
 
 
@@ -70,18 +70,18 @@ def trace(question: dict[str, Any], hops: list[Hop], renderer: Renderer) -> agen
     After every search the policy says what was found so far and the next step; before it answers, the
     question again. None if a later hop's clue or the answer stands neither in the question nor in the quotes.
     """
-    asked, answer = question["question"], question["answers"][0]
-    made = agent.Trajectory(question, 0)
-    made.add(None, "", renderer.prompt(asked))
+    question_text, answer = question["question"], question["answers"][0]
+    trajectory = agent.Trajectory(question, 0)
+    trajectory.add(None, "", renderer.prompt(question_text))
     facts = [*(hop.title for hop in hops[1:]), answer]
     quotes: list[str] = []
     for number, (hop, fact) in enumerate(zip(hops, facts, strict=True)):
-        if number and hop.clue.lower() not in " ".join([asked, *quotes]).lower():
+        if number and hop.clue.lower() not in " ".join([question_text, *quotes]).lower():
             return None
-        said = "".join(f"{text}. " for text in quotes)
+        recap = "".join(f"{text}. " for text in quotes)
         _add(
-            made,
-            f"\n{said}I need to look up {hop.query}.\n</think>\n{call_text([hop.query])}",
+            trajectory,
+            f"\n{recap}I need to look up {hop.query}.\n</think>\n{call_text([hop.query])}",
             renderer,
             [text for _, text in hop.hits],
         )
@@ -92,16 +92,18 @@ def trace(question: dict[str, Any], hops: list[Hop], renderer: Renderer) -> agen
     if answer not in " ".join(quotes):
         return None
     # The question again right before its answer: the form in which a language model has met both.
-    said = " ".join([*(f"{text}." for text in quotes), asked, answer])
-    _add(made, f"\n{said}\n</think>\n<answer>\n{answer}\n</answer>", renderer)
-    return made
+    conclusion = " ".join([*(f"{text}." for text in quotes), question_text, answer])
+    _add(trajectory, f"\n{conclusion}\n</think>\n<answer>\n{answer}\n</answer>", renderer)
+    return trajectory
 
 
-def _add(made: agent.Trajectory, text: str, renderer: Renderer, shown: list[str] | None = None) -> None:
+def _add(
+    trajectory: agent.Trajectory, text: str, renderer: Renderer, passages: list[str] | None = None
+) -> None:
     ids = renderer.turn(text)
-    observation = [] if shown is None else renderer.observation("\n".join(shown))
-    stop = "answered" if shown is None else None
-    made.add(Generation(ids, [0.0] * len(ids), True), text, observation, stop=stop)
+    observation = [] if passages is None else renderer.observation("\n".join(passages))
+    stop = "answered" if passages is None else None
+    trajectory.add(Generation(ids, [0.0] * len(ids), True), text, observation, stop=stop)
 
 
 def hop_of(searcher: Any, question: dict[str, Any], passage: str) -> Hop:
@@ -132,17 +134,18 @@ def build_traces(
     random.Random(params.seed).shuffle(pool)
     pool = (schema.in_turns(pool) if params.by_type else pool)[: 2 * params.traces]
     hops = [[hop_of(searcher, q, passage) for passage in q["supporting_ids"]] for q in pool]
-    queries = [hop.query for listed in hops for hop in listed]
-    found = agent.search_all(searcher, queries, params.k)
-    shown = [
-        [(hit.id, passage_text(hit.title, hit.text, params.passage_chars)) for hit in hits] for hits in found
+    queries = [hop.query for question_hops in hops for hop in question_hops]
+    hit_lists = agent.search_all(searcher, queries, params.k)
+    passages = [
+        [(hit.id, passage_text(hit.title, hit.text, params.passage_chars)) for hit in hits]
+        for hits in hit_lists
     ]
-    hits = dict(zip(queries, shown, strict=True))
-    built = [
-        trace(question, [hop._replace(hits=hits[hop.query]) for hop in listed], renderer)
-        for question, listed in zip(pool, hops, strict=True)
+    hits = dict(zip(queries, passages, strict=True))
+    candidates = [
+        trace(question, [hop._replace(hits=hits[hop.query]) for hop in question_hops], renderer)
+        for question, question_hops in zip(pool, hops, strict=True)
     ]
-    traces = [made for made in built if made is not None]
+    traces = [candidate for candidate in candidates if candidate is not None]
     log.info("%d traces of %d questions show their evidence", len(traces), len(pool))
     if len(traces) < params.traces:
         raise UserError(
@@ -154,11 +157,12 @@ def build_traces(
 
 def check_context(traces: list[agent.Trajectory], limit: int, policy: Path) -> None:
     """Raise UserError for the first trace beyond the `limit` tokens of the policy's context."""
-    for made in traces:
-        if len(made.context) > limit:
+    for trajectory in traces:
+        if len(trajectory.context) > limit:
             raise UserError(
-                f"question {made.question['question_id']!r}: its trace of {len(made.context)} tokens exceeds "
-                f"the context of {limit} tokens of {policy}: lower warmup.k or warmup.passage_chars"
+                f"question {trajectory.question['question_id']!r}: its trace of {len(trajectory.context)} "
+                f"tokens exceeds the context of {limit} tokens of {policy}: lower warmup.k or "
+                "warmup.passage_chars"
             )
 
 
@@ -170,8 +174,8 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 def _accumulate(model: Any, batch: list[agent.Trajectory], tokens: int) -> float:
     """Add the gradient of the batch's mean loss per policy token to the weights; returns the loss."""
-    ordered = sorted(batch, key=lambda made: made.question["question_id"])
-    rows = [row for made in ordered for row in made.rows]
+    trajectories = sorted(batch, key=lambda trajectory: trajectory.question["question_id"])
+    rows = [row for trajectory in trajectories for row in trajectory.rows]
     total = sum(len(row["policy_ids"]) for row in rows)
     result = 0.0
     trees = [tree(group) for group in groups(rows)]

@@ -23,13 +23,13 @@ import psutil
 
 from pipeline import storage
 
-_noted: dict[str, Any] = {}
+_notes: dict[str, Any] = {}
 _phases: dict[str, float] = {}
 
 
 def note(**values: Any) -> None:
     """Note `tokens` or `device`."""
-    _noted.update(values)
+    _notes.update(values)
 
 
 def add(phase: str, seconds: float) -> None:
@@ -49,7 +49,7 @@ def phase(name: str) -> Iterator[None]:
 
 def begin() -> None:
     """Forget what an earlier stage of this process noted."""
-    _noted.clear()
+    _notes.clear()
     _phases.clear()
 
 
@@ -60,10 +60,12 @@ def path(out: Path, stage: str) -> Path:
 
 def write(out: Path, stage: str) -> None:
     """Write what the stage of this process cost."""
-    began, ended = psutil.Process().create_time(), time.time()
-    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    start, end = psutil.Process().create_time(), time.time()
+    peak_kib = max(
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     torch = sys.modules.get("torch")
-    values: dict[str, Any] = {"tokens": None, "device": None, **_noted}
-    values |= {"began": began, "ended": ended, "seconds": ended - began, "phases": _phases}
-    values |= {"threads": torch.get_num_threads() if torch else None, "peak_bytes": used * 1024}
+    values: dict[str, Any] = {"tokens": None, "device": None, **_notes}
+    values |= {"began": start, "ended": end, "seconds": end - start, "phases": _phases}
+    values |= {"threads": torch.get_num_threads() if torch else None, "peak_bytes": peak_kib * 1024}
     storage.write_json(values, path(out, stage))

@@ -30,10 +30,10 @@ def claim_gpus() -> None:
     A GPU is held by a lock in `.snakemake` until the process ends; a cluster gives GPUs out itself. Raises
     UserError if too few are free.
     """
-    wanted, devices = int(os.environ.get("IGPO_GPUS", "0")), gpu_devices()
-    if not wanted or not devices or "CUDA_VISIBLE_DEVICES" in os.environ:
+    count, devices = int(os.environ.get("IGPO_GPUS", "0")), gpu_devices()
+    if not count or not devices or "CUDA_VISIBLE_DEVICES" in os.environ:
         return
-    held = []
+    numbers = []
     for number in range(len(devices)):
         lock = os.open(f".snakemake/gpu{number}.lock", os.O_RDWR | os.O_CREAT)
         try:
@@ -41,12 +41,12 @@ def claim_gpus() -> None:
         except BlockingIOError:
             os.close(lock)
             continue
-        held.append(str(number))
-        if len(held) == wanted:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+        numbers.append(str(number))
+        if len(numbers) == count:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(numbers)
             return
     raise UserError(
-        f"{wanted} GPUs are needed and {len(held)} of {len(devices)} are free: "
+        f"{count} GPUs are needed and {len(numbers)} of {len(devices)} are free: "
         "end what else runs here, or lower --resources gpu"
     )
 

@@ -17,28 +17,28 @@ def module_path(name: str) -> Path | None:
 @functools.cache
 def parsed(path: Path) -> tuple[str, list[str]]:
     """(text of the syntax tree without docstrings, names of the modules that it imports) of a source file."""
-    tree, imported = ast.parse(path.read_text()), []
+    tree, modules = ast.parse(path.read_text()), []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imported += [alias.name for alias in node.names]
+            modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            modules += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             node.body = node.body[1:]
-    return ast.dump(tree), imported
+    return ast.dump(tree), modules
 
 
 def files(names: tuple[str, ...]) -> list[Path]:
     """The files of modules and of all that they import from this repository. ValueError for no module."""
-    todo, found = list(names), set()
+    todo, paths = list(names), set()
     while todo:
         path = module_path(todo.pop())
-        if path and path not in found:
-            found.add(path)
+        if path and path not in paths:
+            paths.add(path)
             todo += parsed(path)[1]
-    if not found:
+    if not paths:
         raise ValueError(f"no module {' or '.join(names)} under {ROOT}")
-    return sorted(found)
+    return sorted(paths)
 
 
 @functools.cache

@@ -37,18 +37,18 @@ def numbers(value: Any) -> Any:
     if isinstance(value, str) and value in WORDS:
         return WORDS[value]
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value, re.IGNORECASE):
-        found = float(value)
-        return int(found) if found.is_integer() else found
+        number = float(value)
+        return int(number) if number.is_integer() else number
     return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lay the nested mapping `over` on `base`; lists and scalars replace, mappings merge."""
-    merged = dict(base)
+    result = dict(base)
     for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merge(result[key], value) if both else value
+    return result
 
 
 @functools.cache
@@ -72,13 +72,13 @@ class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping; ConstructorError if a key comes twice."""
-        known: set[str] = set()
+        keys: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in known:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
                 raise yaml.constructor.ConstructorError(
                     problem=f"key {key.value!r} comes twice", problem_mark=key.start_mark
                 )
-            known.add(str(key.value))
+            keys.add(str(key.value))
         return dict(super().construct_mapping(node, deep))
 
 
@@ -93,8 +93,8 @@ def check_finite(value: Any, where: str) -> None:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The one of `names` most like `name`, 'none' without any."""
-    known = list(names)
-    return (difflib.get_close_matches(name, known, 1, 0) or known or ["none"])[0]
+    candidates = list(names)
+    return (difflib.get_close_matches(name, candidates, 1, 0) or candidates or ["none"])[0]
 
 
 def check_schema(params: Any, section: str | None = None) -> None:
@@ -113,10 +113,10 @@ def check_schema(params: Any, section: str | None = None) -> None:
     error = errors[0]
     where = ".".join([*([section] if section else []), *map(str, error.absolute_path)]) or "top level"
     if error.validator == "additionalProperties":
-        known = list(error.schema["properties"])
-        wrong = sorted(map(str, set(error.instance) - set(known)))[0]
+        keys = list(error.schema["properties"])
+        wrong = sorted(map(str, set(error.instance) - set(keys)))[0]
         raise UserError(
-            f"params: unknown key {wrong!r} in {where}; nearest valid key: {nearest(wrong, known)!r}"
+            f"params: unknown key {wrong!r} in {where}; nearest valid key: {nearest(wrong, keys)!r}"
         )
     near = ""
     if error.validator == "enum":
@@ -154,18 +154,18 @@ def apply_arm(params: Mapping[str, Any], arm: str | None) -> dict[str, Any]:
 
 def overrides(items: list[str]) -> dict[str, Any]:
     """Parse `section.key=value` items (value as YAML) to nested settings."""
-    nested: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for item in items:
-        path, found, value = item.partition("=")
+        path, equals, text = item.partition("=")
         section, dot, key = path.partition(".")
-        if not (found and dot and section and key):
+        if not (equals and dot and section and key):
             raise UserError(f"--set {item}: expected section.key=value")
         try:
-            chosen = numbers(yaml.safe_load(value))
+            value = numbers(yaml.safe_load(text))
         except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"--set {item}: the value is not YAML: {one_line(error)}") from None
-        nested = merge(nested, {section: {key: chosen}})
-    return nested
+        result = merge(result, {section: {key: value}})
+    return result
 
 
 def parse_json(text: str, option: str) -> Any:
@@ -195,10 +195,10 @@ def settings(args: argparse.Namespace, kind: type[Section]) -> Section:
         if section not in params:
             raise UserError(f"params: section {section!r} is missing")
         values = params[section]
-    chosen = overrides(args.set)
-    if set(chosen) - {section}:
+    changes = overrides(args.set)
+    if set(changes) - {section}:
         raise UserError(f"--set: this command reads section {section!r} only")
     if isinstance(values, Mapping):  # else `check_schema` refuses it
-        values = merge(values, chosen.get(section, {}))
+        values = merge(values, changes.get(section, {}))
     check_schema(values, section)
     return kind(**values)

@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 def positive(kind: Callable[[str], Any] = int, most: float = sys.float_info.max) -> Callable[[str], Any]:
     """An argparse type: a number of `kind`, int or float, above 0 and at most `most`; not infinite."""
     bound = "" if most == sys.float_info.max else f", at most {most:g}"
-    expected = f"expected a {'whole ' if kind is int else ''}number above 0{bound}"
+    requirement = f"expected a {'whole ' if kind is int else ''}number above 0{bound}"
 
     def parse(text: str) -> Any:
         try:
@@ -49,7 +49,7 @@ def positive(kind: Callable[[str], Any] = int, most: float = sys.float_info.max)
         except ValueError:
             value = 0
         if not 0 < value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r}: {expected}")
+            raise argparse.ArgumentTypeError(f"{text!r}: {requirement}")
         return value
 
     return parse
@@ -103,10 +103,10 @@ def ending_in_one_line(name: str) -> Iterator[None]:
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
-        said = told(error, name)
-        if said is None:
+        message = told(error, name)
+        if message is None:
             raise
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
 

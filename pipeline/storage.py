@@ -23,13 +23,13 @@ CORPUS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.str
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (file or folder); on success it takes `path`'s place.
 
-    What killed processes left of theirs goes.
+    The temporary paths that killed processes left are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        number = left.suffixes[-2][1:]
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = leftover.suffixes[-2][1:]
         if number.isdecimal() and not is_running(int(number)):
-            remove(left)
+            remove(leftover)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -57,11 +57,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def take_place(made: Path, path: Path) -> None:
-    """Rename a finished file or folder to `path`, whose old content goes."""
-    if made.is_dir() and path.exists():
+def take_place(source: Path, path: Path) -> None:
+    """Rename a finished file or folder to `path`; what was there before is removed."""
+    if source.is_dir() and path.exists():
         shutil.rmtree(path)
-    made.replace(path)
+    source.replace(path)
 
 
 def sha256(path: Path) -> str:
@@ -131,7 +131,7 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
     for field in schema:
         if field.name not in table.column_names:
             raise UserError(f"{path}: column {field.name!r} is missing; found {table.column_names}")
-        found = table.schema.field(field.name).type
-        if found != field.type:
-            raise UserError(f"{path}: column {field.name!r} is {found}, expected {field.type}")
+        kind = table.schema.field(field.name).type
+        if kind != field.type:
+            raise UserError(f"{path}: column {field.name!r} is {kind}, expected {field.type}")
     return table

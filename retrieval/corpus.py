@@ -34,7 +34,7 @@ class Ids:
         self.taken = IdTable()
 
     def unique(self, name: str | None) -> str:
-        """`name`, or the row number where `name` is missing or taken."""
+        """`name`, or the row number if `name` is missing or taken."""
         row, self.rows = self.rows, self.rows + 1
         if name is not None and self.taken.add(name, row):
             return name
@@ -58,11 +58,11 @@ def passages(path: Path, ids: Ids, fingerprint: Fingerprint) -> Iterator[Passage
             continue
         try:
             name, title, text = passage(row)
-            checked = (ids.unique(name), title, text)
-            fingerprint.add(checked)
+            entry = (ids.unique(name), title, text)
+            fingerprint.add(entry)
         except ValueError as error:
             raise UserError(f"{path}: line {number}: {error}") from None
-        yield checked
+        yield entry
 
 
 def write(stream: Iterator[Passage], out: Path, fingerprint: Fingerprint) -> None:

@@ -66,15 +66,15 @@ def present(answers: Iterable[Words], passages: Iterable[tuple[str, str, str]]) 
     by_first: dict[str, set[Words]] = defaultdict(set)
     for answer in answers:
         by_first[answer[0]].add(answer)
-    found: set[Words] = set()
+    matches: set[Words] = set()
     for _, title, text in passages:
         here = words(f"{title}\n{text}")
         for at, word in enumerate(here):
             new = [answer for answer in by_first.get(word, ()) if here[at : at + len(answer)] == answer]
-            found.update(new)
+            matches.update(new)
             if new:
                 by_first[word].difference_update(new)
-    return found
+    return matches
 
 
 def normalised(questions: list[dict[str, Any]]) -> None:
@@ -115,18 +115,21 @@ def mean(values: Sequence[float]) -> float | None:
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A benchmark's shares."""
-    known = [row for row in rows if row["gold"]]
-    hit = {"answer_at": "answer", "chance_answer_at": "chance"}
+    gold_rows = [row for row in rows if row["gold"]]
+    columns = {"answer_at": "answer", "chance_answer_at": "chance"}
     return {
         "n": len(rows),
         "answer_in_corpus": mean([row["in_corpus"] for row in rows]),
-        "gold_in_index": mean([row["gold_in_index"] for row in known]),
-        **{name: {str(k): mean([row[key] <= k for row in rows]) for k in CUTS} for name, key in hit.items()},
+        "gold_in_index": mean([row["gold_in_index"] for row in gold_rows]),
+        **{
+            name: {str(k): mean([row[key] <= k for row in rows]) for k in CUTS}
+            for name, key in columns.items()
+        },
         "gold_at": {
-            str(k): mean([sum(rank <= k for rank in row["gold"]) / len(row["gold"]) for row in known])
+            str(k): mean([sum(rank <= k for rank in row["gold"]) / len(row["gold"]) for row in gold_rows])
             for k in CUTS
         },
-        "all_gold_at": {str(k): mean([max(row["gold"]) <= k for row in known]) for k in CUTS},
+        "all_gold_at": {str(k): mean([max(row["gold"]) <= k for row in gold_rows]) for k in CUTS},
     }
 
 
@@ -136,22 +139,22 @@ def audit(searcher: Searcher, questions: list[dict[str, Any]]) -> dict[str, Any]
     answers = {answer for question in questions for answer in question["words"]}
     in_corpus = present(answers, searcher.passages)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    uncovered = []
+    uncovered_ids = []
     for start in range(0, len(questions), BATCH):
         part = questions[start : start + BATCH]
-        found = searcher.search([question["question"] for question in part], max(CUTS))
-        for question, hits in zip(part, found, strict=True):
+        hit_lists = searcher.search([question["question"] for question in part], max(CUTS))
+        for question, hits in zip(part, hit_lists, strict=True):
             row = measure(question, hits, searcher, in_corpus)
             rows[question["benchmark"]].append(row)
             if not (row["in_corpus"] and row["gold_in_index"]):
-                uncovered.append(question["question_id"])
+                uncovered_ids.append(question["question_id"])
         log.info("coverage: %d of %d questions", start + len(part), len(questions))
-    return {"benchmarks": {name: summary(rows[name]) for name in sorted(rows)}, "uncovered": uncovered}
+    return {"benchmarks": {name: summary(rows[name]) for name in sorted(rows)}, "uncovered": uncovered_ids}
 
 
 def check_questions(questions: list[dict[str, Any]], path: Path) -> None:
     """Raise UserError for a null, a question without answers, and an id that comes again."""
-    known: set[str] = set()
+    ids: set[str] = set()
     for number, question in enumerate(questions, 1):
         name = question["question_id"]
         lists = [*(question["answers"] or []), *(question["supporting_ids"] or [])]
@@ -159,9 +162,9 @@ def check_questions(questions: list[dict[str, Any]], path: Path) -> None:
             raise UserError(f"{path}: row {number}, question {name!r}, has a null")
         if not question["answers"]:
             raise UserError(f"{path}: question {name!r} has no answers")
-        if name in known:
+        if name in ids:
             raise UserError(f"{path}: question {name!r} comes again in row {number}")
-        known.add(name)
+        ids.add(name)
 
 
 def arguments(parser: ArgumentParser) -> None:

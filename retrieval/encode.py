@@ -45,9 +45,9 @@ def run(args: Namespace, params: sections.Index) -> str:
     blank_index(params.faiss, encoder.dimension, list(part_sizes(range(total)).values()))  # can it be built?
     rows = shard_rows(total, args.shard, params.shards)
     with workplace(out, digest([key, rows.start, rows.stop])) as work:
-        made = work / "made"
-        encode_parts(corpus_texts(args.corpus, rows), rows, encoder, params.batch, made)
-        storage.write_json({"key": key, "first": rows.start, "last": rows.stop}, made / "vectors.json")
+        folder = work / "made"
+        encode_parts(corpus_texts(args.corpus, rows), rows, encoder, params.batch, folder)
+        storage.write_json({"key": key, "first": rows.start, "last": rows.stop}, folder / "vectors.json")
         finish(work, out)
     return f"{len(rows)} passages, rows {rows.start} to {rows.stop}"
 

@@ -28,13 +28,13 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the index folder")
 
 
-def add_index(args: Namespace, settings: dict[str, Any], made: Path, hashes: tuple[str, str]) -> None:
-    """Add the index to the passages in `made`; `hashes` are those of corpus and encoder."""
-    stored = passages.Passages(made)
+def add_index(args: Namespace, settings: dict[str, Any], folder: Path, hashes: tuple[str, str]) -> None:
+    """Add the index to the passages in `folder`; `hashes` are those of corpus and encoder."""
+    all_passages = passages.Passages(folder)
     if args.kind == "bm25":
         from retrieval.indexes import bm25
 
-        bm25.build(stored, made)
+        bm25.build(all_passages, folder)
     elif args.kind == "dense":
         from retrieval.indexes import dense
         from retrieval.indexes.vectors import read_shards, vectors_key
@@ -42,8 +42,8 @@ def add_index(args: Namespace, settings: dict[str, Any], made: Path, hashes: tup
         vectors = None
         if args.vectors:
             key = vectors_key(hashes[0], settings, hashes[1])
-            vectors = read_shards(args.vectors, key, len(stored))
-        dense.build(stored, made.parent, settings, vectors)
+            vectors = read_shards(args.vectors, key, len(all_passages))
+        dense.build(all_passages, folder.parent, settings, vectors)
     else:
         from retrieval.indexes.rerank import Reranker
 
@@ -58,16 +58,16 @@ def run(args: Namespace, params: sections.Index) -> str:
         raise UserError(f"{args.corpus}: no such file")
     out, source = place(args.out, "manifest.json", args.corpus), storage.sha256(args.corpus)
     with workplace(out, digest([args.kind, settings, encoder, source])) as work:
-        made = work / "made"
-        shutil.rmtree(made, ignore_errors=True)  # of a killed build
-        made.mkdir()
+        folder = work / "made"
+        shutil.rmtree(folder, ignore_errors=True)  # of a killed build
+        folder.mkdir()
         try:
-            corpus = passages.store(args.corpus, made)
-            add_index(args, settings, made, (source, str(encoder)))
+            corpus = passages.store(args.corpus, folder)
+            add_index(args, settings, folder, (source, str(encoder)))
         except UserError:
             shutil.rmtree(work)  # going on would meet the same error
             raise
-        storage.write_json(manifest(made, args.kind, settings, encoder, corpus), made / "manifest.json")
+        storage.write_json(manifest(folder, args.kind, settings, encoder, corpus), folder / "manifest.json")
         finish(work, out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return f"{args.kind} index of {corpus[0]} passages, {size / 1e6:.0f} MB"

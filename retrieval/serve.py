@@ -58,8 +58,12 @@ def add_reads(app: FastAPI, searcher: Searcher, telemetry: Telemetry) -> None:
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        told = {"identity": searcher.identity, "corpus_sha256": searcher.corpus_sha256, "rows": len(searcher)}
-        return JSONResponse({"status": "ok", **told})
+        details = {
+            "identity": searcher.identity,
+            "corpus_sha256": searcher.corpus_sha256,
+            "rows": len(searcher),
+        }
+        return JSONResponse({"status": "ok", **details})
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -96,16 +100,16 @@ def create_app(searcher: Searcher, topk: int = 3, limits: Limits | None = None) 
             raise HTTPException(503, detail, {"Retry-After": "1"}) from None
 
     async def retrieve(request: Request) -> JSONResponse:
-        asked = await read(request, Retrieve, limits.body_bytes)
-        found = await find(request, asked.queries, asked.topk or topk)
-        return JSONResponse({"result": [shown(hits, asked.return_scores) for hits in found]})
+        body = await read(request, Retrieve, limits.body_bytes)
+        hit_lists = await find(request, body.queries, body.topk or topk)
+        return JSONResponse({"result": [shown(hits, body.return_scores) for hits in hit_lists]})
 
     async def search(request: Request) -> JSONResponse:
-        asked = await read(request, Search, limits.body_bytes)
-        queries, wanted = zip(*searches(asked, topk), strict=True)
-        found = await find(request, list(queries), max(wanted))
-        cut = [hits[:k] for hits, k in zip(found, wanted, strict=True)]
-        return JSONResponse({"result": [shown(hits, asked.return_scores) for hits in cut]})
+        body = await read(request, Search, limits.body_bytes)
+        queries, counts = zip(*searches(body, topk), strict=True)
+        hit_lists = await find(request, list(queries), max(counts))
+        top_hits = [hits[:k] for hits, k in zip(hit_lists, counts, strict=True)]
+        return JSONResponse({"result": [shown(hits, body.return_scores) for hits in top_hits]})
 
     # plain routes: FastAPI's own take time to resolve dependencies, and these have none
     app.add_route("/retrieve", retrieve, methods=["POST"])
@@ -137,7 +141,7 @@ def run(args: Namespace) -> str:
     """Serve until SIGINT or SIGTERM; answers what was already asked."""
     if not 1 <= args.topk <= DEPTH:
         raise UserError(f"--topk {args.topk}: expected 1 to {DEPTH}")
-    with listen(args.host, args.port) as bound:
+    with listen(args.host, args.port) as listener:
         # FAISS's and torch's threads would spin on a core for a while after each of their calls
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         # to look through what is loaded takes a quarter of a second, and finds nothing to collect
@@ -150,9 +154,9 @@ def run(args: Namespace) -> str:
             gc.enable()
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after its shutdown
             signal.signal(number, lambda *_: None)
-        log.info("serving %d passages on http://%s:%d", len(searcher), args.host, bound.getsockname()[1])
+        log.info("serving %d passages on http://%s:%d", len(searcher), args.host, listener.getsockname()[1])
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=30)
-        uvicorn.Server(config).run(sockets=[bound])
+        uvicorn.Server(config).run(sockets=[listener])
     return "stopped"
 
 

@@ -49,8 +49,8 @@ def subject(wildcards: dict[str, str]) -> str:
 def part(name: str, word: str) -> str:
     """Word a wildcard's value, or one folder of it."""
     if word.isdigit():
-        counted = f"iteration {int(word)} of {os.environ.get('IGPO_ITERATIONS', '?')}"
-        return counted if name == "k" else f"{name} {int(word)}"
+        iteration = f"iteration {int(word)} of {os.environ.get('IGPO_ITERATIONS', '?')}"
+        return iteration if name == "k" else f"{name} {int(word)}"
     word = re.sub(r"(^|_)s(\d+)(?=_|$)", r" seed \2", word)
     return re.sub(r"\.[a-z]+$", "", word).replace("_", " ").strip()
 
@@ -63,8 +63,8 @@ def log_lines(paths: list[str]) -> list[str]:
 
 def summary(lines: list[str]) -> str:
     """What a stage did, as its log says last; empty if it doesn't."""
-    found = (SUMMARY.match(line) for line in reversed(lines))
-    return next((match[1] for match in found if match), "")
+    matches = (SUMMARY.match(line) for line in reversed(lines))
+    return next((match[1] for match in matches if match), "")
 
 
 def why(lines: list[str]) -> str:
@@ -103,13 +103,13 @@ class LogHandler(LogHandlerBase):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record, if it is one for a reader."""
         try:
-            asked = self.common_settings
-            in_full = asked.dryrun or asked.verbose or asked.printshellcmds or asked.debug_dag
+            settings = self.common_settings
+            in_full = settings.dryrun or settings.verbose or settings.printshellcmds or settings.debug_dag
             text = self.format(record) if in_full else self.in_words(record)
-            if not asked.dryrun and record.__dict__.get("event") in (*CHANGES, LogEvent.RUN_INFO):
+            if not settings.dryrun and record.__dict__.get("event") in (*CHANGES, LogEvent.RUN_INFO):
                 self.note()
             if text and text != "None":  # what a record without words becomes
-                stream = sys.stdout if asked.stdout else sys.stderr
+                stream = sys.stdout if settings.stdout else sys.stderr
                 stream.write(f"{text}\n")  # at once: stages may print beside
                 stream.flush()
         except Exception:
@@ -117,49 +117,51 @@ class LogHandler(LogHandlerBase):
 
     def note(self) -> None:
         """Write down what runs and what has failed."""
-        running = [{"words": job.words, "logs": job.logs, "begun": job.begun} for job in self.jobs.values()]
+        jobs = [{"words": job.words, "logs": job.logs, "begun": job.begun} for job in self.jobs.values()]
         NOTES.parent.mkdir(exist_ok=True)
-        made = NOTES.with_name(f"{NOTES.name}.{os.getpid()}")
-        made.write_text(json.dumps({"running": running, "failed": self.failures}))
-        made.replace(NOTES)
+        temporary = NOTES.with_name(f"{NOTES.name}.{os.getpid()}")
+        temporary.write_text(json.dumps({"running": jobs, "failed": self.failures}))
+        temporary.replace(NOTES)
 
     def in_words(self, record: logging.LogRecord) -> str:
         """Word a record; empty for what the log keeps to itself."""
-        said = record.__dict__
-        match said.get("event"):
+        fields = record.__dict__
+        match fields.get("event"):
             case LogEvent.JOB_INFO:
-                return self.begin(said)
+                return self.begin(fields)
             case LogEvent.JOB_FINISHED:
-                return self.end(said)
+                return self.end(fields)
             case LogEvent.JOB_ERROR:
-                return self.fail(said)
+                return self.fail(fields)
             case LogEvent.RUN_INFO:
-                return f"{said['stats']['total']} jobs to run"
+                return f"{fields['stats']['total']} jobs to run"
             case None | LogEvent.ERROR | LogEvent.GROUP_ERROR:
                 text = record.getMessage()
-                hidden = CHATTER.match(text) or (text.startswith("Complete log") and not self.failures)
-                return "" if hidden else self.format(record)
+                is_chatter = CHATTER.match(text) or (text.startswith("Complete log") and not self.failures)
+                return "" if is_chatter else self.format(record)
         return ""
 
-    def begin(self, said: dict) -> str:
+    def begin(self, fields: dict) -> str:
         """Keep a job in mind; say so if its time is measured, as that of long stages is."""
-        who, what = subject(said["wildcards"]), said["rule_name"].replace("_", " ")
-        job = Job(f"{who}: {what}" if who else what, said["log"], said["created"])
-        self.jobs[said["jobid"]] = job
-        return f"{job.words} begins" if said["benchmark"] else ""
+        who, what = subject(fields["wildcards"]), fields["rule_name"].replace("_", " ")
+        job = Job(f"{who}: {what}" if who else what, fields["log"], fields["created"])
+        self.jobs[fields["jobid"]] = job
+        return f"{job.words} begins" if fields["benchmark"] else ""
 
-    def end(self, said: dict) -> str:
+    def end(self, fields: dict) -> str:
         """Say what a stage did."""
-        job = self.jobs.pop(said["job_id"], None)
+        job = self.jobs.pop(fields["job_id"], None)
         if job is None or not job.logs:
             return ""
         did = summary(log_lines(job.logs))
-        return f"{job.words}{', ' if did else ''}{did} {job.took(said['created'])}"
+        return f"{job.words}{', ' if did else ''}{did} {job.took(fields['created'])}"
 
-    def fail(self, said: dict) -> str:
+    def fail(self, fields: dict) -> str:
         """Say which stage failed, why, and where more is."""
-        job = self.jobs.pop(said["jobid"], None) or Job(said["rule_name"], said["log"], said["created"])
-        reason = why(log_lines(job.logs)) if job.logs else f"error: {said['shellcmd']}"
+        job = self.jobs.pop(fields["jobid"], None) or Job(
+            fields["rule_name"], fields["log"], fields["created"]
+        )
+        reason = why(log_lines(job.logs)) if job.logs else f"error: {fields['shellcmd']}"
         self.failures.append({"words": job.words, "logs": job.logs, "reason": reason})
         more = f"; its log: {', '.join(job.logs)}" if job.logs else ""
-        return f"{job.words} failed {job.took(said['created'])}{more}\n    {reason}"
+        return f"{job.words} failed {job.took(fields['created'])}{more}\n    {reason}"

@@ -61,7 +61,7 @@ def main(words: list[str]) -> None:
 
 
 def start_server() -> None:
-    """Start the server; it ends at once where another stage's has started."""
+    """Start the server; it ends at once if another stage's has started."""
     with (HOME / "forked.log").open("a") as log:
         command = [sys.executable, __file__]
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

@@ -41,7 +41,7 @@ class Trajectory:
         """The number of its next turn; the prompt is turn 0."""
         return len(self.rows)
 
-    def add(self, generation: Generation | None, text: str, observation_ids: list[int], **known: Any) -> None:
+    def add(self, generation: Generation | None, text: str, observation_ids: list[int], **cells: Any) -> None:
         """Append a turn; what the turn doesn't know stays null or empty."""
         ids = generation.ids if generation else []
         row = {
@@ -59,7 +59,7 @@ class Trajectory:
             "answer": None,
             "stop": None,
         }
-        self.rows.append(row | known)
+        self.rows.append(row | cells)
         self.context += [*ids, *observation_ids]
 
 
@@ -89,13 +89,17 @@ def search_all(searcher: Any, queries: Sequence[str], k: int) -> list[list[Hit]]
     return [hits_of[query] for query in queries]
 
 
-def search_apart(searcher: Any, asked: Sequence[Sequence[str]], k: int) -> list[list[list[Hit]] | Refused]:
+def search_apart(
+    searcher: Any, query_lists: Sequence[Sequence[str]], k: int
+) -> list[list[list[Hit]] | Refused]:
     """The hits of each asker's queries in one search; if a server refuses it, each asker's alone."""
     try:
-        found = iter(search_all(searcher, [query for queries in asked for query in queries], k))
+        results = iter(search_all(searcher, [query for queries in query_lists for query in queries], k))
     except Refused as error:
-        return [error] if len(asked) == 1 else [search_apart(searcher, [one], k)[0] for one in asked]
-    return [list(itertools.islice(found, len(queries))) for queries in asked]
+        return (
+            [error] if len(query_lists) == 1 else [search_apart(searcher, [one], k)[0] for one in query_lists]
+        )
+    return [list(itertools.islice(results, len(queries))) for queries in query_lists]
 
 
 def read_on(searcher: Any, trajectory: Trajectory, title: str, k: int) -> list[Hit]:
@@ -166,8 +170,8 @@ class Agent:
                 trajectory.add(None, "", self.renderer.prompt(trajectory.question["question"]))
             return
         questions = [trajectory.question["question"] for trajectory in trajectories]
-        found = search_apart(self.searcher, [[question] for question in questions], self.params.k)
-        for trajectory, question, hits in zip(trajectories, questions, found, strict=True):
+        results = search_apart(self.searcher, [[question] for question in questions], self.params.k)
+        for trajectory, question, hits in zip(trajectories, questions, results, strict=True):
             if isinstance(hits, Refused):
                 trajectory.add(None, "", self.renderer.prompt(question))
                 trajectory.add(None, "", [], stop=f"error: {hits.reason}")
@@ -195,9 +199,9 @@ class Agent:
             message = self.renderer.encode(invalid or "") if goes_on else None
             text = self.renderer.decode(generation.ids, generation.stopped)
             turn = self.renderer.protocol.parse(text)
-            said = self.going_on(trajectory, generation, message) if turn.error else None
-            if said is not None:
-                calls.append(Call(trajectory, said, text, turn))
+            open_generation = self.going_on(trajectory, generation, message) if turn.error else None
+            if open_generation is not None:
+                calls.append(Call(trajectory, open_generation, text, turn))
             elif not generation.stopped and not self.renderer.protocol.cut_answers:
                 trajectory.add(generation, text, [], stop="token_limit")
             elif turn.error:
@@ -224,16 +228,16 @@ class Agent:
         for call in calls:
             encode = self.renderer.encode if call.turn.error else self.renderer.observation
             call.stop = call.stop or ("turn_limit" if self.is_last(call.trajectory) else None)
-            read = [] if call.stop else encode(call.observation)
-            if not (call.stop or self.room_after(call.trajectory.context, call.generation.ids, read)):
-                read, call.stop = [], "token_limit"
+            ids = [] if call.stop else encode(call.observation)
+            if not (call.stop or self.room_after(call.trajectory.context, call.generation.ids, ids)):
+                ids, call.stop = [], "token_limit"
             call.trajectory.add(
                 call.generation,
                 call.text,
-                read,
+                ids,
                 tool=call.turn.tool,
                 queries=call.turn.queries,
-                hit_ids=[hit.id for listed in call.hits for hit in listed],
+                hit_ids=[hit.id for hits in call.hits for hit in hits],
                 observation=call.observation,
                 stop=call.stop,
             )
@@ -245,8 +249,8 @@ class Agent:
         """
         params = self.params
         searches = [call for call in calls if call.turn.tool == "web_search"]
-        found = search_apart(self.searcher, [self.asked(call) for call in searches], params.k)
-        for call, hits in zip(searches, found, strict=True):
+        results = search_apart(self.searcher, [self.asked(call) for call in searches], params.k)
+        for call, hits in zip(searches, results, strict=True):
             if isinstance(hits, Refused):
                 call.stop = f"error: {hits.reason}"
             else:
@@ -271,7 +275,7 @@ class Agent:
 
         These tokens belong to no trajectory. A prompt that doesn't fit into `max_tokens` ends its trajectory.
         """
-        found = []
+        pairs = []
         for call in calls if self.renderer.protocol.reader else []:
             if self.is_last(call.trajectory) or not any(call.hits):
                 continue
@@ -281,8 +285,8 @@ class Agent:
                 call.stop = "token_limit"
                 continue
             seed = request_seed(*self.seeding, call.trajectory, "reading")
-            found.append((call, Request(prompt, seed)))
-        return found
+            pairs.append((call, Request(prompt, seed)))
+        return pairs
 
     def condense(self, calls: list[Call], generations: list[Generation]) -> None:
         """Note what the policy read in the place of what was found."""

@@ -155,10 +155,10 @@ def uncompiled() -> Any:
 
 def generation_of(output: Any) -> Generation:
     """What vLLM made of one request."""
-    chosen = output.outputs[0]
-    ids = list(chosen.token_ids)
-    logprobs = [step[token].logprob for token, step in zip(ids, chosen.logprobs, strict=True)]
-    return Generation(ids, logprobs, chosen.finish_reason == "stop")
+    completion = output.outputs[0]
+    ids = list(completion.token_ids)
+    logprobs = [step[token].logprob for token, step in zip(ids, completion.logprobs, strict=True)]
+    return Generation(ids, logprobs, completion.finish_reason == "stop")
 
 
 class TransformersEngine:

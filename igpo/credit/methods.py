@@ -55,8 +55,8 @@ def normalise(values: Values, pools: Sequence[Sequence[Hashable]], std: str, cen
     for row, labels in zip(values, pools, strict=True):
         for value, label in zip(row, labels, strict=True):
             members[label].append(value)
-    scored = {label: iter(z_scores(pooled, std, centred)) for label, pooled in members.items()}
-    return [[next(scored[label]) for label in labels] for labels in pools]
+    z_by_label = {label: iter(z_scores(pool, std, centred)) for label, pool in members.items()}
+    return [[next(z_by_label[label]) for label in labels] for labels in pools]
 
 
 def discounted(values: Sequence[float], gamma: float) -> list[float]:
@@ -97,8 +97,8 @@ def reward_z(batch: Sequence[Rewards], normalisation: str, scope: str, std: str)
 
 def every_turn(batch: Sequence[Rewards], values: Sequence[float]) -> tuple[Values, Values]:
     """One value per trajectory: its last turn's normalised reward, and the advantage of all its turns."""
-    normalised = [[0.0] * (len(t.rewards) - 1) + [value] for t, value in zip(batch, values, strict=True)]
-    return normalised, [[value] * len(t.rewards) for t, value in zip(batch, values, strict=True)]
+    z = [[0.0] * (len(t.rewards) - 1) + [value] for t, value in zip(batch, values, strict=True)]
+    return z, [[value] * len(t.rewards) for t, value in zip(batch, values, strict=True)]
 
 
 def whiten(values: Values, batch: Sequence[Rewards]) -> Values:
@@ -124,10 +124,10 @@ def igpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, 
     z = reward_z(batch, params.normalisation, params.scope, params.std)
     weights = (params.gain_weight, params.outcome_weight)
     # + 0.0 makes a zero of either sign the positive one
-    weighted = [[weights[turn == len(row) - 1] * v + 0.0 for turn, v in enumerate(row)] for row in z]
+    terms = [[weights[turn == len(row) - 1] * v + 0.0 for turn, v in enumerate(row)] for row in z]
     if params.normalisation == "raw_ig":
-        return weighted, [[*(gain + row[-1] for gain in row[:-1]), row[-1]] for row in weighted]
-    return weighted, [discounted(row, params.gamma) for row in weighted]
+        return terms, [[*(gain + row[-1] for gain in row[:-1]), row[-1]] for row in terms]
+    return terms, [discounted(row, params.gamma) for row in terms]
 
 
 def grpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
@@ -144,20 +144,20 @@ def rloo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, 
     """RLOO (arXiv:2402.14740): the outcome minus the mean of the others, = n / (n - 1) (outcome - mean)."""
     sizes = Counter(t.group for t in batch)
     scales = [sizes[t.group] / max(sizes[t.group] - 1, 1) for t in batch]
-    centred = outcome_z(batch, "none")
-    return every_turn(batch, [scale * value for scale, value in zip(scales, centred, strict=True)])
+    deviations = outcome_z(batch, "none")
+    return every_turn(batch, [scale * value for scale, value in zip(scales, deviations, strict=True)])
 
 
 def reinforce_pp(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """REINFORCE++ (arXiv:2501.03262): the outcome's return, whitened over the tokens of the batch."""
-    whitened = whiten(outcome_returns(batch, params.gamma), batch)
-    return whitened, whitened
+    advantages = whiten(outcome_returns(batch, params.gamma), batch)
+    return advantages, advantages
 
 
 def reinforce_pp_baseline(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
     """REINFORCE++ with a baseline: outcome minus its group's mean, whitened over the tokens of the batch."""
-    whitened = whiten(every_turn(batch, outcome_z(batch, "none"))[1], batch)
-    return whitened, whitened
+    advantages = whiten(every_turn(batch, outcome_z(batch, "none"))[1], batch)
+    return advantages, advantages
 
 
 def gigpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values, Values]:
@@ -166,7 +166,7 @@ def gigpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values,
     The step advantage compares the returns of turns that a question's trajectories took in the same state:
     after having been shown the same. `std` "none" is its mean_norm, "sample" its mean_std_norm.
     """
-    pools = [[(t.group, shown) for shown in t.shown] for t in batch]
+    pools = [[(t.group, state) for state in t.shown] for t in batch]
     steps = normalise(outcome_returns(batch, params.gamma), pools, params.std)
     episodes = outcome_z(batch, params.std)
     return steps, [
@@ -196,8 +196,8 @@ def a2tgpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values
     for *gains, outcome in z:
         sums = discounted(gains, params.gamma)
         ahead = range(len(gains), 0, -1)  # search turns from this one on
-        scaled = [params.alpha * value / math.sqrt(n) for value, n in zip(sums, ahead, strict=True)]
-        advantages.append([*(value + outcome for value in scaled), outcome])
+        terms = [params.alpha * value / math.sqrt(n) for value, n in zip(sums, ahead, strict=True)]
+        advantages.append([*(value + outcome for value in terms), outcome])
     return z, advantages
 
 
@@ -209,12 +209,12 @@ def gae(rewards: Sequence[float], values: Sequence[float | None], gamma: float, 
     """
     value = advantage = 0.0
     estimates = []
-    for reward, known in reversed(list(zip(rewards, values, strict=True))):
+    for reward, critic_value in reversed(list(zip(rewards, values, strict=True))):
         ahead = reward + gamma * value
-        advantage *= gamma if known is None else gamma * lam
-        if known is not None:
-            advantage += ahead - known
-        value = ahead if known is None else known
+        advantage *= gamma if critic_value is None else gamma * lam
+        if critic_value is not None:
+            advantage += ahead - critic_value
+        value = ahead if critic_value is None else critic_value
         estimates.append(advantage)
     return estimates[::-1]
 

@@ -62,14 +62,14 @@ def gain_less_redundancy(matches: Sequence[Sequence[float]], hits: Sequence[Sequ
     gain_t = mean over supporting passages of max(m_t - max(m_1…m_{t-1}), 0); redundancy_t = share of turn
     t's hits that earlier turns had found. `matches` holds m by turn and supporting passage.
     """
-    seen, rewards = set[str](), []
+    earlier_hits, rewards = set[str](), []
     best = [0.0] * len(matches[0]) if matches else []
-    for found, listed in zip(matches, hits, strict=True):
-        gain = math.fsum(max(new - old, 0.0) for new, old in zip(found, best, strict=True)) / len(best)
-        redundancy = sum(hit in seen for hit in listed) / max(len(listed), 1)
+    for turn_matches, turn_hits in zip(matches, hits, strict=True):
+        gain = math.fsum(max(new - old, 0.0) for new, old in zip(turn_matches, best, strict=True)) / len(best)
+        redundancy = sum(hit in earlier_hits for hit in turn_hits) / max(len(turn_hits), 1)
         rewards.append(gain - redundancy)
-        best = [max(pair) for pair in zip(found, best, strict=True)]
-        seen.update(listed)
+        best = [max(pair) for pair in zip(turn_matches, best, strict=True)]
+        earlier_hits.update(turn_hits)
     return rewards
 
 

@@ -26,9 +26,9 @@ class Articles:
         self.rows = list(rows)
         self.title = [row["title"] for row in self.rows]
         self.head = [f"{row['title']}: {row['text']}"[:passage_chars] for row in self.rows]
-        cuts = [re.split(r"(?<![ (.][A-Za-z])(?<!St)\. ", row["text"], maxsplit=1) for row in self.rows]
-        self.description = [cut[0] for cut in cuts]
-        self.lead = [cut[-1] for cut in cuts]
+        parts = [re.split(r"(?<![ (.][A-Za-z])(?<!St)\. ", row["text"], maxsplit=1) for row in self.rows]
+        self.description = [part[0] for part in parts]
+        self.lead = [part[-1] for part in parts]
         self.words = [" " + re.sub(r"[^\w'’–-]+", " ", lead) + " " for lead in self.lead]
         self.number = {title: i for i, title in enumerate(self.title)}
         bare = Counter(re.sub(r"(?: \(|, ).*$", "", title).casefold() for title in self.title)
@@ -46,20 +46,20 @@ class Articles:
         plurals = (f" {lower}s ", f" {lower}es ")
         opens = words.startswith(tuple(f" {title}{ending} " for ending in ("s", "es")))
         common = title[1:] == title[1:].lower() and (f" {lower}" in words or opens)
-        said = lower if common else title
+        wording = lower if common else title
         opening = words[: len(title) + 90].replace(" The ", " the ")
         before, the, after = opening.partition(f" the {title} ")
-        named = bool(the) and not before.endswith("officially") and not re.match("[A-Z][a-z]", after)
-        counted = (f" a {lower} ", f" an {lower} ", f" the {lower} ", *plurals)
-        is_counted = bool(common) and any(form in words.casefold() for form in counted)
-        needs_the = named or is_counted or re.search(NEEDS_THE, title)
-        return f"the {said}" if needs_the else said
+        has_the = bool(the) and not before.endswith("officially") and not re.match("[A-Z][a-z]", after)
+        phrases = (f" a {lower} ", f" an {lower} ", f" the {lower} ", *plurals)
+        is_counted = bool(common) and any(form in words.casefold() for form in phrases)
+        needs_the = has_the or is_counted or re.search(NEEDS_THE, title)
+        return f"the {wording}" if needs_the else wording
 
     def many(self, i: int) -> bool:
         """Whether the title is a plural: "The Beatles were …", "the Kunlun Mountains"."""
         title = self.title[i]
-        said = self.words[i].removeprefix(" The").removeprefix(" " + title.removeprefix("The "))
-        return title.endswith(("Mountains", "Islands")) or said.startswith((" are ", " were "))
+        continuation = self.words[i].removeprefix(" The").removeprefix(" " + title.removeprefix("The "))
+        return title.endswith(("Mountains", "Islands")) or continuation.startswith((" are ", " were "))
 
     def means(self, i: int, subject: str | None) -> bool:
         """Whether the subject of a sentence in the lead of article `i` is the article's own."""

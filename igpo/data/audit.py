@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 
 def read_coverage(path: Path) -> dict[str, Any]:
     """The content of coverage.json; UserError if it is something else."""
-    found = storage.read_json(path)
-    if not isinstance(found, dict) or {"benchmarks", "uncovered"} - found.keys():
+    content = storage.read_json(path)
+    if not isinstance(content, dict) or {"benchmarks", "uncovered"} - content.keys():
         raise UserError(f"{path}: not what `retrieval coverage` writes")
-    return found
+    return content

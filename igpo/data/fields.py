@@ -28,9 +28,9 @@ class Printed(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """`array([…], dtype=object)`, `np.float64(1.0)`: what they hold."""
-        called = ast.unparse(node.func)
-        known = called == "array" or called.startswith("np.")
-        return self.visit(node.args[0]) if known and node.args else node
+        name = ast.unparse(node.func)
+        is_array = name == "array" or name.startswith("np.")
+        return self.visit(node.args[0]) if is_array and node.args else node
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         """JSON's names, and nan, which is missing."""
@@ -45,7 +45,7 @@ class Printed(ast.NodeTransformer):
 
 def with_commas(text: str) -> str:
     """Python's source with the commas that numpy leaves out between the items of a list."""
-    kept: list[str] = []
+    words: list[str] = []
     after_value, end, lists = False, (1, 0), 0
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         word = token.string
@@ -54,11 +54,11 @@ def with_commas(text: str) -> str:
         if not word.strip():
             continue
         if after_value and lists and token.start != end and (token.type in BEGINS or word in CLOSING):
-            kept.append(",")
-        kept.append(word)
+            words.append(",")
+        words.append(word)
         lists += (word == "[") - (word == "]")
         after_value, end = token.type in BEGINS or word in CLOSING.values(), token.end
-    return " ".join(kept)
+    return " ".join(words)
 
 
 def printed(text: str) -> Any:
@@ -86,11 +86,11 @@ def written(text: str) -> Any:
         value = json.loads(whole)
     with contextlib.suppress(ValueError):
         value = printed(whole) if value is None else value
-    quoted = QUOTED.match(bare)
-    is_list = isinstance(value, list) and (bare[0] == "[" or quoted or bare[-2:] == ",)" or not value)
+    match = QUOTED.match(bare)
+    is_list = isinstance(value, list) and (bare[0] == "[" or match or bare[-2:] == ",)" or not value)
     if is_list or isinstance(value, dict):
         return value
-    if quoted and not isinstance(value, str) and (bare[0] == "[" or bare.endswith(CLOSING[bare[0]])):
+    if match and not isinstance(value, str) and (bare[0] == "[" or bare.endswith(CLOSING[bare[0]])):
         raise ValueError(f"{text!r:.60} begins like a list or object, but cannot be read as one")
     return text
 
@@ -145,11 +145,11 @@ def part(row: Mapping[str, Any], name: str, kind: type) -> Any:
 
 def objects(row: Mapping[str, Any], name: str) -> list[Row]:
     """The objects of the list `row[name]`; ValueError if there is anything else in it."""
-    found = part(row, name, list)
-    for item in found:
+    items = part(row, name, list)
+    for item in items:
         if not isinstance(item, dict):
             raise ValueError(f"`{name}` holds {item!r:.60}; expected objects")
-    return found
+    return items
 
 
 def whole(row: Mapping[str, Any], name: str) -> int | None:

@@ -66,13 +66,13 @@ def read_rows(path: Path) -> list[Row]:
 
 def find_answers(row: Mapping[str, Any]) -> list[str]:
     """Every accepted answer of a row, the main one first; empty if it has none."""
-    found = next(filter(None, (texts(row.get(key)) for key in ANSWER_KEYS)), [])
-    if not found:
+    answers = next(filter(None, (texts(row.get(key)) for key in ANSWER_KEYS)), [])
+    if not answers:
         truth = part(row, "reward_model", dict).get("ground_truth")
         truth = written(truth) if isinstance(truth, str) else truth
         truth = truth.get("target") if isinstance(truth, dict) else truth
-        found = texts(truth.split(ANSWER_SPLIT) if isinstance(truth, str) else truth)
-    return list(dict.fromkeys([*found, *texts(row.get("answer_aliases"))]))
+        answers = texts(truth.split(ANSWER_SPLIT) if isinstance(truth, str) else truth)
+    return list(dict.fromkeys([*answers, *texts(row.get("answer_aliases"))]))
 
 
 def find_question(row: Mapping[str, Any]) -> str:
@@ -81,9 +81,11 @@ def find_question(row: Mapping[str, Any]) -> str:
     if not question:
         prompt = row.get("prompt")
         prompt = written(prompt) if isinstance(prompt, str) else prompt
-        told = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else objects(row, "prompt")
-        said = [part(message, "content", str) for message in told if message.get("role") == "user"]
-        question = asked(said[-1]) if said else ""
+        messages = (
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else objects(row, "prompt")
+        )
+        contents = [part(message, "content", str) for message in messages if message.get("role") == "user"]
+        question = asked(contents[-1]) if contents else ""
     return single_spaces(question)
 
 
@@ -92,34 +94,34 @@ def asked(message: str) -> str:
 
     ValueError for another instruction: where its question begins would be a guess.
     """
-    found = SEARCH_R1.match(message)
-    if found is None and INSTRUCTION.search(message):
+    match = SEARCH_R1.match(message)
+    if match is None and INSTRUCTION.search(message):
         raise ValueError(f"`prompt` holds an instruction of another form, {message!r:.60}; add `question`")
-    return message[found.end() :] if found else message
+    return message[match.end() :] if match else message
 
 
 def find_hops(row: Mapping[str, Any], supports: int) -> int:
     """Passages that an answer needs: stated, in MuSiQue's id, or `supports`, those named; 0 if unknown."""
-    stated = whole(row, "hops")
-    if stated is not None:
-        return stated
-    named = re.match(r"(\d)hop", plain(row.get("id")))
-    return int(named[1]) if named else supports
+    hops = whole(row, "hops")
+    if hops is not None:
+        return hops
+    match = re.match(r"(\d)hop", plain(row.get("id")))
+    return int(match[1]) if match else supports
 
 
 def find_id(row: Mapping[str, Any], number: int) -> str:
     """`id`, `_id` or `extra_info.index`, else the row's number."""
-    known = (row.get("id"), row.get("_id"), part(row, "extra_info", dict).get("index"))
-    return next(filter(None, map(plain, known)), str(number))
+    candidates = (row.get("id"), row.get("_id"), part(row, "extra_info", dict).get("index"))
+    return next(filter(None, map(plain, candidates)), str(number))
 
 
 def find_benchmark(row: Mapping[str, Any], path: Path) -> str:
     """The benchmark that a row names, else its file: a known name that this begins with, or all of it."""
-    named = plain(row.get("data_source")) or plain(row.get("dataset"))
-    name = (named or forms.plain_path(path).stem).removeprefix("searchR1_").lower()
-    joined = name.replace("-", "_")
-    known = [joined] if named else [other for other in BENCHMARKS if re.match(rf"{other}(?![a-z])", joined)]
-    return BENCHMARKS.get(max(known, key=len, default=""), name)
+    source = plain(row.get("data_source")) or plain(row.get("dataset"))
+    name = (source or forms.plain_path(path).stem).removeprefix("searchR1_").lower()
+    slug = name.replace("-", "_")
+    names = [slug] if source else [other for other in BENCHMARKS if re.match(rf"{other}(?![a-z])", slug)]
+    return BENCHMARKS.get(max(names, key=len, default=""), name)
 
 
 def normalise(row: Mapping[str, Any], number: int, path: Path) -> Row:
@@ -160,15 +162,15 @@ def check_own(row: Row) -> Row:
 
     ValueError if another is, or the split is none of ours.
     """
-    known: Row = {"supporting_ids": [], "hops": 0, "type": ""}
-    known |= {name: value for name, value in row.items() if not missing(value)}
-    known |= {name: texts(known.get(name)) for name in ("answers", "supporting_ids")}
+    columns: Row = {"supporting_ids": [], "hops": 0, "type": ""}
+    columns |= {name: value for name, value in row.items() if not missing(value)}
+    columns |= {name: texts(columns.get(name)) for name in ("answers", "supporting_ids")}
     for name in QUESTIONS.names:
-        if not known.get(name) and name not in ("supporting_ids", "hops", "type"):
+        if not columns.get(name) and name not in ("supporting_ids", "hops", "type"):
             raise ValueError(f"no {name}; add it, or make the file with `igpo questions`")
-    if known["split"] not in SPLITS:
-        raise ValueError(f"split {known['split']!r}; expected one of {', '.join(SPLITS)}")
-    return {**{name: known[name] for name in QUESTIONS.names}, "supports": []}
+    if columns["split"] not in SPLITS:
+        raise ValueError(f"split {columns['split']!r}; expected one of {', '.join(SPLITS)}")
+    return {**{name: columns[name] for name in QUESTIONS.names}, "supports": []}
 
 
 def check_types(row: Row) -> Row:
@@ -190,23 +192,23 @@ def load(path: Path) -> list[Row]:
     if not rows:
         raise UserError(f"{path}: no rows; a questions file needs at least one")
     own = any({"question_id", "benchmark", "split"} <= row.keys() for row in rows)
-    loaded = []
+    questions = []
     for number, row in enumerate(rows):
         try:
             if is_answerable(row):
-                loaded.append(check_types(check_own(row) if own else normalise(row, number, path)))
+                questions.append(check_types(check_own(row) if own else normalise(row, number, path)))
         except ValueError as error:
             raise UserError(f"{path}: row {number}: {error}") from None
-    if unanswerable := len(rows) - len(loaded):
+    if unanswerable := len(rows) - len(questions):
         log.warning("%s: %d questions that are not answerable are left out", path, unanswerable)
-    return loaded if own else distinct(loaded)
+    return questions if own else distinct(questions)
 
 
 def distinct(rows: list[Row]) -> list[Row]:
     """The rows, with their number put after ids that repeat within a split."""
     times = Counter((row["split"], row["question_id"]) for row in rows)
-    repeated = [times[row["split"], row["question_id"]] > 1 for row in rows]
+    repeats = [times[row["split"], row["question_id"]] > 1 for row in rows]
     return [
         {**row, "question_id": f"{row['question_id']}_{number}"} if again else row
-        for number, (row, again) in enumerate(zip(rows, repeated, strict=True))
+        for number, (row, again) in enumerate(zip(rows, repeats, strict=True))
     ]

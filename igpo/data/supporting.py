@@ -32,11 +32,13 @@ def find_paragraphs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(title, text) of MuSiQue's and PopQA's supporting `paragraphs`, MuSiQue's in the order of its hops."""
     steps = part(row, "question_decomposition", list)
     hops = [step.get("paragraph_support_idx") for step in steps if isinstance(step, dict)]
-    found = [paragraph for paragraph in objects(row, "paragraphs") if part(paragraph, "is_supporting", bool)]
-    found.sort(key=lambda item: hops.index(item.get("idx")) if item.get("idx") in hops else len(hops))
+    paragraphs = [
+        paragraph for paragraph in objects(row, "paragraphs") if part(paragraph, "is_supporting", bool)
+    ]
+    paragraphs.sort(key=lambda item: hops.index(item.get("idx")) if item.get("idx") in hops else len(hops))
     return [
         (part(item, "title", str), part(item, "paragraph_text", str) or part(item, "text", str))
-        for item in found
+        for item in paragraphs
     ]
 
 
@@ -45,18 +47,18 @@ def find_supports(row: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     ValueError if the row is malformed.
     """
-    named = [(title, "") for title in find_titles(row)] or find_paragraphs(row)
-    return list(dict.fromkeys((single_spaces(title), single_spaces(text)) for title, text in named))
+    pairs = [(title, "") for title in find_titles(row)] or find_paragraphs(row)
+    return list(dict.fromkeys((single_spaces(title), single_spaces(text)) for title, text in pairs))
 
 
 def find_passages(corpus: Path, titles: set[str]) -> dict[str, dict[str, str]]:
     """{title: {text: id of the first passage with both}} for the titles asked for, off a stream."""
-    asked = pa.array(sorted(titles), pa.string())
-    found: dict[str, dict[str, str]] = defaultdict(dict)
+    title_array = pa.array(sorted(titles), pa.string())
+    passage_ids: dict[str, dict[str, str]] = defaultdict(dict)
     for batch in passages.batches(corpus):
-        for row in batch.filter(pc.is_in(batch["title"], asked)).to_pylist():
-            found[row["title"]].setdefault(single_spaces(row["text"]), row["id"])
-    return dict(found)
+        for row in batch.filter(pc.is_in(batch["title"], title_array)).to_pylist():
+            passage_ids[row["title"]].setdefault(single_spaces(row["text"]), row["id"])
+    return dict(passage_ids)
 
 
 def choose(candidates: Mapping[str, str], text: str) -> str | None:
@@ -72,11 +74,11 @@ def resolve(rows: list[Row], corpus: Path | None) -> list[Row]:
     A question keeps no ids if one of its passages isn't found, or the title alone names several.
     """
     titles = {title for row in rows for title, _ in row["supports"] if title}
-    known = find_passages(corpus, titles) if corpus and titles else {}
-    resolved = []
+    ids_by_title = find_passages(corpus, titles) if corpus and titles else {}
+    result = []
     for row in rows:
-        ids = [choose(known.get(title, {}), text) for title, text in row["supports"]]
-        found = ids if all(ids) else []
+        ids = [choose(ids_by_title.get(title, {}), text) for title, text in row["supports"]]
+        supporting_ids = ids if all(ids) else []
         plain = {name: row[name] for name in QUESTIONS.names}
-        resolved.append({**plain, "supporting_ids": row["supporting_ids"] or found})
-    return resolved
+        result.append({**plain, "supporting_ids": row["supporting_ids"] or supporting_ids})
+    return result

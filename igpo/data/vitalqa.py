@@ -39,10 +39,10 @@ def by_rules(articles: Articles) -> Iterator[Draft]:
         for i, text in enumerate(getattr(articles, rule.source)):
             if not articles.clear[i] or unless.search(articles.description[i]):
                 continue
-            found = [m for m in pattern.finditer(text) if articles.means(i, m.groupdict().get("it"))]
-            answers = {m[rule.answer] for m in found}
+            matches = [m for m in pattern.finditer(text) if articles.means(i, m.groupdict().get("it"))]
+            answers = {m[rule.answer] for m in matches}
             if len(answers) == 1 and articles.years(rule.clash, i) <= answers:
-                words = {key: value for key, value in found[0].groupdict().items() if value}
+                words = {key: value for key, value in matches[0].groupdict().items() if value}
                 words |= {"verb": words.get("verb", "").lower(), "was": "were" if articles.many(i) else "was"}
                 ask = rule.ask.format(x=articles.name(i), lower=articles.title[i].lower(), **words)
                 yield Draft(rule.type, ask, answers.pop(), i, (i,))
@@ -133,12 +133,12 @@ def by_places(articles: Articles) -> Iterator[Draft]:
 def places(articles: Articles, countries: Mapping[str, int]) -> Iterator[tuple[int, str]]:
     """Articles about places, each with the one country that its description puts it in."""
     longest_first = sorted(map(re.escape, countries), key=len, reverse=True)
-    named = re.compile(rf"\b(?:{'|'.join(longest_first)})\b")
+    pattern = re.compile(rf"\b(?:{'|'.join(longest_first)})\b")
     for i, description in enumerate(articles.description):
         m = re.search(INSIDE, description)
         if m and articles.clear[i] and m["in"] in countries:
             # A river or a mountain range may cross the border to a country that the lead names.
-            abroad = set(named.findall(articles.head[i])) - {m["in"]}
+            abroad = set(pattern.findall(articles.head[i])) - {m["in"]}
             if not (abroad and re.search(rf"\b(?i:{NATURE})\b", description)):
                 yield i, m["in"]
 
@@ -156,16 +156,16 @@ def by_pairs(
     """The earlier of two years. An article is in one pair at most, so that pairs do not chain the splits."""
     works = {i: re.search(WORK, articles.description[i]) for fact, i in facts if fact == "work_year"}
     output = Counter(m["maker"] for m in works.values() if m)
-    alike: dict[tuple[str, str], list[int]] = defaultdict(list)
+    peers: dict[tuple[str, str], list[int]] = defaultdict(list)
     for i, m in works.items():
         if m:
-            alike["work_year", m["maker"] if output[m["maker"]] > 1 else m["kind"]].append(i)
+            peers["work_year", m["maker"] if output[m["maker"]] > 1 else m["kind"]].append(i)
     for fact, i in facts:
         life = re.search(LIFE, articles.description[i])
         mine = "birth_year" if share(articles.title[i]) < 0.5 else "death_year"
         if life and fact == mine and i not in makers:
-            alike[fact, life["what"].split()[-1]].append(i)
-    for (fact, _), members in sorted(alike.items()):
+            peers[fact, life["what"].split()[-1]].append(i)
+    for (fact, _), members in sorted(peers.items()):
         members.sort(key=lambda i: share(articles.title[i]))
         for a, b in zip(members[::2], members[1::2], strict=False):
             early = min(a, b, key=lambda i: int(facts[fact, i]))
@@ -183,12 +183,12 @@ def share(key: str) -> float:
 def sound(articles: Articles, drafts: Iterable[Draft]) -> list[Draft]:
     """Drafts whose answer is unique, in the passage, not in the question, and not before the last hop."""
     drafts = list(dict.fromkeys(drafts))
-    asked = Counter(d.ask.casefold() for d in drafts)
+    ask_counts = Counter(d.ask.casefold() for d in drafts)
     values = Counter((d.type, d.support) for d in drafts)
     return [
         d
         for d in drafts
-        if asked[d.ask.casefold()] == 1
+        if ask_counts[d.ask.casefold()] == 1
         and values[d.type, d.support] == 1
         and d.answer.casefold() not in d.ask.casefold()
         and re.search(
@@ -198,12 +198,12 @@ def sound(articles: Articles, drafts: Iterable[Draft]) -> list[Draft]:
     ]
 
 
-def thin(drafts: Iterable[Draft], seen: Counter[Any]) -> Iterator[Draft]:
+def thin(drafts: Iterable[Draft], counts: Counter[Any]) -> Iterator[Draft]:
     """At most MAX_PER_TYPE drafts of a type and MAX_PER_HUB bridges of a type to one article."""
     for d in sorted(drafts, key=lambda d: share(d.ask)):
         hub = (d.type, d.at) if len(d.support) == 2 else None
-        if seen[d.type] < MAX_PER_TYPE and (hub is None or seen[hub] < MAX_PER_HUB):
-            seen.update([d.type, hub] if hub else [d.type])
+        if counts[d.type] < MAX_PER_TYPE and (hub is None or counts[hub] < MAX_PER_HUB):
+            counts.update([d.type, hub] if hub else [d.type])
             yield d
 
 
@@ -241,10 +241,12 @@ def build(
     simple = sound(articles, [*by_rules(articles), *by_places(articles)])
     facts = {(d.type, d.at): d.answer for d in simple}
     later = (by_rulers, by_works, by_makers)
-    made = sound(articles, [draft for rule in later for draft in rule(articles, facts)])
-    facts |= {(d.type, d.at): d.answer for d in made if len(d.support) == 1}
-    makers = {d.at for d in made if len(d.support) == 2}
-    drafts = list(thin([*simple, *made, *sound(articles, by_pairs(articles, facts, makers))], Counter()))
+    fact_drafts = sound(articles, [draft for rule in later for draft in rule(articles, facts)])
+    facts |= {(d.type, d.at): d.answer for d in fact_drafts if len(d.support) == 1}
+    makers = {d.at for d in fact_drafts if len(d.support) == 2}
+    drafts = list(
+        thin([*simple, *fact_drafts, *sound(articles, by_pairs(articles, facts, makers))], Counter())
+    )
     group = groups(drafts)
     rows = []
     for d in drafts:

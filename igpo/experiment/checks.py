@@ -36,8 +36,8 @@ def check(params: Mapping[str, Any]) -> None:
             raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
         check_shards(params, f"arms.{name}", arm)
     check_selected(params)
-    trained = [row_name(run, arm, how) for arm in run["arms"] for how in selected(run)]
-    rows = [*run["baselines"], "warmup", *(trained if run["iterations"] else [])]
+    trained_rows = [row_name(run, arm, how) for arm in run["arms"] for how in selected(run)]
+    rows = [*run["baselines"], "warmup", *(trained_rows if run["iterations"] else [])]
     baseline = params["tables"]["baseline"]
     if baseline not in rows:
         raise UserError(
@@ -54,8 +54,8 @@ def check_shards(params: Mapping[str, Any], where: str, arm: Mapping[str, Any]) 
     if arm["train"]["nodes"] != params["train"]["nodes"]:
         raise UserError(f"params: {where}: train.nodes is one for all arms: set it in train")
     questions = arm["rollout"]["questions"]
-    evaluated = merge(arm["rollout"], arm["evaluate"]["rollout"])
-    for key, settings in (("rollout", arm["rollout"]), ("rollout", evaluated), ("score", arm["score"])):
+    evaluation = merge(arm["rollout"], arm["evaluate"]["rollout"])
+    for key, settings in (("rollout", arm["rollout"]), ("rollout", evaluation), ("score", arm["score"])):
         shards = params[key]["shards"]
         if settings["shards"] != shards:
             raise UserError(
@@ -77,7 +77,7 @@ def check_recomputed(params: Mapping[str, Any], name: str) -> None:
 
 
 def check_selected(params: Mapping[str, Any]) -> None:
-    """Raise UserError where `run.select` asks for validations that aren't made, or names a row as an arm."""
+    """Raise UserError if `run.select` asks for validations that aren't made, or names a row as an arm."""
     run = params["run"]
     if "best_dev" in selected(run) and not run["validate_every"]:
         raise UserError("params: run.select: best_dev needs validations: set run.validate_every above 0")
@@ -91,24 +91,24 @@ def check_selected(params: Mapping[str, Any]) -> None:
 
 def check_comparison(params: Mapping[str, Any], table: str) -> None:
     """Raise UserError unless the arms of `tables.TABLE` exist and stand for rows that the paper prints."""
-    chosen = params["tables"][table]
+    settings = params["tables"][table]
     for arm in compared_arms(params, table):
         apply_arm(params, arm)
-    printed = published.methods(table)
-    for arm, row in chosen["rows"].items():
-        if row is not None and row not in printed:
-            where, near = f"tables.{table}.rows.{arm}", nearest(row, printed)
+    methods = published.methods(table)
+    for arm, row in settings["rows"].items():
+        if row is not None and row not in methods:
+            where, near = f"tables.{table}.rows.{arm}", nearest(row, methods)
             raise UserError(f"params: {where}: no published row {row!r}; nearest: {near!r}")
 
 
-def source_files(given: str | list[str] | None) -> list[str]:
-    """The files behind a source, or behind each of a list: itself, or those in a folder; none where embedded.
+def source_files(sources: str | list[str] | None) -> list[str]:
+    """The files behind a source, or behind each of a list: itself, or those in a folder; none if embedded.
 
     `{split}` in a name stands for each of the splits that are there.
     """
-    named = [given] if isinstance(given, str) else given or []
+    names = [sources] if isinstance(sources, str) else sources or []
     splits = ("train", "dev", "test")
-    paths = dict.fromkeys(Path(source.replace("{split}", split)) for source in named for split in splits)
+    paths = dict.fromkeys(Path(source.replace("{split}", split)) for source in names for split in splits)
     files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     return [str(file) for file in files if file.is_file()]
 
@@ -128,22 +128,22 @@ def check_sources(params: Mapping[str, Any]) -> None:
 
     Relative paths are seen from the working directory. A model may also be in Hugging Face's cache.
     """
-    embedded = {"corpus.source": "vital", "model.source": "smollm2", "questions.source": "vitalqa"}
+    embedded_names = {"corpus.source": "vital", "model.source": "smollm2", "questions.source": "vitalqa"}
     if "dense" in params["index"]["kinds"]:
-        embedded["index.encoder"] = "minilm"
+        embedded_names["index.encoder"] = "minilm"
     if "rerank" in params["index"]["kinds"]:
         if params["index"]["reranker"] is None:
             raise UserError(
                 "params: index.kinds has rerank: give the cross-encoder's folder as index.reranker"
             )
-        embedded["index.reranker"] = ""
+        embedded_names["index.reranker"] = ""
     if params["judge"]["model"] and not params["judge"]["url"]:
-        embedded["judge.model"] = "smollm2"
-    for key, own in embedded.items():
+        embedded_names["judge.model"] = "smollm2"
+    for key, own in embedded_names.items():
         section, name = key.split(".")
-        given = params[section][name]
-        named = [given] if isinstance(given, str) else given
-        for source in named if named != [own] else []:
+        value = params[section][name]
+        sources = [value] if isinstance(value, str) else value
+        for source in sources if sources != [own] else []:
             if not (source_files(source) or (own == "smollm2" and is_cached(source))):
                 raise UserError(
                     f"params: {key}: {source!r} is neither a file nor a folder with files, "

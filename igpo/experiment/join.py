@@ -22,31 +22,31 @@ def read_shards(paths: list[Path], columns: pa.Schema) -> tuple[schema.Rows, dic
     Raises UserError if two differ in it: they are of different policies, questions or settings.
     """
     tables = {path: storage.read(path, columns) for path in paths}
-    filled = {path: table for path, table in tables.items() if table.num_rows} or tables
-    first = next(iter(filled))
-    metadata = filled[first].schema.metadata
-    for path, table in filled.items():
+    with_rows = {path: table for path, table in tables.items() if table.num_rows} or tables
+    first = next(iter(with_rows))
+    metadata = with_rows[first].schema.metadata
+    for path, table in with_rows.items():
         if table.schema.metadata != metadata:
             raise UserError(f"{path}: a shard of another table than {first}; make all of them again")
-    rows = [row for table in filled.values() for row in table.to_pylist()]
+    rows = [row for table in with_rows.values() for row in table.to_pylist()]
     return rows, {name.decode(): value.decode() for name, value in metadata.items()}
 
 
 def joined_costs(costs: list[dict[str, Any]]) -> dict[str, Any]:
     """What all shards cost together."""
     phases: dict[str, float] = {}
-    for spent in costs:
-        for name, seconds in spent["phases"].items():
+    for shard_cost in costs:
+        for name, seconds in shard_cost["phases"].items():
             phases[name] = phases.get(name, 0.0) + seconds
     return {
-        "began": min(spent["began"] for spent in costs),
-        "ended": max(spent["ended"] for spent in costs),
-        "seconds": sum(spent["seconds"] for spent in costs),
+        "began": min(shard_cost["began"] for shard_cost in costs),
+        "ended": max(shard_cost["ended"] for shard_cost in costs),
+        "seconds": sum(shard_cost["seconds"] for shard_cost in costs),
         "phases": phases,
-        "tokens": sum(spent["tokens"] for spent in costs),
-        "device": next((spent["device"] for spent in costs if spent["device"]), None),
-        "threads": max(spent["threads"] or 0 for spent in costs) or None,
-        "peak_bytes": max(spent["peak_bytes"] for spent in costs),
+        "tokens": sum(shard_cost["tokens"] for shard_cost in costs),
+        "device": next((shard_cost["device"] for shard_cost in costs if shard_cost["device"]), None),
+        "threads": max(shard_cost["threads"] or 0 for shard_cost in costs) or None,
+        "peak_bytes": max(shard_cost["peak_bytes"] for shard_cost in costs),
     }
 
 

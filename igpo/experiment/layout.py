@@ -99,8 +99,8 @@ def validation_settings(params: Mapping[str, Any], arm: str | None) -> dict[str,
 def validation_folder(params: Mapping[str, Any], arm: str, seed: int | str, k: int) -> str:
     """Where the policy after update `k` is validated; arms evaluated alike share the warm start's."""
     own = apply_arm(params, arm)["evaluate"], validation_settings(params, arm)
-    alike = own == (params["evaluate"], validation_settings(params, None))
-    return f"{folder(arm, seed, k) if k or alike else f'results/runs/{arm}/s{seed}/000'}/validation"
+    is_shared = own == (params["evaluate"], validation_settings(params, None))
+    return f"{folder(arm, seed, k) if k or is_shared else f'results/runs/{arm}/s{seed}/000'}/validation"
 
 
 def validations(params: Mapping[str, Any], arms: Iterable[str] | None = None) -> list[str]:
@@ -168,11 +168,11 @@ def policies(run: Mapping[str, Any]) -> list[str]:
 
 def evaluations(run: Mapping[str, Any]) -> dict[str, tuple[str | None, str]]:
     """What is evaluated, in the order of the table: name -> (arm, folder of the policy)."""
-    evaluated: dict[str, tuple[str | None, str]] = {
+    entries: dict[str, tuple[str | None, str]] = {
         name: (name, "results/models/base") for name in run["baselines"]
     }
-    evaluated["warmup"] = (None, folder("", 0, 0))
-    return evaluated | selected_policies(run)
+    entries["warmup"] = (None, folder("", 0, 0))
+    return entries | selected_policies(run)
 
 
 def compared(params: Mapping[str, Any], table: str) -> dict[str, tuple[str | None, str]]:
@@ -183,13 +183,13 @@ def compared(params: Mapping[str, Any], table: str) -> dict[str, tuple[str | Non
     """
     run, arms = params["run"], compared_arms(params, table)
     baselines = [arm for arm in arms if arm in run["baselines"]]
-    trained = [arm for arm in arms if arm not in baselines]
-    evaluated = evaluations({**run, "baselines": baselines, "arms": trained, "select": selected(run)[0]})
-    settings = [evaluation_settings(params, arm) for arm in (*trained, None)]
+    trained_arms = [arm for arm in arms if arm not in baselines]
+    entries = evaluations({**run, "baselines": baselines, "arms": trained_arms, "select": selected(run)[0]})
+    settings = [evaluation_settings(params, arm) for arm in (*trained_arms, None)]
     if settings[0] != settings[-1] and all(other == settings[0] for other in settings[:-1]):
-        del evaluated["warmup"]
-        evaluated = {f"{table}_warmup": (trained[0], folder("", 0, 0)), **evaluated}
-    return {f"dev/{name}": where for name, where in evaluated.items()} if table in ON_DEV else evaluated
+        del entries["warmup"]
+        entries = {f"{table}_warmup": (trained_arms[0], folder("", 0, 0)), **entries}
+    return {f"dev/{name}": where for name, where in entries.items()} if table in ON_DEV else entries
 
 
 def compared_iterations(params: Mapping[str, Any], table: str) -> list[str]:

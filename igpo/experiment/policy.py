@@ -39,14 +39,16 @@ def read_model(where: Path | str, **options: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    read: Any = AutoModelForCausalLM.from_pretrained(
+    result: Any = AutoModelForCausalLM.from_pretrained(
         where, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
-    model, found = read
-    if missing := sorted(found["missing_keys"]):
+    model, info = result
+    if missing := sorted(info["missing_keys"]):
         raise ValueError(f"not a whole causal language model: {missing[0]} is not among its weights")
-    for name, stored, wanted in sorted(found["mismatched_keys"]):
-        raise ValueError(f"weight {name} has shape {tuple(stored)}, but by config.json {tuple(wanted)}")
+    for name, file_shape, config_shape in sorted(info["mismatched_keys"]):
+        raise ValueError(
+            f"weight {name} has shape {tuple(file_shape)}, but by config.json {tuple(config_shape)}"
+        )
     return model
 
 
@@ -74,8 +76,8 @@ def check_finite(weights: Iterable[tuple[str, torch.Tensor]], where: Path) -> No
     """
     for name, weight in weights:
         # not the sum, which overflows in float16
-        known = weight.is_floating_point() and weight.element_size() > 1 and weight.numel()
-        if known and not torch.stack(torch.aminmax(weight)).isfinite().all():
+        is_comparable = weight.is_floating_point() and weight.element_size() > 1 and weight.numel()
+        if is_comparable and not torch.stack(torch.aminmax(weight)).isfinite().all():
             raise UserError(f"{where}: weight {name} holds NaN or infinity; make it again or choose another")
 
 
@@ -113,9 +115,9 @@ def weights_sha256(folder: Path) -> str:
     check_folder(folder)
     manifest = folder / "policy.json"
     if manifest.exists():
-        known = storage.read_json(manifest)
-        if isinstance(known, dict) and "weights_sha256" in known:
-            return known["weights_sha256"]
+        content = storage.read_json(manifest)
+        if isinstance(content, dict) and "weights_sha256" in content:
+            return content["weights_sha256"]
     return combined_sha256(folder)
 
 
@@ -142,10 +144,10 @@ def save(model: Any, tokenizer: Any, folder: Path, manifest: Mapping[str, Any]) 
         model.save_pretrained(temporary, max_shard_size=sys.maxsize)
         tokenizer.save_pretrained(temporary)
         files = sorted(path.name for path in Path(temporary).iterdir())
-        for stale in folder.glob("*.safetensors"):  # of weights in several files, as they once were
-            stale.unlink()
+        for old_file in folder.glob("*.safetensors"):  # of weights in several files, as they once were
+            old_file.unlink()
         for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
             path.chmod(0o666 & ~umask)  # weights come readable by their owner alone
             path.replace(folder / path.name)
-    named = {"files": files, "weights_sha256": combined_sha256(folder)}
-    storage.write_json({**manifest, **named}, folder / "policy.json")
+    contents = {"files": files, "weights_sha256": combined_sha256(folder)}
+    storage.write_json({**manifest, **contents}, folder / "policy.json")

@@ -176,10 +176,10 @@ def trajectories(rows: Rows) -> list[Rows]:
     """
     result = []
     for key, turns in itertools.groupby(rows, key=lambda row: (row["question_id"], row["sample"])):
-        listed = list(turns)
-        if [row["turn"] for row in listed] != list(range(len(listed))) or len(listed) < 2:
-            raise UserError(f"rollouts: trajectory {key} has turns {[row['turn'] for row in listed]}")
-        if listed[-1]["stop"] is None:
+        trajectory = list(turns)
+        if [row["turn"] for row in trajectory] != list(range(len(trajectory))) or len(trajectory) < 2:
+            raise UserError(f"rollouts: trajectory {key} has turns {[row['turn'] for row in trajectory]}")
+        if trajectory[-1]["stop"] is None:
             raise UserError(f"rollouts: trajectory {key} has no stop in its last turn; roll out again")
-        result.append(listed)
+        result.append(trajectory)
     return result

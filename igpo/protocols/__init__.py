@@ -39,18 +39,18 @@ def prepare(
 
     Raises UserError for a tool that it has no form for, for instructions without its fields, and for no date.
     """
-    chosen = find(name)
+    protocol = find(name)
     opens = "open" in tools
-    if opens and chosen.observation and chosen.open is None:
+    if opens and protocol.observation and protocol.open is None:
         raise UserError(f"rollout.tools: protocol {name!r} has no 'open'; give [web_search]")
-    text = instructions or chosen.instructions
-    fields = sorted(FIELD.findall(chosen.instructions))
+    text = instructions or protocol.instructions
+    fields = sorted(FIELD.findall(protocol.instructions))
     if sorted(FIELD.findall(text)) != fields:
-        needed = " and ".join(f"{{{name}}}" for name in fields) or "none of {question}, {passages}"
-        raise UserError(f"rollout.instructions: those of protocol {name!r} hold {needed}, once")
+        field_names = " and ".join(f"{{{name}}}" for name in fields) or "none of {question}, {passages}"
+        raise UserError(f"rollout.instructions: those of protocol {name!r} hold {field_names}, once")
     try:
         datetime.fromisoformat(date)
     except ValueError:
         raise UserError(f"rollout.date: {date!r} is no date; give YYYY-MM-DD") from None
-    filled = text.replace("{date}", date).replace("{open}", (chosen.open or "") if opens else "")
-    return replace(chosen, instructions=filled, date=date)
+    wording = text.replace("{date}", date).replace("{open}", (protocol.open or "") if opens else "")
+    return replace(protocol, instructions=wording, date=date)

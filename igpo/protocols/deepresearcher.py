@@ -69,17 +69,17 @@ WEB_SEARCH = {
 
 def passages(queries: Sequence[str], hits: Sequence[Sequence[Hit]], chars: int | None) -> str:
     """The hits as the released handler returns them and as a chat template prints that: Python's repr."""
-    found = [
+    results = [
         {
             "search_query": query,
             "web_page_info_list": [
                 {"title": hit.title, "url": _url(hit.title), "quick_summary": hit.text[:chars]}
-                for hit in listed
+                for hit in query_hits
             ],
         }
-        for query, listed in zip(queries, hits, strict=True)
+        for query, query_hits in zip(queries, hits, strict=True)
     ]
-    return str(found)
+    return str(results)
 
 
 def _url(title: str) -> str:

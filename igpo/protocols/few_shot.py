@@ -51,15 +51,17 @@ def first_line(text: str) -> Turn:
 
 def after_thought(text: str) -> Turn:
     """The answer stands in the first line after `So the answer is:`."""
-    _, concluded, answer = text.strip().partition("\n")[0].partition(SO)
-    return Turn(answer=answer.strip()) if concluded else Turn(error=f"no {SO!r}")
+    _, marker, answer = text.strip().partition("\n")[0].partition(SO)
+    return Turn(answer=answer.strip()) if marker else Turn(error=f"no {SO!r}")
 
 
 def _shots(thoughts: bool) -> str:
     ends = [
         f"Thought: {why} {SO} {answer}" if thoughts else f"Answer: {answer}" for _, why, answer in EXAMPLES
     ]
-    return "".join(f"Question: {asked}\n{end}\n\n" for (asked, _, _), end in zip(EXAMPLES, ends, strict=True))
+    return "".join(
+        f"Question: {question}\n{end}\n\n" for (question, _, _), end in zip(EXAMPLES, ends, strict=True)
+    )
 
 
 def with_passages(protocol: Protocol) -> Protocol:

@@ -6,7 +6,7 @@ A turn is `<think>…</think>` followed by a search,
     {"name": "web_search", "arguments": {"query": ["…"]}}
     </tool_call>
 
-or, where that tool is on, by a call of `open` with `{"title": "…"}`, which reads on in a page that was
+or, if that tool is on, by a call of `open` with `{"title": "…"}`, which reads on in a page that was
 found, or by `<answer>…</answer>`. `<think>` itself is given, not sampled. The instructions are ours, and
 shorter than the published ones: `deepresearcher` is nearer to those.
 """
@@ -45,8 +45,8 @@ def parse(text: str) -> Turn:
     An answer wins over a call in the same turn; of several calls the first counts.
     """
     for tag in TAGS:
-        given = tag == "think"
-        if text.count(f"<{tag}>") + given != text.count(f"</{tag}>"):
+        is_given = tag == "think"
+        if text.count(f"<{tag}>") + is_given != text.count(f"</{tag}>"):
             return Turn(error=f"unbalanced <{tag}>")
     body = text.partition("</think>")[2]
     for tag in ("answer", "tool_call"):

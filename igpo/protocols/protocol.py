@@ -47,12 +47,12 @@ def search_for(query: str) -> Turn:
 
 def first_action(pattern: re.Pattern[str], text: str, error: str) -> Turn:
     """The turn of the first match, by its group `query` or `answer`; `error` if nothing matches."""
-    found = pattern.search(text)
-    if found is None:
+    match = pattern.search(text)
+    if match is None:
         return Turn(error=error)
-    if found["answer"] is not None:
-        return Turn(answer=found["answer"].strip())
-    return search_for(found["query"])
+    if match["answer"] is not None:
+        return Turn(answer=match["answer"].strip())
+    return search_for(match["query"])
 
 
 def passage_text(title: str, text: str, chars: int | None) -> str:
@@ -62,7 +62,7 @@ def passage_text(title: str, text: str, chars: int | None) -> str:
 
 def passage_lines(queries: Sequence[str], hits: Sequence[Sequence[Hit]], chars: int | None) -> str:
     """The passages found for every query, one a line."""
-    return "\n".join(passage_text(hit.title, hit.text, chars) for found in hits for hit in found)
+    return "\n".join(passage_text(hit.title, hit.text, chars) for query_hits in hits for hit in query_hits)
 
 
 @dataclass(frozen=True)

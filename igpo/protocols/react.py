@@ -27,16 +27,16 @@ CALL = re.compile(r"^Action:(.*)\nAction Input:(.*)", re.MULTILINE)
 
 def parse(text: str) -> Turn:
     """The first action or final answer after the given `Thought:`; labels stand where a line begins."""
-    said, observed, _ = text.partition(STOP)
-    label = LABEL.search(said)
+    head, stop, _ = text.partition(STOP)
+    label = LABEL.search(head)
     if label is None:
         return Turn(error="neither Action: nor Final Answer:")
     if label[1] == "Final Answer":
-        return Turn(answer=said[label.end() :].strip())
-    call = CALL.match(said, label.start())
+        return Turn(answer=head[label.end() :].strip())
+    call = CALL.match(head, label.start())
     if call is None:
         return Turn(error="Action: without Action Input:")
-    if not observed:
+    if not stop:
         return Turn(error="an action that doesn't wait for its Observation:")
     query = call[2].strip().strip('"')
     return Turn(tool=call[1].strip(), queries=[query] if query else [])

@@ -26,9 +26,9 @@ class Renderer:
         self.tokenizer, self.protocol = tokenizer, protocol
         if protocol.chat and not tokenizer.chat_template:
             raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no chat template")
-        added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
-        self._added = any_of(added)
-        self._marks = any_of([content for content, special in added.items() if not special])
+        added_tokens = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
+        self._added = any_of(added_tokens)
+        self._marks = any_of([content for content, special in added_tokens.items() if not special])
         self._control = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         if self.encode("\na") != self.encode("\n") + self.encode("a"):
             raise UserError(
@@ -81,8 +81,8 @@ class Renderer:
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the tokenizer has no eos_token, with which turns end"
             )
-        _, ended, between = later.partition(end)
-        if not ended or FIELD.findall(turn + between) != ["observation"]:
+        _, separator, between = later.partition(end)
+        if not separator or FIELD.findall(turn + between) != ["observation"]:
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the chat template drops or repeats a message, or ends none "
                 f"with {end}"
@@ -98,13 +98,13 @@ class Renderer:
 
     def _begun(self, text: str) -> str:
         """The text up to where the policy goes on; a chat template may have opened its thinking already."""
-        opened, given = text.rstrip().endswith(THINK), self.protocol.given
-        if opened and given and not given.startswith(THINK):
+        is_open, opening = text.rstrip().endswith(THINK), self.protocol.given
+        if is_open and opening and not opening.startswith(THINK):
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the chat template begins the policy's message with {THINK}, "
-                f"the protocol with {given}; choose another protocol, such as igpo"
+                f"the protocol with {opening}; choose another protocol, such as igpo"
             )
-        return text + (given.removeprefix(THINK) if opened else given)
+        return text + (opening.removeprefix(THINK) if is_open else opening)
 
     def _template(self, messages: list[dict[str, str]]) -> str:
         from jinja2 import TemplateError
@@ -130,12 +130,12 @@ class Renderer:
         """
         pieces = FIELD.split(text)
         own = pieces[::2]
-        filled = [fields[piece] if number % 2 else piece for number, piece in enumerate(pieces)]
-        whole = "".join(filled)
+        parts = [fields[piece] if number % 2 else piece for number, piece in enumerate(pieces)]
+        whole = "".join(parts)
         if len(self._added.findall(whole)) == sum(len(self._added.findall(piece)) for piece in own):
             return self.encode(whole)
         ids, between = list[int](), ""
-        for number, piece in enumerate(filled):
+        for number, piece in enumerate(parts):
             *before, after = [piece] if number % 2 else self._added.split(piece)
             for plain, control in zip(before[::2], before[1::2], strict=True):
                 ids += [*self.encode_plain(between + plain), *self.encode(control)]
@@ -152,23 +152,23 @@ class Renderer:
 
         So does what a tokenizer holds as one token without calling it special, as Qwen's `<tool_call>`.
         """
-        inside = [found.start() + 1 for found in self._marks.finditer(text)]
+        inside = [match.start() + 1 for match in self._marks.finditer(text)]
         parts = [text[low:high] for low, high in itertools.pairwise([0, *inside, len(text)])]
-        encoded = self.tokenizer(parts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [token for ids in encoded for token in ids]
+        id_lists = self.tokenizer(parts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [token for ids in id_lists for token in ids]
 
     def prompt(self, question: str, passages: str = "") -> list[int]:
-        """Turn 0: instructions, question and, where the protocol searches first, what was found."""
+        """Turn 0: instructions, question and, if the protocol searches first, what was found."""
         if self.protocol.chat:
             return self._fill(self._prompt, question=question)
         texts = {"question": question, "passages": f"{passages}\n" if passages else ""}
-        plain = FIELD.sub(lambda found: texts[found[1]], self.protocol.instructions)
+        plain = FIELD.sub(lambda match: texts[match[1]], self.protocol.instructions)
         return [*self._begin, *self.encode_plain(plain)]
 
     def observation(self, text: str) -> list[int]:
         """What follows a sampled call: the tool's answer, up to where the policy goes on."""
-        quoted = json.dumps(text, ensure_ascii=False)[1:-1] if self._quoted else text
-        return self._fill(self._observation, observation=quoted)
+        content = json.dumps(text, ensure_ascii=False)[1:-1] if self._quoted else text
+        return self._fill(self._observation, observation=content)
 
     def reading(self, reasoning: str, query: str, documents: str) -> list[int]:
         """The prompt to condense found documents, of a protocol with a `reader`."""
@@ -196,12 +196,12 @@ class Renderer:
             raise ValueError("an empty gold answer can't be scored")
         before, _, after = self.protocol.scaffold.partition("{gold}")
         start, end = len(before), len(before) + len(gold)
-        encoded = self.tokenizer(
+        encoding = self.tokenizer(
             before + gold + after,
             add_special_tokens=False,
             split_special_tokens=True,
             return_offsets_mapping=True,
         )
-        spans = encoded["offset_mapping"]
-        chosen = [i for i, (low, high) in enumerate(spans) if low < end and high > start]
-        return encoded["input_ids"][: chosen[-1] + 1], chosen
+        spans = encoding["offset_mapping"]
+        gold_indices = [i for i, (low, high) in enumerate(spans) if low < end and high > start]
+        return encoding["input_ids"][: gold_indices[-1] + 1], gold_indices

@@ -42,10 +42,10 @@ WRAPPED = re.compile(r"\\(?:boxed|text\w*|math\w+|mbox)\s*\{")
 def balanced(text: str, start: int) -> str | None:
     """What stands from `start` up to the brace that closes the one before it; None if nothing closes it."""
     depth = 1
-    for found in re.finditer(r"\\[{}]|[{}]", text[start:]):
-        depth += {"{": 1, "}": -1}.get(found[0], 0)
+    for match in re.finditer(r"\\[{}]|[{}]", text[start:]):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
         if not depth:
-            return text[start : start + found.start()]
+            return text[start : start + match.start()]
     return None
 
 
@@ -54,14 +54,14 @@ def unwrapped(text: str) -> str:
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] == "$":
         return unwrapped(text[1:-1])
-    found = WRAPPED.match(text)
-    whole = found is not None and balanced(text, found.end()) == text[found.end() : -1]
-    return unwrapped(text[found.end() : -1]) if found and whole else text
+    match = WRAPPED.match(text)
+    whole = match is not None and balanced(text, match.end()) == text[match.end() : -1]
+    return unwrapped(text[match.end() : -1]) if match and whole else text
 
 
 def boxed(text: str) -> str | None:
     r"""The last `\boxed{…}` that is closed and holds text; None if there is none."""
-    contents = (balanced(text, found.end()) for found in BOX.finditer(text))
+    contents = (balanced(text, match.end()) for match in BOX.finditer(text))
     return next(filter(None, reversed([unwrapped(content) for content in contents if content])), None)
 
 

@@ -23,11 +23,11 @@ def better(manifest: dict[str, Any], f1: float, before: dict[str, Any] | None) -
     `manifest` is that of the policy whose F1 on dev questions is `f1`, `before` that of the best before it.
     """
     update = manifest["iteration"]
-    known = before["selected"]["validated"] if before else {}
-    chosen, best = manifest, {"iteration": update, "f1": f1}
+    f1_by_update = before["selected"]["validated"] if before else {}
+    winner, best = manifest, {"iteration": update, "f1": f1}
     if before and before["selected"]["f1"] >= f1:
-        chosen, best = before, {name: before["selected"][name] for name in ("iteration", "f1")}
-    return {**chosen, "selected": {"by": BY, **best, "validated": {**known, str(update): f1}}}
+        winner, best = before, {name: before["selected"][name] for name in ("iteration", "f1")}
+    return {**winner, "selected": {"by": BY, **best, "validated": {**f1_by_update, str(update): f1}}}
 
 
 def link(source: Path, target: Path) -> None:

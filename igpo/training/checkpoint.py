@@ -38,23 +38,23 @@ def check_state(state: lora.State, model: Any, path: Path) -> None:
 
     A weight that never had a gradient has no moments.
     """
-    adapted = lora.is_adapted(model)
-    wanted: dict[str, tuple[int, ...]] = {}
+    has_lora = lora.is_adapted(model)
+    expected_shapes: dict[str, tuple[int, ...]] = {}
     for name, weight in model.named_parameters():
         empty = weight.data.to("meta")
         moments = {f"{key}.{name}": empty for key in MOMENTS}
-        moved = not moments.keys().isdisjoint(state)
-        entries = moments if moved else {}
-        if adapted:
+        has_moments = not moments.keys().isdisjoint(state)
+        entries = moments if has_moments else {}
+        if has_lora:
             entries = entries | lora.entry(name, empty)
-        elif moved:
+        elif has_moments:
             entries = entries | {f"rest.{name}": empty}
-        wanted |= {key: tuple(entry.shape) for key, entry in entries.items()}
-        wanted |= {"step": ()} if moved else {}
-    found = {key: tuple(entry.shape) for key, entry in state.items()}
-    for key in sorted(found.keys() | wanted.keys()) if state else ():
-        if found.get(key) != wanted.get(key):
-            here, there = (values.get(key, "none") for values in (found, wanted))
+        expected_shapes |= {key: tuple(entry.shape) for key, entry in entries.items()}
+        expected_shapes |= {"step": ()} if has_moments else {}
+    shapes = {key: tuple(entry.shape) for key, entry in state.items()}
+    for key in sorted(shapes.keys() | expected_shapes.keys()) if state else ():
+        if shapes.get(key) != expected_shapes.get(key):
+            here, there = (values.get(key, "none") for values in (shapes, expected_shapes))
             raise _unusable(path, f"{key} has shape {here}, expected {there}")
 
 
@@ -67,25 +67,25 @@ def rest(value: torch.Tensor) -> torch.Tensor:
 
     A value midway between two of bf16 may come back one unit of its last place off.
     """
-    rounded = value.bfloat16().float()
-    return (value.view(torch.int32) - rounded.view(torch.int32)).clamp(max=2**15 - 1).short()
+    bf16_value = value.bfloat16().float()
+    return (value.view(torch.int32) - bf16_value.view(torch.int32)).clamp(max=2**15 - 1).short()
 
 
-def restore(weight: torch.Tensor, dropped: torch.Tensor) -> None:
+def restore(weight: torch.Tensor, remainder: torch.Tensor) -> None:
     """Put back in place what `rest` found: of a weight in fp32, a shard's part of it."""
     bits = distributed.local(weight).view(torch.int32)
-    bits += distributed.local(distributed.placed_like(dropped, weight)).int()
+    bits += distributed.local(distributed.placed_like(remainder, weight)).int()
 
 
 def open_optimiser(
     model: Any, state: lora.State, params: sections.Train | sections.Critic
 ) -> torch.optim.AdamW:
     """AdamW over the model's weights, both as the last update left them in `state`."""
-    named = dict(model.named_parameters())
+    weights = dict(model.named_parameters())
     optimiser = torch.optim.AdamW(
-        named.values(), lr=params.lr, betas=(0.9, 0.999), weight_decay=params.weight_decay, fused=True
+        weights.values(), lr=params.lr, betas=(0.9, 0.999), weight_decay=params.weight_decay, fused=True
     )
-    for name, weight in named.items():
+    for name, weight in weights.items():
         if f"rest.{name}" in state:
             restore(weight.data, state[f"rest.{name}"])
         if f"exp_avg.{name}" in state:  # else it never had a gradient
@@ -107,23 +107,23 @@ def save_state(model: Any, optimiser: torch.optim.AdamW, path: Path, empty: bool
 
     The first process does, and all must call it.
     """
-    adapted = lora.is_adapted(model)
+    has_lora = lora.is_adapted(model)
     state: lora.State = {}
     for name, weight in () if empty else model.named_parameters():
-        kept = optimiser.state.get(weight, {})  # empty: has no gradient
+        weight_state = optimiser.state.get(weight, {})  # empty: has no gradient
         value = distributed.whole(weight.data)
         entries = {
-            f"{key}.{name}": distributed.whole(kept[key]).to(torch.float32 if adapted else kind)
+            f"{key}.{name}": distributed.whole(weight_state[key]).to(torch.float32 if has_lora else kind)
             for key, kind in MOMENTS.items()
-            if kept
+            if weight_state
         }
-        if adapted:
+        if has_lora:
             entries |= lora.entry(name, value)
-        elif kept:
+        elif weight_state:
             entries[f"rest.{name}"] = rest(value)
         if distributed.is_first():
             state |= {key: entry.cpu() for key, entry in entries.items()}
-            state |= {"step": kept["step"].cpu()} if kept else {}
+            state |= {"step": weight_state["step"].cpu()} if weight_state else {}
     if distributed.is_first():
         with storage.replacing(path) as temporary:
             save_file(state, temporary)

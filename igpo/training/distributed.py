@@ -1,7 +1,7 @@
 """One stage over several processes, which `igpo.training.launch` starts: FSDP2 shards the model over them.
 
 Every process reads the same files, holds a share of each weight, of its gradient and of AdamW's state, and
-passes a share of the batch; gradients are summed, so the update is that of one process. Where there is only
+passes a share of the batch; gradients are summed, so the update is that of one process. If there is only
 one, these functions hand back what they are given.
 """
 

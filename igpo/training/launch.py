@@ -54,10 +54,10 @@ def over_processes(module: str, run: Run) -> Run:
 
 def options(args: Namespace) -> list[str]:
     """The files, numbers and flags of a parsed command line as words again."""
-    given = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
-    flags = [name for name, value in given.items() if value is True]
+    values = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
+    flags = [name for name, value in values.items() if value is True]
     return flags + [
-        f"{name}={value}" for name, value in given.items() if type(value) is int or isinstance(value, Path)
+        f"{name}={value}" for name, value in values.items() if type(value) is int or isinstance(value, Path)
     ]
 
 
@@ -72,16 +72,18 @@ def start_on_nodes(nodes: int, module: str, words: list[str]) -> None:
             f"train.nodes: {nodes}, but this is no job of Slurm: use --profile profiles/slurm, or start the "
             f"command on each machine with {RENDEZVOUS}=HOST:PORT of one of them"
         )
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
     meeting = {**os.environ, RENDEZVOUS: f"{socket.gethostname()}:{port}"}
     each = ["--ntasks-per-node=1", f"--cpus-per-task={os.environ['SLURM_CPUS_ON_NODE']}"]
     # the job's own step holds all that it has
     step = ["srun", f"--jobid={job}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", *each]
-    done = subprocess.run([*step, "--kill-on-bad-exit=1", sys.executable, "-m", module, *words], env=meeting)
-    if done.returncode:
-        sys.exit(done.returncode)
+    process = subprocess.run(
+        [*step, "--kill-on-bad-exit=1", sys.executable, "-m", module, *words], env=meeting
+    )
+    if process.returncode:
+        sys.exit(process.returncode)
 
 
 def launch(processes: int, nodes: int, module: str, words: list[str]) -> None:

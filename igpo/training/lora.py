@@ -26,7 +26,7 @@ def adapt(model: Any, rank: int) -> None:
 
 
 def restore(model: Any, state: State) -> None:
-    """Put back in place what `entry` wrote of an adapted model's weights; nothing where `state` is empty."""
+    """Put back in place what `entry` wrote of an adapted model's weights; nothing if `state` is empty."""
     for name, weight in model.named_parameters() if state else ():
         for key in entry(name, weight.data):
             weight.data.copy_(state[key])

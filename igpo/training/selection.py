@@ -40,9 +40,9 @@ def counted(rollouts: Rows, scores: Rows, params: sections.Train) -> Rows:
     return [row for row in rollouts if len(outcomes[row["question_id"]]) > 1]
 
 
-def dropped(rollouts: Rows, kept: Rows) -> dict[str, float]:
-    """Numbers of groups, and of policy tokens in them, that are not in `kept`."""
-    names = {row["question_id"] for row in kept}
+def dropped(rollouts: Rows, training_rows: Rows) -> dict[str, float]:
+    """Numbers of groups, and of policy tokens in them, that are not in `training_rows`."""
+    names = {row["question_id"] for row in training_rows}
     rest = [row for row in rollouts if row["question_id"] not in names]
     return {
         "dropped_groups": len({row["question_id"] for row in rest}),

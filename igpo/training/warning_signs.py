@@ -44,19 +44,19 @@ NOT_FINITE = "a lower train.lr or train.max_grad_norm"
 
 
 def warnings(
-    found: Mapping[str, float | None],
+    numbers: Mapping[str, float | None],
     start: Mapping[str, float | None],
     update: Mapping[str, float],
     params: sections.Health,
 ) -> list[str]:
     """A sentence for every sign of a collapse, with a remedy; none of a healthy iteration.
 
-    `found` and `start` are the numbers of this iteration and of the run's first, `update` the metrics of this
+    `numbers` and `start` are those of this iteration and of the run's first, `update` the metrics of this
     iteration's update; `params` is section `health`. What is unknown, or 0 at the start, gives no warning.
     """
     sentences = []
     for name, sign in SIGNS.items():
-        value, first, share = found[name], start[name], getattr(params, name)
+        value, first, share = numbers[name], start[name], getattr(params, name)
         if value is not None and first is not None and value < share * first:
             sentence = f"{sign.what} {value:.3g}, below {share:g} of the first iteration's {first:.3g}"
             sentences.append(f"{sentence}: try {sign.remedy}")

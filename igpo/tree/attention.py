@@ -28,9 +28,9 @@ def _gathered(block: Block, *tensors: torch.Tensor) -> list[torch.Tensor]:
     return [torch.cat([tensor[:, piece] for piece in block.keys], 1) for tensor in tensors]
 
 
-def _first(seen: int, *tensors: torch.Tensor) -> list[torch.Tensor]:
-    """The first `seen` keys of (H, S, D), contiguous: oneDNN's products would copy slices more slowly."""
-    return [tensor[:, :seen].contiguous() for tensor in tensors]
+def _first(count: int, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """The first `count` keys of (H, S, D), contiguous: oneDNN's products would copy slices more slowly."""
+    return [tensor[:, :count].contiguous() for tensor in tensors]
 
 
 class _Attention(torch.autograd.Function):
@@ -38,9 +38,9 @@ class _Attention(torch.autograd.Function):
 
     On a CPU in bf16 they are faster than the kernel behind SDPA, which would keep scores in fp32. Nothing of
     the size of rows x keys is kept: the backward pass makes the probabilities p again, then from scores minus
-    each row's highest: bf16 rounds these least where p is high. With dx the gradient of x:
+    each row's highest: bf16 rounds these least where p is high. With dx the gradient of x, o the output:
 
-        dv = p^T dmixed        ds = p (dp - rowsum(p dp)), dp = dmixed v^T        dq = ds k        dk = ds^T q
+        dv = p^T do        ds = p (dp - rowsum(p dp)), dp = do v^T        dq = ds k        dk = ds^T q
     """
 
     @staticmethod
@@ -54,44 +54,44 @@ class _Attention(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.scaling, ctx.blocks = scaling, blocks
         backward_follows = any(ctx.needs_input_grad)
-        asked = (query[0] * scaling).unflatten(0, (key.shape[1], -1))  # (H, G, N, D): G share keys
-        mixed, highest = torch.empty_like(asked), asked.new_empty(asked.shape[:3])
+        queries = (query[0] * scaling).unflatten(0, (key.shape[1], -1))  # (H, G, N, D): G share keys
+        output, highest = torch.empty_like(queries), queries.new_empty(queries.shape[:3])
         for block in blocks:
             keys, values = _gathered(block, key[0], value[0])
             for rows, seen, hidden in block.parts:
                 k, v = _first(seen, keys, values)
-                scores = _scores(asked[:, :, rows].flatten(1, 2), k, hidden)
+                scores = _scores(queries[:, :, rows].flatten(1, 2), k, hidden)
                 if backward_follows:
                     highest[:, :, rows] = scores.amax(-1).view_as(highest[:, :, rows])
-                mixed[:, :, rows] = (scores.softmax(-1) @ v).view_as(mixed[:, :, rows])
+                output[:, :, rows] = (scores.softmax(-1) @ v).view_as(output[:, :, rows])
         if backward_follows:
-            ctx.save_for_backward(torch.cat([asked, -highest[..., None]], -1), key, value)
-        return mixed.flatten(0, 1)[None]
+            ctx.save_for_backward(torch.cat([queries, -highest[..., None]], -1), key, value)
+        return output.flatten(0, 1)[None]
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        lowered, key, value = ctx.saved_tensors
-        given = gradient[0].unflatten(0, lowered.shape[:2])
-        of_asked = torch.empty_like(given)
+        queries_and_max, key, value = ctx.saved_tensors
+        of_output = gradient[0].unflatten(0, queries_and_max.shape[:2])
+        of_queries = torch.empty_like(of_output)
         of_key, of_value = (torch.zeros_like(tensor[0], dtype=torch.float32) for tensor in (key, value))
         for block in ctx.blocks:
             keys, values = _gathered(block, key[0], value[0])
             with_ones = functional.pad(keys, (0, 1), value=1.0)
             of_keys, of_values = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (keys, values))
             for rows, seen, hidden in block.parts:
-                q, of_mixed = (tensor[:, :, rows].flatten(1, 2) for tensor in (lowered, given))
+                q, of_rows = (tensor[:, :, rows].flatten(1, 2) for tensor in (queries_and_max, of_output))
                 k, k_one, v = _first(seen, keys, with_ones, values)
                 p = _scores(q, k_one, hidden).softmax(-1)
-                of_p = of_mixed @ v.transpose(1, 2)
+                of_p = of_rows @ v.transpose(1, 2)
                 of_scores = torch._softmax_backward_data(of_p, p, -1, p.dtype)
-                of_asked[:, :, rows] = (of_scores @ k).view_as(of_asked[:, :, rows])
+                of_queries[:, :, rows] = (of_scores @ k).view_as(of_queries[:, :, rows])
                 of_keys[:, :seen] += of_scores.transpose(1, 2) @ q[..., :-1]
-                of_values[:, :seen] += p.transpose(1, 2) @ of_mixed
+                of_values[:, :seen] += p.transpose(1, 2) @ of_rows
             lengths = [piece.stop - piece.start for piece in block.keys]
             for total, part in ((of_key, of_keys), (of_value, of_values)):
-                for piece, found in zip(block.keys, part.split(lengths, 1), strict=True):
-                    total[:, piece] += found
-        of_query = (of_asked * ctx.scaling).flatten(0, 1)
+                for piece, of_piece in zip(block.keys, part.split(lengths, 1), strict=True):
+                    total[:, piece] += of_piece
+        of_query = (of_queries * ctx.scaling).flatten(0, 1)
         return of_query[None], of_key.to(key.dtype)[None], of_value.to(value.dtype)[None], None, None
 
 
@@ -103,26 +103,26 @@ def _over_paths(
     Of paths that share a token the last one has its row. Segments in a block together attend under a mask.
     """
     key, value = (t.repeat_interleave(query.shape[1] // t.shape[1], 1) for t in (key, value))
-    mixed, missing = torch.empty_like(query), torch.ones(query.shape[2], dtype=torch.bool)
+    output, todo = torch.empty_like(query), torch.ones(query.shape[2], dtype=torch.bool)
     for block in reversed(blocks):
         path = torch.cat([torch.arange(piece.start, piece.stop) for piece in block.keys])
         if block.together:
             [(rows, seen, hidden)] = block.parts
-            asked = torch.arange(rows.start, rows.stop)
+            query_rows = torch.arange(rows.start, rows.stop)
             mask = functional.pad(~hidden, (seen - hidden.shape[1], 0), value=True)
         else:
-            asked, mask = path, None
-        new = missing[asked]
+            query_rows, mask = path, None
+        new = todo[query_rows]
         if new.any():
-            found = functional.scaled_dot_product_attention(
-                *(query[:, :, asked], key[:, :, path], value[:, :, path]),
+            result = functional.scaled_dot_product_attention(
+                *(query[:, :, query_rows], key[:, :, path], value[:, :, path]),
                 attn_mask=mask,
                 is_causal=mask is None,
                 scale=scaling,
             )
-            mixed.index_copy_(2, asked[new], found[:, :, new])
-            missing[asked] = False
-    return mixed
+            output.index_copy_(2, query_rows[new], result[:, :, new])
+            todo[query_rows] = False
+    return output
 
 
 @functools.cache
@@ -153,10 +153,10 @@ def _attention(
     with torch.autocast(query.device.type, enabled=False):
         if isinstance(blocks, list):
             over = _Attention.apply if value.dtype is torch.bfloat16 else _over_paths
-            mixed: Any = over(query, key, value, scaling, blocks)
+            output: Any = over(query, key, value, scaling, blocks)
         else:
-            mixed = _flex()(query, key, value, block_mask=blocks, scale=scaling, enable_gqa=True)
-    return mixed.transpose(1, 2), None
+            output = _flex()(query, key, value, block_mask=blocks, scale=scaling, enable_gqa=True)
+    return output.transpose(1, 2), None
 
 
 AttentionInterface.register("tree", _attention)

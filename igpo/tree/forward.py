@@ -82,27 +82,27 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype
+        ctx: Any, hidden_states: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype
     ) -> torch.Tensor:
-        logits = hidden.float() @ weight.float().T
+        logits = hidden_states.float() @ weight.float().T
         # log_softmax, in place: its copies of all logits would take longer than the product, and in fp32 it
         # is off by 1e-5 on a CPU
         highest = logits.amax(1)
-        lowered = logits.sub_(highest[:, None]).gather(1, targets[:, None])[:, 0]
+        target_logits = logits.sub_(highest[:, None]).gather(1, targets[:, None])[:, 0]
         total = logits.exp_().sum(1)
         ctx.dtype = dtype
-        ctx.save_for_backward(hidden, targets, weight, highest, total)
-        return lowered - total.log()
+        ctx.save_for_backward(hidden_states, targets, weight, highest, total)
+        return target_logits - total.log()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, targets, weight, highest, total = ctx.saved_tensors
+        hidden_states, targets, weight, highest, total = ctx.saved_tensors
         # d log p(target) / d logits = onehot(target) - softmax(logits)
-        of_logits = (hidden.float() @ weight.float().T).sub_(highest[:, None]).exp_()
+        of_logits = (hidden_states.float() @ weight.float().T).sub_(highest[:, None]).exp_()
         of_logits.mul_(-(gradient / total)[:, None])
         of_logits[torch.arange(len(targets), device=targets.device), targets] += gradient
         of_logits = of_logits.to(ctx.dtype)  # those in fp32 would stay beside the layer's gradient
-        of_hidden, of_weight = _of_layer(of_logits, hidden, weight, ctx.needs_input_grad[2])
+        of_hidden, of_weight = _of_layer(of_logits, hidden_states, weight, ctx.needs_input_grad[2])
         return of_hidden, None, of_weight, None
 
 
@@ -110,28 +110,30 @@ class _Entropy(torch.autograd.Function):
     """Entropies (M,) of the output layer's distributions; the backward pass makes the logits again."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        logs = (hidden.float() @ weight.float().T).log_softmax(1)
+    def forward(
+        ctx: Any, hidden_states: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor:
+        logs = (hidden_states.float() @ weight.float().T).log_softmax(1)
         entropy = -(logs.exp() * logs).sum(1)
         ctx.dtype = dtype
-        ctx.save_for_backward(hidden, weight, entropy)
+        ctx.save_for_backward(hidden_states, weight, entropy)
         return entropy
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weight, entropy = ctx.saved_tensors
-        logs = (hidden.float() @ weight.float().T).log_softmax(1)
+        hidden_states, weight, entropy = ctx.saved_tensors
+        logs = (hidden_states.float() @ weight.float().T).log_softmax(1)
         # d entropy / d logits = -p (log p + entropy)
         of_logits = logs.exp().mul_(logs + entropy[:, None]).mul_(-gradient[:, None])
-        return *_of_layer(of_logits.to(ctx.dtype), hidden, weight, ctx.needs_input_grad[1]), None
+        return *_of_layer(of_logits.to(ctx.dtype), hidden_states, weight, ctx.needs_input_grad[1]), None
 
 
 def _of_layer(
-    of_logits: torch.Tensor, hidden: torch.Tensor, weight: torch.Tensor, both: bool
+    of_logits: torch.Tensor, hidden_states: torch.Tensor, weight: torch.Tensor, both: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Gradients of the output layer's input and, where `both` are asked for, of its weight."""
-    of_hidden = (of_logits @ weight.to(of_logits.dtype)).to(hidden.dtype)
-    return of_hidden, (of_logits.T @ hidden.to(of_logits.dtype)).to(weight.dtype) if both else None
+    """Gradients of the output layer's input and, if `both` are asked for, of its weight."""
+    of_hidden = (of_logits @ weight.to(of_logits.dtype)).to(hidden_states.dtype)
+    return of_hidden, (of_logits.T @ hidden_states.to(of_logits.dtype)).to(weight.dtype) if both else None
 
 
 def states(model: Any, packed: Pack) -> torch.Tensor:
@@ -140,14 +142,14 @@ def states(model: Any, packed: Pack) -> torch.Tensor:
     `model` is a causal language model with attention "tree".
     """
     decoder = model.get_decoder()
-    hidden = decoder(
+    hidden_states = decoder(
         input_ids=packed.ids[None],
         position_ids=packed.positions[None],
         blocks=packed.blocks,
         use_cache=False,
     ).last_hidden_state[0]
     # not by brackets, whose gradient adds up rows that stand there twice in whatever order threads come
-    return hidden.index_select(0, packed.rows)
+    return hidden_states.index_select(0, packed.rows)
 
 
 def logprobs(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor:
@@ -155,15 +157,19 @@ def logprobs(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor:
 
     With `entropy` (2, M): also the entropies of the distributions that these tokens stand in.
     """
-    hidden = states(model, packed)
-    weight, on = model.get_output_embeddings().weight, hidden.device.type
+    hidden_states = states(model, packed)
+    weight, on = model.get_output_embeddings().weight, hidden_states.device.type
     dtype = torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else torch.float32
     parts = []
-    for low in range(0, len(hidden), HEAD_ROWS):
+    for low in range(0, len(hidden_states), HEAD_ROWS):
         rows = slice(low, low + HEAD_ROWS)
         with torch.autocast(on, enabled=False):
-            part = _Head.apply(hidden[rows], packed.targets[rows], weight, dtype)
+            part = _Head.apply(hidden_states[rows], packed.targets[rows], weight, dtype)
             parts.append(
-                torch.stack([part, _Entropy.apply(hidden[rows], weight, dtype)]) if entropy else part
+                torch.stack([part, _Entropy.apply(hidden_states[rows], weight, dtype)]) if entropy else part
             )
-    return torch.cat(parts, -1) if parts else hidden.new_zeros((2, 0) if entropy else 0, dtype=torch.float32)
+    return (
+        torch.cat(parts, -1)
+        if parts
+        else hidden_states.new_zeros((2, 0) if entropy else 0, dtype=torch.float32)
+    )

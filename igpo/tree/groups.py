@@ -28,15 +28,15 @@ class Scored:
 def group_tree(group: list[Rows], root: Segment) -> list[Scored]:
     """Segments of trajectories with one prompt that continues `root`."""
     prompt = Segment(group[0][0]["observation_ids"][len(root.ids) :], root, len(root.ids))
-    scored = []
+    result = []
     for rows in group:
         ids: list[int] = []
-        wanted: list[int] = []
+        positions: list[int] = []
         for row in rows[1:]:
-            wanted += range(len(ids), len(ids) + len(row["policy_ids"]))
+            positions += range(len(ids), len(ids) + len(row["policy_ids"]))
             ids += row["policy_ids"] + row["observation_ids"]
-        scored.append(Scored(rows, Segment(ids, prompt, len(prompt.ids), wanted)))
-    return scored
+        result.append(Scored(rows, Segment(ids, prompt, len(prompt.ids), positions)))
+    return result
 
 
 def force_answers(
@@ -49,21 +49,22 @@ def force_answers(
     `answers` are forced texts with the indices of the gold's tokens, `others` further observations by turn.
     """
 
-    def branches(parent: Segment, after: int, seen: list[int]) -> list[Segment]:
+    def branches(parent: Segment, after: int, prefix: list[int]) -> list[Segment]:
         return [
-            Segment([*seen, *ids], parent, after, [len(seen) + i for i in chosen]) for ids, chosen in answers
+            Segment([*prefix, *ids], parent, after, [len(prefix) + i for i in gold_indices])
+            for ids, gold_indices in answers
         ]
 
     (prompt, length), *_ = group[0].trunk.path()
     first = branches(prompt, length, [])
-    for scored in group:
-        scored.branches.append([first])
+    for trajectory in group:
+        trajectory.branches.append([first])
         end = 0
-        for row in scored.rows[1:-1]:
-            acted = end + len(row["policy_ids"])
-            end = acted + len(row["observation_ids"])
-            contexts = [(end, []), *((acted, ids) for ids in others.get(turn_key(row), []))]
-            scored.branches.append([branches(scored.trunk, *context) for context in contexts])
+        for row in trajectory.rows[1:-1]:
+            policy_end = end + len(row["policy_ids"])
+            end = policy_end + len(row["observation_ids"])
+            contexts = [(end, []), *((policy_end, ids) for ids in others.get(turn_key(row), []))]
+            trajectory.branches.append([branches(trajectory.trunk, *context) for context in contexts])
 
 
 def other_observations(rows: Rows, count: int) -> dict[TurnKey, list[list[int]]]:
@@ -80,7 +81,7 @@ def other_observations(rows: Rows, count: int) -> dict[TurnKey, list[list[int]]]
         pool = [row["observation_ids"] for row in with_documents if row["question_id"] != question_id]
         for key in map(turn_key, turns):
             result[key] = random.Random(repr(key)).sample(pool, min(count, len(pool)))
-    if bare := sum(not drawn for drawn in result.values()):
+    if bare := sum(not sample for sample in result.values()):
         log.warning(
             "%d of %d search turns have a gain of 0: no other question's search found a document",
             bare,
@@ -92,10 +93,10 @@ def other_observations(rows: Rows, count: int) -> dict[TurnKey, list[list[int]]]
 def tree(group: list[Scored], branches: bool = True) -> list[Segment]:
     """A group's segments in packing order: what all prompts share, its prompt, its trajectories."""
     segments = [segment for segment, _ in group[0].trunk.path()][::-1]
-    for scored in group:
-        segments.append(scored.trunk)
+    for trajectory in group:
+        segments.append(trajectory.trunk)
         if branches:
-            segments += [answer for turn in scored.branches for context in turn for answer in context]
+            segments += [answer for turn in trajectory.branches for context in turn for answer in context]
     return segments
 
 
@@ -116,13 +117,13 @@ def groups(rows: Rows) -> list[list[Scored]]:
     return result
 
 
-def cut(scored: list[list[Scored]], tokens: int) -> list[list[Scored]]:
+def cut(scored_groups: list[list[Scored]], tokens: int) -> list[list[Scored]]:
     """Groups of at most `tokens` tokens whole, larger ones one trajectory at a time.
 
     So a group's size does not show in memory.
     """
     result = []
-    for group in scored:
+    for group in scored_groups:
         whole = sum(len(segment.ids) for segment in tree(group)) <= tokens
         result += [group] if whole else [[trajectory] for trajectory in group]
     return result

@@ -35,8 +35,10 @@ def run_model(
     for _ in range(idle):
         distributed.idle_pass(model)
     place = {id(segment): number for number, segment in enumerate(segments)}
-    shares = distributed.gathered({place[name]: listed for name, listed in values.items()})
-    return {id(segments[number]): listed for share in shares for number, listed in share.items()}
+    shares = distributed.gathered({place[name]: segment_values for name, segment_values in values.items()})
+    return {
+        id(segments[number]): segment_values for share in shares for number, segment_values in share.items()
+    }
 
 
 @torch.inference_mode()
@@ -48,9 +50,9 @@ def run_naive(folder: Path, trees: list[list[Segment]], dtype: torch.dtype) -> d
     check_context(model, max(depth(segment) for segment in segments))
     values: dict[int, list[float]] = {}
     for segment in segments:
-        wanted = torch.tensor(segment.wanted, dtype=torch.long)
+        indices = torch.tensor(segment.wanted, dtype=torch.long)
         ids = torch.tensor(segment.path_ids())
-        at = wanted + len(ids) - len(segment.ids)
+        at = indices + len(ids) - len(segment.ids)
         values[id(segment)] = _following(model, ids, at).tolist() if len(at) else []
     return values
 

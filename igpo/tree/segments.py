@@ -184,8 +184,8 @@ def _block(run: list[Segment], start: dict[int, int]) -> Block:
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
     """Number of leading tokens that all sequences share, short of any whole sequence."""
     low, high = min(map(tuple, sequences)), max(map(tuple, sequences))
-    shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
-    return min(shared, min(map(len, sequences)) - 1)
+    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    return min(length, min(map(len, sequences)) - 1)
 
 
 def depth(segment: Segment) -> int:
@@ -201,42 +201,42 @@ def flatten(trees: Sequence[Sequence[Segment]]) -> list[Segment]:
 def batches(trees: list[list[Segment]], tokens: int) -> Iterator[list[list[Segment]]]:
     """Consecutive trees of at most `tokens` tokens together; a larger tree stands alone."""
     batch: list[list[Segment]] = []
-    used = 0
+    total = 0
     for tree in trees:
         size = sum(len(segment.ids) for segment in tree)
-        if batch and used + size > tokens:
+        if batch and total + size > tokens:
             yield batch
-            batch, used = [], 0
+            batch, total = [], 0
         batch.append(tree)
-        used += size
+        total += size
     if batch:
         yield batch
 
 
-def with_neighbours(trees: list[list[Segment]], chosen: slice, tokens: int) -> list[list[Segment]]:
+def with_neighbours(trees: list[list[Segment]], selection: slice, tokens: int) -> list[list[Segment]]:
     """The chosen trees and all that share a pass of `tokens` tokens with one: packed as among all trees."""
-    found: list[list[Segment]] = []
+    result: list[list[Segment]] = []
     start = 0
     for batch in batches(trees, tokens):
         end = start + len(batch)
-        if start < chosen.stop and end > chosen.start:
-            found += batch
+        if start < selection.stop and end > selection.start:
+            result += batch
         start = end
-    return found
+    return result
 
 
 def packs(
-    trees: list[list[Segment]], tokens: int, device: torch.device | str, done: str
+    trees: list[list[Segment]], tokens: int, device: torch.device | str, label: str
 ) -> Iterator[tuple[Pack, int]]:
     """Consecutive trees in packs of about `tokens` tokens, each with its number of trees.
 
-    Logs the progress after each, as in "`done` 512 of 2048 tokens".
+    Logs the progress after each, as in "`label` 512 of 2048 tokens".
     """
-    planned = [(flatten(batch), len(batch)) for batch in batches(trees, tokens)]
-    total, used, start = sum(len(s.ids) for segments, _ in planned for s in segments), 0, time.monotonic()
-    for segments, count in planned:
+    plan = [(flatten(batch), len(batch)) for batch in batches(trees, tokens)]
+    total, token_count, start = sum(len(s.ids) for segments, _ in plan for s in segments), 0, time.monotonic()
+    for segments, count in plan:
         packed = pack(segments, device)
         yield packed, count
-        used, seconds = used + len(packed.ids), time.monotonic() - start
-        log.info("%s %d of %d tokens, %.0f tokens/s", done, used, total, used / seconds)
+        token_count, seconds = token_count + len(packed.ids), time.monotonic() - start
+        log.info("%s %d of %d tokens, %.0f tokens/s", label, token_count, total, token_count / seconds)
     cost.add("passes", time.monotonic() - start)

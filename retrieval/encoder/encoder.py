@@ -29,13 +29,13 @@ QUERY_STEP = 8  # tokens; a batch is a multiple of it wide
 
 @contextmanager
 def one_core_each() -> Iterator[None]:
-    """Around the work of the worker threads: MKL counts threads for the process, not for each of them."""
-    own = torch.get_num_threads()
+    """Let each worker thread compute on one core: MKL counts threads for the whole process."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(own)
+        torch.set_num_threads(threads)
 
 
 def rounded(count: int, step: int) -> int:
@@ -51,8 +51,8 @@ def by_length(tokens: list[list[int]]) -> list[int]:
 def alike(widths: Sequence[int]) -> list[list[int]]:
     """Indices of equal widths together, at most `QUERY_BATCH` in a part; the widest first."""
     order = sorted(range(len(widths)), key=widths.__getitem__, reverse=True)
-    groups = (list(same) for _, same in itertools.groupby(order, widths.__getitem__))
-    return [same[low : low + QUERY_BATCH] for same in groups for low in range(0, len(same), QUERY_BATCH)]
+    groups = (list(group) for _, group in itertools.groupby(order, widths.__getitem__))
+    return [group[low : low + QUERY_BATCH] for group in groups for low in range(0, len(group), QUERY_BATCH)]
 
 
 class Encoder:
@@ -80,9 +80,10 @@ class Encoder:
             self.pooling, self.normalise = layout(folder)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{folder}: modules.json or the pooling's file: unexpected {error!r}") from None
-        limit, self.lower, own = text_settings(folder)
+        limit, self.lower, prompts = text_settings(folder)
         self.prefixes = [
-            (name if given is None else given) or "" for given, name in zip(prefixes, own, strict=True)
+            (prompt if prefix is None else prefix) or ""
+            for prefix, prompt in zip(prefixes, prompts, strict=True)
         ]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -104,8 +105,8 @@ class Encoder:
 
     def tokens(self, texts: Sequence[str], prefix: str = "") -> list[list[int]]:
         """Token ids of each text, cut to `max_tokens`."""
-        shown = [prefix + (text.lower() if self.lower else text) for text in texts]
-        return self.tokenizer(shown, truncation=True, max_length=self.max_tokens)["input_ids"]
+        inputs = [prefix + (text.lower() if self.lower else text) for text in texts]
+        return self.tokenizer(inputs, truncation=True, max_length=self.max_tokens)["input_ids"]
 
     @torch.inference_mode()
     def vectors(self, tokens: list[list[int]], step: int = 1) -> np.ndarray:
@@ -118,21 +119,21 @@ class Encoder:
         return self._pooled(self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
 
     def _width(self, row: list[int]) -> int:
-        """Of a full batch in which a query with these tokens stands."""
+        """Tokens per row of the full batch in which a query with these tokens stands."""
         return min(rounded(len(row), QUERY_STEP), self.max_tokens)
 
     def _pooled(self, states: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
         """States (B, L, dimension) under a mask (B, L) -> (B, dimension) fp32."""
         states = states.float()
         if self.pooling == "cls":
-            pooled = states[:, 0]
+            vectors = states[:, 0]
         elif self.pooling == "max":
-            pooled = states.masked_fill(~mask[..., None], -torch.inf).amax(1)
+            vectors = states.masked_fill(~mask[..., None], -torch.inf).amax(1)
         else:
-            pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            vectors = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         if self.normalise:
-            pooled = torch.nn.functional.normalize(pooled, dim=1)
-        return pooled.cpu().numpy()
+            vectors = torch.nn.functional.normalize(vectors, dim=1)
+        return vectors.cpu().numpy()
 
     def passages(self, texts: Sequence[str], batch: int, tick: Callable[[int], None]) -> np.ndarray:
         """Texts -> (len(texts), dimension) fp32, `batch` per pass on a GPU; `tick` hears what is done."""
@@ -156,12 +157,12 @@ class Encoder:
     ) -> np.ndarray:
         """Vectors of all texts, a part of them at a time in each worker."""
         inputs = ([tokens[number] for number in part] for part in parts)
-        found = np.empty((len(tokens), self.dimension), np.float32)
+        result = np.empty((len(tokens), self.dimension), np.float32)
         with one_core_each():
             for part, vectors in zip(parts, self.pool.map(encode, inputs), strict=True):
-                found[part] = vectors
+                result[part] = vectors
                 tick(len(part))
-        return found
+        return result
 
     def _filled(self, batch: list[list[int]]) -> np.ndarray:
         """Vectors of equally wide queries from a batch that is filled up with themselves."""

@@ -68,10 +68,10 @@ def read_pooling(folder: Path, settings: dict[str, Any]) -> str:
 
     Raises UserError for another pooling.
     """
-    on = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value is True]
-    switched = [re.sub("^pooling_mode_|_tokens?$", "", key) for key in on]
-    named = settings.get("pooling_mode", switched or "mean")
-    modes = [named] if isinstance(named, str) else named
+    switches = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value is True]
+    names = [re.sub("^pooling_mode_|_tokens?$", "", key) for key in switches]
+    setting = settings.get("pooling_mode", names or "mean")
+    modes = [setting] if isinstance(setting, str) else setting
     if len(modes) > 1 or modes[0] not in ("cls", "max", "mean"):
         raise UserError(f"{folder}: pooling {' with '.join(modes)} is not supported, only cls, max or mean")
     if settings.get("include_prompt") is False:
@@ -102,12 +102,12 @@ def text_settings(folder: Path) -> tuple[int | None, bool, tuple[str | None, str
     Raises UserError if the folder's files say something else than such settings.
     """
     names = ("sentence_bert_config.json", "config_sentence_transformers.json")
-    settings, named = (optional_json(folder / name) for name in names)
-    if not (isinstance(settings, dict) and isinstance(named, dict)):
+    settings, config = (optional_json(folder / name) for name in names)
+    if not (isinstance(settings, dict) and isinstance(config, dict)):
         raise UserError(f"{folder}: expected JSON objects in {' and '.join(names)}")
     limit = settings.get("max_seq_length")
     if not isinstance(limit, int | None):
         raise UserError(f"{folder}: {names[0]}: max_seq_length is {limit!r}, expected a whole number")
-    prompts = named.get("prompts") or {}
-    own = (prompts.get("query"), prompts.get("passage") or prompts.get("document"))
-    return limit, bool(settings.get("do_lower_case")), own
+    prompts = config.get("prompts") or {}
+    prefixes = (prompts.get("query"), prompts.get("passage") or prompts.get("document"))
+    return limit, bool(settings.get("do_lower_case")), prefixes

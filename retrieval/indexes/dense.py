@@ -23,7 +23,7 @@ faiss.cvar.distance_compute_blas_threshold = 1 << 30
 def fill(index: faiss.Index, parts: Sequence[Path], rows: int) -> None:
     """Add all vectors; IVF and PQ learn from evenly spaced rows first.
 
-    Raises UserError where FAISS can't.
+    Raises UserError if FAISS can't do it.
     """
     step, threads = training_step(rows), faiss.omp_get_max_threads()
     try:
@@ -91,22 +91,24 @@ class Dense:
     def search(self, queries: list[str], k: int) -> list[Ranking]:
         """The best `k` of each query by inner product, ties by id."""
         vectors = self.encoder.queries(queries)
-        found = zip(vectors, *self._scan(vectors, min(k + EXTRA, len(self))), strict=True)
-        return [self._best(vector, k, scores, rows) for vector, scores, rows in found]
+        results = zip(vectors, *self._scan(vectors, min(k + EXTRA, len(self))), strict=True)
+        return [self._best(vector, k, scores, rows) for vector, scores, rows in results]
 
     def _scan(self, vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """FAISS's scores and rows, (queries, count) each, in which it doesn't show what else is asked."""
         if isinstance(self.index, faiss.IndexFlat):  # rounds alike for two queries or more, not for one
             scores, rows = self.index.search(np.concatenate([vectors, vectors[:1]]), count)
             return scores[:-1], rows[:-1]
-        found = [self.index.search(vector[None], count) for vector in vectors]
-        return np.concatenate([scores for scores, _ in found]), np.concatenate([rows for _, rows in found])
+        results = [self.index.search(vector[None], count) for vector in vectors]
+        return np.concatenate([scores for scores, _ in results]), np.concatenate(
+            [rows for _, rows in results]
+        )
 
     def _best(self, vector: np.ndarray, k: int, scores: np.ndarray, rows: np.ndarray) -> Ranking:
         """Look further down as long as the `k`-th score goes on, then order equal scores by id."""
         # a row below 0: an index of lists has looked at no more passages
         while len(rows) < len(self) and rows[-1] >= 0 and scores[k - 1] == scores[-1]:
             (scores,), (rows,) = self._scan(vector[None], min(2 * len(rows), len(self)))
-        found = zip(rows.tolist(), scores.tolist(), strict=True)
-        ranking = [(self.passages.id(row), score) for row, score in found if row >= 0]
+        pairs = zip(rows.tolist(), scores.tolist(), strict=True)
+        ranking = [(self.passages.id(row), score) for row, score in pairs if row >= 0]
         return sorted(ranking, key=lambda hit: (-hit[1], hit[0]))[:k]

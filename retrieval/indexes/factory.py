@@ -28,14 +28,14 @@ def plain(error: Exception) -> str:
 def least_rows(index: faiss.Index) -> int:
     """How many vectors an empty index has to learn from; 0 for one that learns nothing."""
     index = faiss.downcast_index(index)
-    needed = [getattr(index, "nlist", 0), index.pq.ksub if hasattr(index, "pq") else 0]
+    counts = [getattr(index, "nlist", 0), index.pq.ksub if hasattr(index, "pq") else 0]
     if isinstance(index, faiss.IndexPreTransform):
         chain: Any = index.chain  # declared as a list, but a C++ vector
         steps = [faiss.downcast_VectorTransform(chain.at(at)) for at in range(chain.size())]
-        needed += [OPQ_ROWS for step in steps if isinstance(step, faiss.OPQMatrix)]
-        needed += [step.d_out for step in steps if isinstance(step, faiss.PCAMatrix)]
+        counts += [OPQ_ROWS for step in steps if isinstance(step, faiss.OPQMatrix)]
+        counts += [step.d_out for step in steps if isinstance(step, faiss.PCAMatrix)]
     inner = ("index", "base_index", "storage")
-    return max(*needed, *(least_rows(getattr(index, name)) for name in inner if hasattr(index, name)), 0)
+    return max(*counts, *(least_rows(getattr(index, name)) for name in inner if hasattr(index, name)), 0)
 
 
 def set_parameter(index: faiss.Index, parameter: str, form: str) -> None:
@@ -52,12 +52,12 @@ def set_parameter(index: faiss.Index, parameter: str, form: str) -> None:
         ) from None
 
 
-def blank_index(given: str, dimension: int, sizes: Sequence[int]) -> faiss.Index:
+def blank_index(spec: str, dimension: int, sizes: Sequence[int]) -> faiss.Index:
     """An empty inner-product index for parts of so many vectors each.
 
     Raises UserError for what FAISS does not know, and for an index that needs more vectors or other ones.
     """
-    form, *parameters = given.split() or [""]
+    form, *parameters = spec.split() or [""]
     where = f"params: index.faiss: {form!r}"
     if re.search(r"IVF0+\b|HNSW[01]\b|IDMap", form):  # FAISS finds out late, or ends the process
         raise UserError(f"{where}: can't be built: give lists from IVF1, links from HNSW2, and no IDMap")
@@ -66,10 +66,10 @@ def blank_index(given: str, dimension: int, sizes: Sequence[int]) -> faiss.Index
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"{where} does not fit vectors of {dimension} numbers: {plain(error)}") from None
     step = training_step(sum(sizes))
-    least, learned = least_rows(index), sum(-(-size // step) for size in sizes)
-    if learned < least:
+    least, sample_size = least_rows(index), sum(-(-size // step) for size in sizes)
+    if sample_size < least:
         raise UserError(
-            f"{where} learns from {least} vectors or more, here from {learned} ({sum(sizes)} passages, "
+            f"{where} learns from {least} vectors or more, here from {sample_size} ({sum(sizes)} passages, "
             f"at most {TRAINING_ROWS}); give fewer lists or bits, or Flat"
         )
     for parameter in parameters:

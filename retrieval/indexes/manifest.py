@@ -36,17 +36,19 @@ def encoder_sha256(kind: str, settings: dict[str, Any]) -> str | None:
 
 
 def manifest(
-    made: Path, kind: str, settings: dict[str, Any], encoder: str | None, corpus: tuple[int, str]
+    folder: Path, kind: str, settings: dict[str, Any], encoder: str | None, corpus: tuple[int, str]
 ) -> dict:
     """Describe a finished index: what it was made of, and every file with its size in bytes."""
-    files = {path.relative_to(made).as_posix(): path for path in sorted(made.rglob("*")) if path.is_file()}
+    files = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
     decisive = {name: value for name, value in settings.items() if name not in ("encoder", "reranker")}
     return {
         "version": storage.VERSION,
         "kind": kind,
         "rows": corpus[0],
         "corpus_sha256": corpus[1],
-        "order_sha256": storage.sha256(made / "order.npy"),
+        "order_sha256": storage.sha256(folder / "order.npy"),
         "encoder_sha256": encoder,
         "settings": settings,
         "files": {name: path.stat().st_size for name, path in files.items()},

@@ -60,15 +60,15 @@ class Noisy:
         return [self._mix(query, hits) for query, hits in zip(queries, true, strict=True)]
 
     def _mix(self, query: str, hits: list[Hit]) -> list[Hit]:
-        shown = {hit.id for hit in hits}
-        spare = iter([hit for hit in self.random.search([query], 2 * len(hits))[0] if hit.id not in shown])
-        replaced = [
+        ids = {hit.id for hit in hits}
+        spare = iter([hit for hit in self.random.search([query], 2 * len(hits))[0] if hit.id not in ids])
+        swaps = [
             draw(1 << 32, "noisy", self.seed, query, rank) < self.share * (1 << 32)
             for rank in range(len(hits))
         ]
         return [
             replace(next(spare, hit), score=hit.score) if swap else hit
-            for hit, swap in zip(hits, replaced, strict=True)
+            for hit, swap in zip(hits, swaps, strict=True)
         ]
 
 

@@ -27,9 +27,9 @@ def batches(corpus: Path) -> Iterator[pa.RecordBatch]:
     """Stream a corpus table; UserError when it is missing, unreadable or lacks a column."""
     try:
         with pq.ParquetFile(corpus, pre_buffer=False) as file:  # else it reads far ahead
-            found = file.schema_arrow
+            schema = file.schema_arrow
             for field in storage.CORPUS:
-                if field.name not in found.names or found.field(field.name).type != field.type:
+                if field.name not in schema.names or schema.field(field.name).type != field.type:
                     raise UserError(f"{corpus}: column {field.name!r} of type {field.type} is missing")
             yield from file.iter_batches(BATCH_ROWS, columns=storage.CORPUS.names)
     except FileNotFoundError:
@@ -41,7 +41,7 @@ def batches(corpus: Path) -> Iterator[pa.RecordBatch]:
 def store(corpus: Path, folder: Path) -> tuple[int, str]:
     """Copy a corpus table into an index folder; returns its number of rows and its SHA-256.
 
-    Raises UserError for an empty table or passage, and where an id is missing or repeated.
+    Raises UserError for an empty table or passage, and if an id is missing or repeated.
     """
     fingerprint, ids, count = Fingerprint(), IdTable(), 0
     with pa.ipc.new_file(folder / "passages.arrow", storage.CORPUS) as writer:

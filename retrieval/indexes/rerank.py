@@ -22,13 +22,13 @@ class Reranker:
         if fingerprint(source) != sha256:
             raise UserError(f"{folder}: not the cross-encoder that was chosen; run `retrieval index` again")
         try:
-            model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            model, info = AutoModelForSequenceClassification.from_pretrained(
                 source, num_labels=1, local_files_only=True, output_loading_info=True
             )
             self.model = CrossEncoder(str(source), num_labels=1, local_files_only=True)
         except UNREADABLE as error:
             raise UserError(f"{folder}: not a readable cross-encoder: {error}") from None
-        if missing := sorted(loaded["missing_keys"]):  # would be drawn at random
+        if missing := sorted(info["missing_keys"]):  # would be drawn at random
             raise UserError(f"{folder}: not a whole cross-encoder: {missing[0]} is not among its weights")
         if not all(weight.isfinite().all() for weight in model.parameters()):
             raise UserError(f"{folder}: the cross-encoder's weights hold NaN or infinity")

@@ -50,7 +50,7 @@ class Searcher:
         self.passages = Passages(folders[0])
         # A group's trajectories repeat each other's queries.
         self.known: LRUCache[tuple[str, int], Ranking] = LRUCache(
-            CACHED_HITS, lambda found: len(found) + QUERY_WEIGHT
+            CACHED_HITS, lambda ranking: len(ranking) + QUERY_WEIGHT
         )
         self.indexes: list[Any] = []
         self.reranker: Any = None
@@ -79,7 +79,9 @@ class Searcher:
             return []
         title = self.passages.row(row)[1]
         after = map(self.passages.row, range(row + 1, min(row + 1 + k, len(self))))
-        return [Hit(*found, 0.0) for found in itertools.takewhile(lambda found: found[1] == title, after)]
+        return [
+            Hit(*passage, 0.0) for passage in itertools.takewhile(lambda passage: passage[1] == title, after)
+        ]
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """At most `k` hits for each query, best first, ties by id; none for a blank query or `k` 0.
@@ -87,30 +89,30 @@ class Searcher:
         Not for several threads at a time.
         """
         queries = list(map(clean, queries))
-        asked = {query for query in queries if query.strip()} if k > 0 else set()
-        found = {query: self.known[query, k] for query in asked if (query, k) in self.known}
-        new = sorted(asked - found.keys())
+        query_set = {query for query in queries if query.strip()} if k > 0 else set()
+        rankings = {query: self.known[query, k] for query in query_set if (query, k) in self.known}
+        new = sorted(query_set - rankings.keys())
         if new:
-            found |= zip(new, self._rankings(new, min(k, len(self))), strict=True)
+            rankings |= zip(new, self._rankings(new, min(k, len(self))), strict=True)
         if k <= DEPTH:
-            self.known.update(((query, k), found[query]) for query in new if len(query) <= CACHED_CHARS)
-        return [[self._hit(*hit) for hit in found.get(query, [])] for query in queries]
+            self.known.update(((query, k), rankings[query]) for query in new if len(query) <= CACHED_CHARS)
+        return [[self._hit(*hit) for hit in rankings.get(query, [])] for query in queries]
 
     def _rankings(self, queries: list[str], k: int) -> list[Ranking]:
         if len(self.indexes) == 1 and not self.reranker:
             return self.indexes[0].search(queries, k)
         depth = min(DEPTH, len(self))
         lists = zip(*(index.search(queries, depth) for index in self.indexes), strict=True)
-        fused = [fuse([[name for name, _ in ranking] for ranking in rankings]) for rankings in lists]
+        fusions = [fuse([[name for name, _ in ranking] for ranking in rankings]) for rankings in lists]
         if self.reranker:
-            fused = list(map(self._rerank, queries, fused))
-        return [found[:k] for found in fused]
+            fusions = list(map(self._rerank, queries, fusions))
+        return [ranking[:k] for ranking in fusions]
 
     def _rerank(self, query: str, ranking: Ranking) -> Ranking:
-        hits = [self._hit(*found) for found in ranking[:DEPTH]]
+        hits = [self._hit(*pair) for pair in ranking[:DEPTH]]
         scores = self.reranker.scores(query, [f"{hit.title}\n{hit.text}" for hit in hits]) if hits else []
-        ordered = zip((hit.id for hit in hits), scores, strict=True)
-        return sorted(ordered, key=lambda hit: (-hit[1], hit[0]))
+        pairs = zip((hit.id for hit in hits), scores, strict=True)
+        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
     def _hit(self, name: str, score: float) -> Hit:
         row = self.passages.find(name)
@@ -154,9 +156,11 @@ def open_searcher(index_dirs: Sequence[Path]) -> Searcher:
 
 def check_corpus(searcher: Any, questions: Path) -> None:
     """Raise UserError if a questions file and the opened indexes are known to be of different corpora."""
-    made, opened = storage.footer(questions, "corpus_sha256"), getattr(searcher, "corpus_sha256", "")
-    if made and opened and made != opened:
+    question_corpus = storage.footer(questions, "corpus_sha256")
+    index_corpus = getattr(searcher, "corpus_sha256", "")
+    if question_corpus and index_corpus and question_corpus != index_corpus:
         raise UserError(
-            f"{questions}: made from corpus {made[:12]}…, but the index holds corpus {opened[:12]}…: "
+            f"{questions}: made from corpus {question_corpus[:12]}…, but the index holds corpus "
+            f"{index_corpus[:12]}…: "
             "index the corpus that the questions belong to, or make them again from this one"
         )

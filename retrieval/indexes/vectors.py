@@ -22,8 +22,8 @@ LOG_EVERY_S = 10
 class Progress:
     """Logs how many passages are done, every `LOG_EVERY_S` seconds."""
 
-    def __init__(self, done: int, total: int):
-        self.first = self.done = done
+    def __init__(self, count: int, total: int):
+        self.first = self.done = count
         self.total, self.start = total, time.monotonic()
         self.logged = self.start
 
@@ -33,8 +33,8 @@ class Progress:
         now = time.monotonic()
         if now - self.logged > LOG_EVERY_S:
             self.logged, rate = now, (self.done - self.first) / (now - self.start)
-            left = (self.total - self.done) / rate
-            log.info("dense: %d of %d passages, %.0f/s, %.0f s left", self.done, self.total, rate, left)
+            seconds = (self.total - self.done) / rate
+            log.info("dense: %d of %d passages, %.0f/s, %.0f s left", self.done, self.total, rate, seconds)
 
 
 def part_sizes(rows: range) -> dict[int, int]:
@@ -98,15 +98,15 @@ def read_shards(folders: Sequence[Path], key: str, rows: int) -> list[Path]:
 
     Raises UserError unless they are the vectors with this key, of all `rows` passages.
     """
-    found = []
+    shards = []
     for folder in folders:
         manifest = storage.read_json(folder / "vectors.json")
         if not isinstance(manifest, dict) or manifest.get("key") != key:
             raise UserError(f"{folder}: vectors of another corpus, encoder or settings; encode again")
-        found.append((manifest["first"], manifest["last"], folder))
-    found.sort()
-    ends = [0, *(last for _, last, _ in found)]
-    if [first for first, _, _ in found] != ends[:-1] or ends[-1] != rows:
-        spans = ", ".join(f"{first}–{last}" for first, last, _ in found)
+        shards.append((manifest["first"], manifest["last"], folder))
+    shards.sort()
+    ends = [0, *(last for _, last, _ in shards)]
+    if [first for first, _, _ in shards] != ends[:-1] or ends[-1] != rows:
+        spans = ", ".join(f"{first}–{last}" for first, last, _ in shards)
         raise UserError(f"--vectors: rows {spans} are not all {rows} passages once; give every shard")
-    return [path for first, last, folder in found for path in whole_parts(folder, range(first, last))]
+    return [path for first, last, folder in shards for path in whole_parts(folder, range(first, last))]

@@ -36,22 +36,22 @@ def workplace(out: Path, key: str) -> Iterator[Path]:
     """
     work = out.parent / f".{out.name}.partial"
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "key").open("a+") as begun:
+    with (work / "key").open("a+") as file:
         try:
-            fcntl.flock(begun, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{out}: another process is building it; wait for its end") from None
-        begun.seek(0)
-        if begun.read() != key:
+        file.seek(0)
+        if file.read() != key:
             for name in ("made", "vectors"):
                 shutil.rmtree(work / name, ignore_errors=True)
-            begun.truncate(0)
-            begun.write(key)
-            begun.flush()
+            file.truncate(0)
+            file.write(key)
+            file.flush()
         yield work
 
 
 def finish(work: Path, out: Path) -> None:
-    """Let `work`/made take the place of `out`; what a killed build would go on from goes last."""
+    """Move `work`/made to `out`, then remove the rest of `work`, from which a killed build would go on."""
     storage.take_place(work / "made", out)
     shutil.rmtree(work)

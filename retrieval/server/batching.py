@@ -60,7 +60,7 @@ class Batcher:
     async def search(self, queries: Sequence[str], k: int) -> Hits:
         """The hits of each query. Raises Busy at once if the queue has no room.
 
-        Where the caller is cancelled, its queries that no call has taken yet are not searched.
+        If the caller is cancelled, its queries that no call has taken yet are not searched.
         """
         if self.waiting + len(queries) > self.limit:
             raise Busy
@@ -70,7 +70,7 @@ class Batcher:
         jobs = [Job(part, k, loop.create_future()) for part in parts]
         for job in jobs:
             self.jobs.put_nowait(job)
-        return [hits for found in await asyncio.gather(*(job.answer for job in jobs)) for hits in found]
+        return [hits for answer in await asyncio.gather(*(job.answer for job in jobs)) for hits in answer]
 
     async def _gather(self) -> None:
         """Wait for as many queries as the last call had, at most `PATIENCE` of its time."""
@@ -106,7 +106,7 @@ class Batcher:
         start = time.monotonic()
         loop = asyncio.get_running_loop()
         try:
-            found = iter(await loop.run_in_executor(self.thread, self.searcher.search, queries, k))
+            results = iter(await loop.run_in_executor(self.thread, self.searcher.search, queries, k))
         except Exception as error:  # whatever it is, the requests must not hang
             for job in jobs:
                 if not job.answer.done():
@@ -114,6 +114,6 @@ class Batcher:
             return
         self.last_size, self.last_seconds = len(queries), time.monotonic() - start
         for job in jobs:
-            hits = [next(found) for _ in job.queries]
+            hits = [next(results) for _ in job.queries]
             if not job.answer.done():
                 job.answer.set_result(hits)

@@ -63,10 +63,10 @@ class HttpSearcher:
         """
         if k < 1:
             return [[] for _ in queries]
-        asked = [query for query in queries if query.strip()]
-        parts = (asked[low : low + QUERIES] for low in range(0, len(asked), QUERIES))
-        found = iter([hits for part in parts for hits in self._search(part, k)])
-        return [next(found) if query.strip() else [] for query in queries]
+        texts = [query for query in queries if query.strip()]
+        parts = (texts[low : low + QUERIES] for low in range(0, len(texts), QUERIES))
+        hit_lists = iter([hits for part in parts for hits in self._search(part, k)])
+        return [next(hit_lists) if query.strip() else [] for query in queries]
 
     def _search(self, queries: list[str], k: int) -> list[list[Hit]]:
         answer = self._ask(self.url, {"queries": queries, "topk": k, "return_scores": True})
@@ -89,7 +89,7 @@ class HttpSearcher:
 
     @cached_property
     def corpus_sha256(self) -> str:
-        """Of the corpus that the server says it searches; "" of a server that isn't ours."""
+        """Hash of the corpus that the server says it searches; "" of a server that isn't ours."""
         if self.identity == UNKNOWN:
             return ""
         return str(self._ask(f"{self.url.rpartition('/')[0]}/health", None)["corpus_sha256"])
@@ -97,9 +97,11 @@ class HttpSearcher:
     def _documents(self, name: str, query: str) -> list[Hit]:
         """What the server's /document says; nothing for 404."""
         url = f"{self.url.rpartition('/')[0]}/document/{quote(name, safe='')}{query}"
-        found = self._ask(url, None)
+        answer = self._ask(url, None)
         try:
-            return [to_hit(item) for item in (found if isinstance(found, list) else [found] if found else [])]
+            return [
+                to_hit(item) for item in (answer if isinstance(answer, list) else [answer] if answer else [])
+            ]
         except (TypeError, ValueError) as error:
             raise UserError(f"{url}: unexpected answer: {error!r}") from None
 
@@ -108,10 +110,10 @@ class HttpSearcher:
         answer = self.exchange.ask(url, body)
         if answer.status_code == 404:
             return None
-        told = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
-        if self.identity not in (UNKNOWN, told):
+        identity = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
+        if self.identity not in (UNKNOWN, identity):
             raise UserError(f"{url}: another index answers than before; run the stage again")
-        self.identity = told
+        self.identity = identity
         try:
             return answer.json()
         except (ValueError, RecursionError) as error:

@@ -62,6 +62,6 @@ class Observed:
         try:
             await self.app(scope, receive, marked)
         finally:
-            known = scope["path"] if "endpoint" in scope else "other"  # of a plain route
-            route = str(getattr(scope.get("route"), "path", known))
+            path = scope["path"] if "endpoint" in scope else "other"  # of a plain route
+            route = str(getattr(scope.get("route"), "path", path))
             self.telemetry.request(route, status, time.perf_counter() - start)

@@ -36,7 +36,7 @@ class Retrieve(BaseModel):
 
 
 class Search(BaseModel):
-    """SearchAgentReview's request: a null counts as not given; blank queries, and what is no text, go."""
+    """SearchAgentReview's request: a null counts as not given; only queries with text stay."""
 
     queries: list[Any] = Field([], validation_alias=AliasChoices("query_list", "queries"))
     k: int | list[int] | None = Field(None, validation_alias=AliasChoices("k", "topk"))
@@ -89,7 +89,7 @@ async def left(request: Request) -> None:
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """The result of `work`, which is cancelled when the client leaves; 499, which nobody reads, then."""
+    """The result of `work`. If the client leaves first, `work` is cancelled; nobody reads the 499."""
     working, leaving = asyncio.create_task(work), asyncio.create_task(left(request))
     leaving.add_done_callback(lambda _: working.cancel())
     try:
@@ -117,17 +117,17 @@ def searches(request: Search, topk: int) -> list[tuple[str, int]]:
 
     `k` counts queries with those that are dropped, or without; one number serves all, none is the server's.
     """
-    kept = [isinstance(query, str) and bool(query.strip()) for query in request.queries]
-    queries = list(itertools.compress(request.queries, kept))
+    mask = [isinstance(query, str) and bool(query.strip()) for query in request.queries]
+    queries = list(itertools.compress(request.queries, mask))
     if not queries:
         raise HTTPException(400, "query_list is empty")
-    wanted = request.k if isinstance(request.k, list) else [topk if request.k is None else request.k]
-    if len(wanted) == len(kept):
-        wanted = list(itertools.compress(wanted, kept))
-    if len(wanted) < 2:
-        wanted = (wanted or [topk]) * len(queries)
-    if len(wanted) != len(queries):
+    counts = request.k if isinstance(request.k, list) else [topk if request.k is None else request.k]
+    if len(counts) == len(mask):
+        counts = list(itertools.compress(counts, mask))
+    if len(counts) < 2:
+        counts = (counts or [topk]) * len(queries)
+    if len(counts) != len(queries):
         raise HTTPException(400, "k length mismatch with query_list")
-    if min(wanted) < 1:
+    if min(counts) < 1:
         raise HTTPException(400, "k must be positive")
-    return list(zip(queries, wanted, strict=True))
+    return list(zip(queries, counts, strict=True))

@@ -64,10 +64,10 @@ def corpus_file(path: Path) -> Path:
     """The file itself, or a BEIR folder's `corpus.jsonl`, maybe compressed; UserError if it has none."""
     if not path.is_dir():
         return path
-    found = sorted(path.glob("corpus.jsonl*"))
-    if not found:
+    files = sorted(path.glob("corpus.jsonl*"))
+    if not files:
         raise UserError(f"{path}: a folder without corpus.jsonl; give a corpus file or a BEIR folder")
-    return found[0]
+    return files[0]
 
 
 def is_passage(value: dict[str, Any]) -> bool:
@@ -147,13 +147,13 @@ class Scanner:
             if self.at < len(self.buffer) or not self.more():
                 return self.buffer[self.at : self.at + 1]
 
-    def expect(self, allowed: str) -> str:
-        """Consume one of the `allowed` characters; ValueError otherwise."""
-        found = self.peek()
-        if not found or found not in allowed:
-            raise ValueError(f"line {self.line}: not JSON: expected one of {allowed}, found {found!r}")
+    def expect(self, chars: str) -> str:
+        """Consume one of the characters `chars`; ValueError otherwise."""
+        char = self.peek()
+        if not char or char not in chars:
+            raise ValueError(f"line {self.line}: not JSON: expected one of {chars}, found {char!r}")
         self.at += 1
-        return found
+        return char
 
     def value(self) -> Any:
         """Consume one value; ValueError if it is malformed."""
@@ -203,8 +203,8 @@ def entry(title: str, value: Any) -> dict[str, Any]:
 def unquoted(field: str) -> str:
     """A field without the quotes around it; one whose quotes do not pair is taken as it stands."""
     inside = field[1:-1]
-    paired = len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inside.replace('""', "")
-    return inside.replace('""', '"') if paired else field
+    is_quoted = len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inside.replace('""', "")
+    return inside.replace('""', '"') if is_quoted else field
 
 
 def fields(row: str, columns: int) -> list[str] | None:
@@ -213,15 +213,15 @@ def fields(row: str, columns: int) -> list[str] | None:
     ValueError if they are not as many as the header's columns.
     """
     raw = row.split("\t")
-    found = [unquoted(field) for field in raw]
-    if len(raw) < columns and raw[-1].startswith('"') and found[-1] == raw[-1]:
+    cells = [unquoted(field) for field in raw]
+    if len(raw) < columns and raw[-1].startswith('"') and cells[-1] == raw[-1]:
         return None
-    if len(found) != columns and '"' in row:  # a tab within quotes
-        found = next(csv.reader([row], delimiter="\t"))
-    if len(found) != columns:
-        fault = "more" if len(found) > columns else "fewer"
-        raise ValueError(f"{fault} columns than the header names: {len(found)}, not {columns}")
-    return found
+    if len(cells) != columns and '"' in row:  # a tab within quotes
+        cells = next(csv.reader([row], delimiter="\t"))
+    if len(cells) != columns:
+        fault = "more" if len(cells) > columns else "fewer"
+        raise ValueError(f"{fault} columns than the header names: {len(cells)}, not {columns}")
+    return cells
 
 
 def separated(stream: BinaryIO) -> Iterator[Row]:
@@ -231,24 +231,24 @@ def separated(stream: BinaryIO) -> Iterator[Row]:
     or ends with a quote, or holds one, takes no other row in.
     """
     csv.field_size_limit(VALUE_CHARS)
-    header, waiting, begun = list[str](), list[str](), 0
+    header, row_lines, start = list[str](), list[str](), 0
     for number, line in text_lines(stream):
-        waiting.append(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        begun = begun or number
-        row = "\n".join(waiting)
+        row_lines.append(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        start = start or number
+        row = "\n".join(row_lines)
         try:
-            found = fields(row, len(header) or row.count("\t") + 1)
+            cells = fields(row, len(header) or row.count("\t") + 1)
         except (csv.Error, ValueError) as error:
-            raise ValueError(f"line {begun}: {error}") from None
-        if found is None:
+            raise ValueError(f"line {start}: {error}") from None
+        if cells is None:
             continue
         if header:
-            yield number, dict(zip(header, found, strict=True))
-        elif len(set(found)) < len(found):
+            yield number, dict(zip(header, cells, strict=True))
+        elif len(set(cells)) < len(cells):
             raise ValueError(f"line {number}: two columns of one name")
-        header, waiting, begun = header or found, [], 0
-    if waiting:
-        raise ValueError(f"line {begun}: a quote opens and none closes, and columns are missing")
+        header, row_lines, start = header or cells, [], 0
+    if row_lines:
+        raise ValueError(f"line {start}: a quote opens and none closes, and columns are missing")
 
 
 def records(path: Path) -> Iterator[Row]:

@@ -26,15 +26,15 @@ def body(row: dict[str, Any]) -> str:
     if isinstance(row.get("text"), str):
         return row["text"]
     if isinstance(row.get("extract"), str):
-        described = row.get("description")
-        description = single_spaces(described) if isinstance(described, str) else ""
+        raw = row.get("description")
+        description = single_spaces(raw) if isinstance(raw, str) else ""
         return (f"{description}. " if description else "") + single_spaces(row["extract"])
     if isinstance(row.get("paragraph_text"), str):
         return row["paragraph_text"]
     sentences = row.get("sentences")
     if isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences):
-        spaced = any(sentence[:1].isspace() for sentence in sentences[1:])
-        return ("" if spaced else " ").join(sentences)
+        has_spaces = any(sentence[:1].isspace() for sentence in sentences[1:])
+        return ("" if has_spaces else " ").join(sentences)
     raise ValueError("no text: expected contents, text, extract, paragraph_text or sentences")
 
 
@@ -44,16 +44,16 @@ def is_empty(title: str, text: str) -> bool:
 
 
 def passage(row: Any) -> tuple[str | None, str, str]:
-    """Id (None where missing), title and text of a raw row; ValueError says what is wrong with it."""
+    """Id (None if missing), title and text of a raw row; ValueError says what is wrong with it."""
     if not isinstance(row, dict):
         raise ValueError(f"not an object but {type(row).__name__}")
-    named: Any = row.get("title") or ""
+    heading: Any = row.get("title") or ""
     contents: Any = row.get("contents")
-    if not isinstance(named, str):
-        raise ValueError(f"title is {type(named).__name__}, expected text")
-    title, text = split_contents(contents) if isinstance(contents, str) else (named, body(row))
-    if named and single_spaces(named) != single_spaces(title):
-        title, text = named, contents
+    if not isinstance(heading, str):
+        raise ValueError(f"title is {type(heading).__name__}, expected text")
+    title, text = split_contents(contents) if isinstance(contents, str) else (heading, body(row))
+    if heading and single_spaces(heading) != single_spaces(title):
+        title, text = heading, contents
     title = single_spaces(title)
     if is_empty(title, text):
         raise ValueError("empty passage")

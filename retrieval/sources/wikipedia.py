@@ -109,7 +109,7 @@ Row = dict[str, str] | Unreadable
 def pages(stream: BinaryIO) -> Iterator[Page]:
     """The articles of a dump, one in memory at a time; ValueError names the line that is not XML."""
     root, page = None, dict[str, str]()
-    dropped = ENGLISH
+    prefixes = ENGLISH
     try:
         for event, element in ElementTree.iterparse(stream, events=("start", "end")):
             root = element if root is None else root
@@ -120,7 +120,7 @@ def pages(stream: BinaryIO) -> Iterator[Page]:
                 elif name == "redirect":
                     page["redirect"] = "yes"
             elif element.get("key", element.get("id")) in DROPPED_NAMESPACES and not page:  # or an alias
-                dropped |= {prefix_of(f"{element.text}:")}
+                prefixes |= {prefix_of(f"{element.text}:")}
             elif name in ("title", "ns", "id", "text"):
                 page.setdefault(
                     name, element.text or ""
@@ -128,7 +128,7 @@ def pages(stream: BinaryIO) -> Iterator[Page]:
             elif name == "page":
                 text = page.get("text", "")
                 if page.get("ns") == "0" and "redirect" not in page and not REDIRECT.match(text):
-                    yield page["id"], page["title"], dropped, text
+                    yield page["id"], page["title"], prefixes, text
                 root.clear()
     except ElementTree.ParseError as error:
         raise ValueError(f"line {error.position[0]}: not XML: {error}") from None
@@ -147,63 +147,63 @@ def balanced(wikitext: str) -> str:
 
     Braces, brackets and tags; linear in the length of the text.
     """
-    waiting: list[tuple[str, re.Match[str]]] = []
+    stack: list[tuple[str, re.Match[str]]] = []
     depth: Counter[str] = Counter()
     lone: list[re.Match[str]] = []
-    for found in PAIRS.finditer(wikitext):
-        if found["opaque"] or found["void"]:
+    for match in PAIRS.finditer(wikitext):
+        if match["opaque"] or match["void"]:
             continue
-        mark = found[0].strip(" \t:")
-        name = found["tag"].lower() if found["tag"] else OPENED.get(mark, mark)
-        if found["open"] or found["end"] == "":
-            waiting.append((name, found))
+        mark = match[0].strip(" \t:")
+        name = match["tag"].lower() if match["tag"] else OPENED.get(mark, mark)
+        if match["open"] or match["end"] == "":
+            stack.append((name, match))
             depth[name] += 1
         elif not depth[name]:
-            lone.append(found)
+            lone.append(match)
         else:
-            while waiting[-1][0] != name:
-                other, unclosed = waiting.pop()
-                depth[other] -= 1
-                lone.append(unclosed)
-            waiting.pop()
+            while stack[-1][0] != name:
+                inner_name, inner_match = stack.pop()
+                depth[inner_name] -= 1
+                lone.append(inner_match)
+            stack.pop()
             depth[name] -= 1
-    lone += [unclosed for _, unclosed in waiting]
-    kept, at = [], 0
-    for found in sorted(lone, key=lambda one: one.start()):
-        kept.append(wikitext[at : found.start()])
-        at = max(at, (UNCLOSED.match(wikitext, found.start()) or found).end())
-    return "".join([*kept, wikitext[at:]])
+    lone += [match for _, match in stack]
+    pieces, at = [], 0
+    for match in sorted(lone, key=lambda one: one.start()):
+        pieces.append(wikitext[at : match.start()])
+        at = max(at, (UNCLOSED.match(wikitext, match.start()) or match).end())
+    return "".join([*pieces, wikitext[at:]])
 
 
-def set_apart(found: re.Match[str]) -> str:
+def set_apart(match: re.Match[str]) -> str:
     """A raised or lowered number in characters of its own, else behind ^ or _: 10⁴, not 104."""
-    name, contents = found["name"].lower(), found["contents"].strip()
+    name, contents = match["name"].lower(), match["contents"].strip()
     if NUMBER.fullmatch(contents):
         return contents.translate(SMALL[name])
-    return f"{'^' if name == 'sup' else '_'}{contents}" if NUMBER.match(contents) else found[0]
+    return f"{'^' if name == 'sup' else '_'}{contents}" if NUMBER.match(contents) else match[0]
 
 
-def plain(wikitext: str, dropped: frozenset[str] = ENGLISH) -> str:
-    """The running text of an article on one line; links with a prefix of `dropped` leave nothing."""
+def plain(wikitext: str, prefixes: frozenset[str] = ENGLISH) -> str:
+    """The running text of an article on one line; links with one of the `prefixes` leave nothing."""
     import mwparserfromhell
     from mwparserfromhell.nodes import Heading
 
-    shown = SET_OFF.sub(set_apart, COMMENT.sub("", SWITCH.sub("", wikitext)))
-    code = mwparserfromhell.parse(balanced(BLOCK_TAG.sub(r" \g<0> ", shown)))
-    kept: list[Any] = []
+    markup = SET_OFF.sub(set_apart, COMMENT.sub("", SWITCH.sub("", wikitext)))
+    code = mwparserfromhell.parse(balanced(BLOCK_TAG.sub(r" \g<0> ", markup)))
+    nodes: list[Any] = []
     level = 0  # of the section that is being dropped
     for node in code.nodes:
         if isinstance(node, Heading) and (not level or node.level <= level):
             level = node.level if node.title.strip_code().strip().casefold() in POINTERS else 0
         elif not isinstance(node, Heading) and not level:
-            kept.append(node)
-    code.nodes = kept
+            nodes.append(node)
+    code.nodes = nodes
     for tag in code.filter_tags():
         if DROPPED_TAG.fullmatch(str(tag.tag).strip().casefold()):
             tag.contents = ""
     for link in code.filter_wikilinks():
         prefix = prefix_of(str(link.title))
-        if prefix in dropped or prefix in LANGUAGES:
+        if prefix in prefixes or prefix in LANGUAGES:
             link.title = link.text = ""
         elif str(link.title).lstrip().startswith(":"):  # shown, unlike the same without the colon
             link.title = str(link.title).lstrip()[1:]
@@ -222,32 +222,32 @@ def cut(text: str) -> list[str]:
 
 def articles(batch: list[Page]) -> list[Row]:
     """The passages of some pages; an Unreadable in place of a page that can't be parsed."""
-    found: list[Row] = []
-    for number, title, dropped, wikitext in batch:
+    result: list[Row] = []
+    for number, title, prefixes, wikitext in batch:
         try:
-            text = plain(wikitext, dropped)
+            text = plain(wikitext, prefixes)
             text.encode()
         except Exception as error:  # one page in millions: the parser's own faults come in any class
-            found.append(Unreadable(title, f"{type(error).__name__}: {error}"))
+            result.append(Unreadable(title, f"{type(error).__name__}: {error}"))
             continue
         pieces = enumerate(cut(text))
-        found += [{"id": f"{number}-{i}", "title": title, "text": piece} for i, piece in pieces]
-    return found
+        result += [{"id": f"{number}-{i}", "title": title, "text": piece} for i, piece in pieces]
+    return result
 
 
 def rows(stream: BinaryIO) -> Iterator[tuple[int, Row]]:
     """Numbered passages and unreadable pages of a dump; at most a few hundred pages are in memory."""
     workers = len(os.sched_getaffinity(0))
     source, number = pages(stream), 0
-    waiting: deque[Future[list[Row]]] = deque()
+    futures: deque[Future[list[Row]]] = deque()
     with ProcessPoolExecutor(workers, initializer=partial(end_with, os.getpid())) as pool:
         while True:
             batch = list(islice(source, PAGES_PER_TASK))
             if batch:
-                waiting.append(pool.submit(articles, batch))
-            if not waiting:
+                futures.append(pool.submit(articles, batch))
+            if not futures:
                 return
-            if not batch or len(waiting) > 2 * workers:
-                for row in waiting.popleft().result():
+            if not batch or len(futures) > 2 * workers:
+                for row in futures.popleft().result():
                     number += 1
                     yield number, row
