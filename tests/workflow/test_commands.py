@@ -43,8 +43,9 @@ def scripts(page: Path) -> list[str]:
 SCRIPTS = [(page, script) for page in PAGES if page != TUTORIAL for script in scripts(page)]
 LINES = [line.partition("#")[0].strip() for _, script in SCRIPTS for line in script.splitlines()]
 # what a pod does in the folder of its volume
-POD = yaml.safe_load((ROOT / "profiles/kubernetes.yaml").read_text())["spec"]["template"]["spec"]["containers"][0]
-LINES.append(" ".join([*POD["command"], *POD["args"]]).replace("--directory /experiment", ""))
+POD = yaml.safe_load((ROOT / "profiles/kubernetes.yaml").read_text())["spec"]["template"]["spec"]
+CONTAINER = POD["containers"][0]
+LINES.append(" ".join([*CONTAINER["command"], *CONTAINER["args"]]).replace("--directory /experiment", ""))
 TO_PLAN = sorted({line for line in LINES if line.partition(" ")[0] in PLANNED})
 
 
