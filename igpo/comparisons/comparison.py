@@ -43,11 +43,11 @@ def our_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
     blocks = by_benchmark(rows)
     cells = []
     for arm in dict.fromkeys(row["method"] for row in rows):
-        found = [next(row for row in block if row["method"] == arm) for block in blocks.values()]
-        mean, bounds, p = difference(found[-1])
-        shown = [f"{with_spread(row)} {interval(row)}" for row in found]
-        last = [percent(found[-1][name]) for name in BEHAVIOUR]
-        cells.append([label(found[0]), *shown, f"{mean} {bounds}", p, *last, searches(found[-1])])
+        own = [next(row for row in block if row["method"] == arm) for block in blocks.values()]
+        mean, bounds, p = difference(own[-1])
+        numbers = [f"{with_spread(row)} {interval(row)}" for row in own]
+        last = [percent(own[-1][name]) for name in BEHAVIOUR]
+        cells.append([label(own[0]), *numbers, f"{mean} {bounds}", p, *last, searches(own[-1])])
     heads = [f"Δ {metric_name(rows[0]['metric'])}", "p", *map(metric_name, BEHAVIOUR), "searches"]
     return ["method", *blocks, *heads], cells
 
@@ -61,10 +61,10 @@ def published_note(table: str, what: str = "F1 in per cent") -> str:
 
 def our_rows(table: str, metrics: Sequence[Path], params: sections.Tables) -> list[dict[str, Any]]:
     """Our rows of a comparison, each with the published row that its arm stands for."""
-    chosen = getattr(params, table)
-    settings = dataclasses.replace(params, baseline=chosen["baseline"])
+    section = getattr(params, table)
+    settings = dataclasses.replace(params, baseline=section["baseline"])
     ours = table_rows([read_evaluation(path) for path in metrics], settings)
-    return [row | {"published_row": chosen["rows"].get(row["method"])} for row in ours]
+    return [row | {"published_row": section["rows"].get(row["method"])} for row in ours]
 
 
 def comparison_parts(table: str, ours: Rows, params: sections.Tables) -> list[Part]:
