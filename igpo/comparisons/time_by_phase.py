@@ -43,22 +43,20 @@ def costs(iterations: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "seed", "folder", "phase", "seconds", "device"])
 
 
-def our_rows(iterations: Sequence[Path]) -> list[dict[str, Any]]:
+def our_rows(iterations: Sequence[Path]) -> list[dict[Any, Any]]:
     """One row per arm and phase, with each seed's last policy."""
-    rows = []
+    tables = []
     for arm, own in costs(iterations).groupby("method", sort=False):
         last = own.drop_duplicates("seed", keep="last")
         policies = [storage.read_json(folder / "policy.json")["weights_sha256"] for folder in last["folder"]]
         provenances = [storage.read_json(folder / "metrics.json")["provenance"] for folder in last["folder"]]
-        phases = own.groupby("phase", sort=False)
-        table = phases.agg(
+        table = own.groupby("phase", sort=False, as_index=False).agg(
             seconds=("seconds", "sum"), jobs=("seconds", "size"), device=("device", device_names)
         )
-        table["share"] = table["seconds"] / table["seconds"].sum()
-        row = {"source": "ours", "method": arm, "seed_names": " ".join(last["seed"])}
-        row |= {"policy_sha256": " ".join(policies), **settings(provenances)}
-        rows += [row | phase for phase in table.reset_index().to_dict("records")]
-    return rows
+        shares, seeds = table["seconds"] / table["seconds"].sum(), " ".join(last["seed"])
+        names = {"seed_names": seeds, "policy_sha256": " ".join(policies), **settings(provenances)}
+        tables.append(table.assign(source="ours", method=arm, share=shares, **names))
+    return pd.concat(tables).to_dict("records")
 
 
 def published_rows() -> list[dict[str, Any]]:

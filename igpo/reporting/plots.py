@@ -148,7 +148,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Drawing:
         for (arm, mine), colour in zip(
             table.groupby("arm", sort=False), itertools.cycle(COLOURS), strict=False
         ):
-            _lines(axis, mine, (x, column), arm, colour)
+            _lines(axis, mine, (x, column), str(arm), colour)
         axis.set_title(label, fontsize=10)
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -158,7 +158,7 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Drawing:
     return Drawing(figure, [_point(row) for row in table.to_dict("records")])
 
 
-def _point(row: Mapping[str, Any]) -> str:
+def _point(row: Mapping[Any, Any]) -> str:
     policy = hashes(row["policy_sha256"] or "unknown")
     return f"{row['arm']} s{row['seed']} iteration {row['iteration']}: policy {policy}"
 

@@ -87,9 +87,10 @@ def _tex(text: str) -> str:
 def latex_table(caption: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A LaTeX table in plain `tabular`."""
     table = pd.DataFrame([list(map(_tex, line)) for line in cells], columns=list(map(_tex, heads)))
-    rules = [{"selector": rule, "props": ":hline"} for rule in ("toprule", "midrule", "bottomrule")]
+    style = table.style.hide(axis="index").set_table_styles(
+        [{"selector": rule, "props": ":hline"} for rule in ("toprule", "midrule", "bottomrule")]
+    )
     form = "l" + "r" * (len(heads) - 1)
-    style = table.style.hide(axis="index").set_table_styles(rules)
     return style.to_latex(column_format=form, caption=_tex(caption)).rstrip()
 
 
