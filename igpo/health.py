@@ -124,15 +124,15 @@ def information(turns: pd.DataFrame) -> Health:
 def evidence(turns: pd.DataFrame) -> Health:
     """Information gain by what a search turn showed: its mean, the number of such turns, the share above 0.
 
-    `info_gain_evidence`: of turns that showed a supporting passage which no earlier turn had hits;
+    `info_gain_evidence`: of turns that showed a supporting passage which no earlier turn had shown;
     `info_gain_answer`: of those among them in whose text an answer stands; `info_gain_no_evidence`: of the
     other search turns. All are null if no question's supporting passages are known.
     """
     turns = turns[turns["supporting"] > 0]
     searches = turns[(turns["tool"] == "web_search") & turns["gain"].notna()]
-    hits, others = searches[searches["new"] > 0], searches[searches["new"] == 0]
-    answers = [_holds(text, words) for text, words in zip(hits["observation"], hits["answers"], strict=True)]
-    kinds = {"evidence": hits, "answer": hits[np.array(answers, bool)], "no_evidence": others}
+    finds, others = searches[searches["new"] > 0], searches[searches["new"] == 0]
+    answers = [_holds(*pair) for pair in zip(finds["observation"], finds["answers"], strict=True)]
+    kinds = {"evidence": finds, "answer": finds[np.array(answers, bool)], "no_evidence": others}
     result: Health = {}
     for name, rows in kinds.items():
         result[f"info_gain_{name}"] = mean(rows["gain"])

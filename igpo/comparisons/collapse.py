@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> str:
         Part(f"Ours: zero-advantage groups by {title}", *cells([row for row in rows if row["by"] == by]))
         for by, title in TITLES.items()
     ]
-    parts[-1] = parts[-1]._replace(note=f"{NOTE} {published.UNPRINTED['collapse']}")
+    parts[-1] = parts[-1]._replace(note=f"{NOTE} {published.WITHOUT_NUMBERS['collapse']}")
     parts.append(Part("Where ours come from", *recomputed.provenance_cells(batches), recomputed.FILES))
     rows = [row | (origins[row["value"]] if row["by"] == "policy" else {}) for row in rows]
     write_forms(rows, COLUMNS, parts, args.out / "collapse")

@@ -55,7 +55,7 @@ def our_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
 def published_note(table: str, what: str = "F1 in per cent") -> str:
     """What a reader must know about the published rows, whose numbers are `what`."""
     models = " and ".join(sorted({row["model"] for row in published.read(table) if "model" in row}))
-    note = NOTES["published"].replace("Table 1", published.PRINTED[table]).replace("F1 in per cent", what)
+    note = NOTES["published"].replace("Table 1", published.PLACES[table]).replace("F1 in per cent", what)
     return note.replace("IGPO: Qwen2.5-7B-Instruct", models) if models else note
 
 
@@ -71,13 +71,13 @@ def comparison_parts(table: str, ours: Rows, params: sections.Tables) -> list[Pa
     """Our rows for a reader, what they were made from, and the published ones if there are any."""
     baseline = method_name({"method": getattr(params, table)["baseline"]})
     note = f"{with_metric('comparison', params.metric)} Baseline: {baseline}."
-    if table in published.UNPRINTED:
-        note += f" {published.UNPRINTED[table]}"
+    if table in published.WITHOUT_NUMBERS:
+        note += f" {published.WITHOUT_NUMBERS[table]}"
     parts = [
         Part(f"Ours: {table}", *our_cells(ours), note),
         Part("Where ours come from", *provenance_cells(ours), NOTES["provenance"]),
     ]
-    if table in published.PRINTED:
+    if table in published.PLACES:
         theirs = published_cells(published.f1_rows(table))
         parts.append(Part("Published by the paper", *theirs, published_note(table)))
     return parts
@@ -93,7 +93,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, params: sections.Tables) -> str:
     """Write the comparison in three forms."""
     ours = our_rows(args.table, args.metrics, params)
-    theirs = published.f1_rows(args.table) if args.table in published.PRINTED else []
+    theirs = published.f1_rows(args.table) if args.table in published.PLACES else []
     parts = comparison_parts(args.table, ours, params)
     write_forms([*ours, *theirs], (*columns(params.metric), "published_row"), parts, args.out / args.table)
     return summary(ours, params.metric)

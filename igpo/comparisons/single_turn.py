@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> str:
     batches = recomputed.read_batches(args.iterations)
     rows = agreement_rows(batches, apply_arm(params, arm)) if batches else []
     first, made_from, *_ = comparison_parts("single_turn", ours, section)
-    note = f"{NOTE.format(arm=arm)} {published.UNPRINTED['single_turn']}"
+    note = f"{NOTE.format(arm=arm)} {published.WITHOUT_NUMBERS['single_turn']}"
     parts = [
         first,
         Part("How far igpo's advantage is the outcome's", *agreement_cells(rows), note),

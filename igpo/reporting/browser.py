@@ -30,13 +30,13 @@ def shorten(value: float | None, digits: int = 4) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def turn_record(row: Mapping[str, Any], supporting: set[str]) -> dict[str, Any]:
+def turn_record(row: Mapping[str, Any], passages: set[str]) -> dict[str, Any]:
     """One turn."""
     return {
         "text": row["text"],
         "tool": row["tool"],
         "queries": row["queries"],
-        "hits": [[name, int(name in supporting)] for name in row["hit_ids"]],
+        "hits": [[name, int(name in passages)] for name in row["hit_ids"]],
         "read": row["observation"],
         "ids": row["policy_ids"],
         "logprobs": [shorten(value, 2) for value in row["policy_logprobs"]],
@@ -46,7 +46,7 @@ def turn_record(row: Mapping[str, Any], supporting: set[str]) -> dict[str, Any]:
 
 def record(number: int, rows: schema.Rows, question: Mapping[str, Any]) -> dict[str, Any]:
     """One trajectory of source `number`."""
-    supporting, last = set(question["supporting_ids"]), rows[-1]
+    passages, last = set(question["supporting_ids"]), rows[-1]
     return {
         "source": number,
         "question": last["question_id"],
@@ -57,7 +57,7 @@ def record(number: int, rows: schema.Rows, question: Mapping[str, Any]) -> dict[
         "outcome": shorten(last.get("outcome")),
         "found": passages_shown(rows, question),
         "start": shorten(rows[0].get("gold_logprob")),
-        "turns": [turn_record(row, supporting) for row in rows[1:]],
+        "turns": [turn_record(row, passages) for row in rows[1:]],
     }
 
 

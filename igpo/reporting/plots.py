@@ -141,14 +141,12 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Drawing:
     _, x, panels = FIGURES[name]
     table = pd.DataFrame(rows if name == "dev" else validation.of_iterations(rows))
     table = table if name == "dev" else with_derived(table)
-    height = len(panels) // 3
+    arms, height = table.groupby("arm", sort=False), len(panels) // 3
     figure = Figure(figsize=(10, 2.6 * height), layout="constrained")
     axes = figure.subplots(height, 3, sharex=True, squeeze=False)
     for axis, (column, label) in zip(axes.flat, panels.items(), strict=True):
-        for (arm, mine), colour in zip(
-            table.groupby("arm", sort=False), itertools.cycle(COLOURS), strict=False
-        ):
-            _lines(axis, mine, (x, column), str(arm), colour)
+        for (arm, own), colour in zip(arms, itertools.cycle(COLOURS), strict=False):
+            _lines(axis, own, (x, column), str(arm), colour)
         axis.set_title(label, fontsize=10)
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
