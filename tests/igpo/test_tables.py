@@ -15,7 +15,7 @@ from igpo.reporting import plots, published
 from igpo.reporting.cells import percent
 from igpo.reporting.curves import curve_row
 from igpo.reporting.results import read_evaluation, table_rows
-from igpo.reporting.text import Part, latex_parts, markdown_parts
+from igpo.reporting.text import Part, csv_text, latex_parts, markdown_parts
 from igpo.reporting.validation import run_of
 from pipeline import cost, storage
 from pipeline.errors import UserError
@@ -155,6 +155,11 @@ def test_names_with_signs_of_markdown_and_latex_stay_text():
     latex = latex_parts([part])
     assert "method & Q\\&A|x \\\\\n\\hline" in latex
     assert r"a\textbackslash{}b \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} & 1 \\" in latex
+
+
+def test_whole_numbers_stay_whole_beside_empty_cells():
+    rows = [{"n": 12345678, "x": 0.1234567}, {"x": None}, {"n": None, "x": 2.0, "y": "a,b"}]
+    assert csv_text(rows, ("n", "x", "y")) == 'n,x,y\n12345678,0.123457,\n,,\n,2,"a,b"\n'
 
 
 def test_a_folder_that_is_no_iteration_is_named(tmp_path):
