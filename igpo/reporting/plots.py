@@ -166,13 +166,15 @@ def _lines(axis: Any, rows: pd.DataFrame, columns: tuple[str, str], arm: str, co
     bounds = [f"{y}_low", f"{y}_high"]
     numbers = list(dict.fromkeys(("seed", "iteration", x, y, *bounds)))
     points = rows.reindex(columns=numbers).astype(float).dropna(subset=y)
-    if rows["seed"].nunique() > 1:
-        for _, one in points.groupby("seed"):
-            axis.plot(one[x], one[y], color=colour, lw=0.7, alpha=0.6)
+    seeds = sorted(rows["seed"].unique())
+    for seed in seeds if len(seeds) > 1 else []:
+        own = points[points["seed"] == seed]
+        axis.plot(own[x], own[y], color=colour, lw=0.7, alpha=0.6)
     means = points.groupby("iteration").mean().reset_index()
     axis.plot(means[x], means[y], color=colour, lw=2, marker="o", ms=4, label=arm)
     if len(points) and points[bounds].notna().all(axis=None):
-        axis.fill_between(means[x], means[bounds[0]], means[bounds[1]], color=colour, alpha=0.15, lw=0)
+        low, high = (means[bound] for bound in bounds)
+        axis.fill_between(means[x], low, high, color=colour, alpha=0.15, lw=0)
 
 
 def gains(trajectories: Sequence[tuple[Sequence[float], float]]) -> Drawing:
