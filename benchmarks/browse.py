@@ -57,8 +57,8 @@ def repeated(number: int) -> dict[str, Any]:
     folders += sorted(path.parent for path in RESULTS.glob("evaluations/*/rollouts.parquet"))
     if not folders:
         raise UserError(f"{RESULTS}: no finished run; snakemake makes one")
-    questions = browser.known_questions(sorted((RESULTS / "questions").glob("*.parquet")))
-    value = browser.collected(folders, questions, RESULTS / "models/base")
+    questions = browser.read_questions(sorted((RESULTS / "questions").glob("*.parquet")))
+    value = browser.collect(folders, questions, RESULTS / "models/base")
     trajectories = value["trajectories"]
     draw = random.Random(0)
     value["trajectories"] = [varied(trajectories[place % len(trajectories)], draw) for place in range(number)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from igpo.reporting import validation
 from igpo.reporting.curves import curve_rows
-from igpo.reporting.plots import drawn
+from igpo.reporting.plots import drawings
 from pipeline import stage, storage
 
 FORMS = ("svg", "pdf", "png")
@@ -22,11 +22,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Write every figure of iterations."""
-    figures = drawn(curve_rows(args.iterations, args.validations))
+    figures = drawings(curve_rows(args.iterations, args.validations))
     for name, drawing in figures.items():
         for form in FORMS:
             with storage.replacing(args.out / f"{name}.{form}") as temporary:
-                temporary.write_bytes(drawing.saved(form))
+                temporary.write_bytes(drawing.render(form))
     return f"{len(figures)} figures of {len(args.iterations)} iterations"
 
 

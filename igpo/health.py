@@ -15,7 +15,9 @@ import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from igpo.credit.answer_metrics import normalise
 from igpo.credit.methods import NO_SPREAD
@@ -26,7 +28,8 @@ from pipeline import sections, stage, storage
 from pipeline.errors import UserError
 
 Health = dict[str, float | None]
-REPEATED = re.compile(r"(\S)\1{3,}")  # four or more of one character, as in "!!!!"
+TRAJECTORY = ["question_id", "sample"]
+REPEATS = re.compile(r"(\S)\1{3,}")  # four or more of one character, as in "!!!!"
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -35,108 +38,106 @@ def mean(values: Iterable[float]) -> float | None:
     return statistics.fmean(numbers) if numbers else None
 
 
-def searching(listed: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]) -> Health:
+def turn_table(trajectories: Sequence[Rows], questions: Rows) -> pd.DataFrame:
+    """Turns 0…T of the trajectories, in order, each with what is known of its question, and further columns.
+
+    `gain`: information gain s_t - s_{t-1} of turns 1…T-1, whatever the arm's step reward is.
+    `supporting`: number of supporting passages, 0 if they are unknown.
+    `new`: how many of them the turn shows and no earlier one did.
+    """
+    columns = ["question_id", "hops", "answers", "supporting_ids"]
+    turns = pd.DataFrame(list(itertools.chain.from_iterable(trajectories)))
+    turns = turns.merge(pd.DataFrame(questions, columns=columns), "left", "question_id")
+    turns["gain"] = turns.groupby(TRAJECTORY)["gold_logprob"].diff()
+    turns["supporting"] = [len(set(passages)) for passages in turns["supporting_ids"]]
+    hits = hit_table(turns)
+    supports = [
+        hit in passages for hit, passages in zip(hits["hit_ids"], hits["supporting_ids"], strict=True)
+    ]
+    new = hits[np.array(supports, bool)].drop_duplicates([*TRAJECTORY, "hit_ids"])
+    turns["new"] = new.index.value_counts().reindex(turns.index, fill_value=0)
+    return turns
+
+
+def hit_table(turns: pd.DataFrame) -> pd.DataFrame:
+    """One row per hit that a turn shows, by the turn's place; `first` is the turn that showed it first."""
+    columns = [*TRAJECTORY, "turn", "hit_ids", "supporting_ids"]
+    hits = turns[columns].explode("hit_ids").dropna(subset="hit_ids")
+    return hits.assign(first=hits.groupby([*TRAJECTORY, "hit_ids"])["turn"].transform("min"))
+
+
+def searching(turns: pd.DataFrame) -> Health:
     """How the policy searches, means over trajectories; opening a page is no search, as in `evaluate`.
 
     `searches`: queries.
     `adaptivity`: searches on questions of several hops minus those on questions of one hop.
     `duplicate_queries`: share of a trajectory's queries that it had asked before.
     `hit_overlap`: share of the hits of its later turns that an earlier turn had shown.
-    `gold_recall_t`: share of the supporting passages shown up to turn t, or to an earlier end.
     """
-    searches: dict[bool, list[int]] = {True: [], False: []}
-    asked, duplicates, overlaps, recalls = [], [], [], []
-    for rows in listed:
-        question = questions[rows[0]["question_id"]]
-        searched = [row for row in rows if row["tool"] == "web_search"]
-        queries = [" ".join(query.lower().split()) for row in searched for query in row["queries"]]
-        asked.append(len(queries))
-        if question["hops"] > 0:
-            searches[question["hops"] > 1].append(len(queries))
-        if queries:
-            duplicates.append(1 - len(set(queries)) / len(queries))
-        overlaps += _overlap(rows)
-        if question["supporting_ids"]:
-            recalls.append(_recall_by_turn(rows, set(question["supporting_ids"])))
-    several, one = mean(searches[True]), mean(searches[False])
-    depth = max((len(recall) for recall in recalls), default=0)
+    hops = turns.groupby(TRAJECTORY)["hops"].first()
+    queries = turns[turns["tool"] == "web_search"].explode("queries").dropna(subset="queries")
+    words = [" ".join(query.lower().split()) for query in queries["queries"]]
+    own = queries.assign(words=words).groupby(TRAJECTORY)["words"]
+    searches = own.size().reindex(hops.index, fill_value=0)
+    several, one = mean(searches[hops > 1]), mean(searches[hops == 1])
+    hits = hit_table(turns)
+    later = hits[hits["turn"] > hits.groupby(TRAJECTORY)["turn"].transform("min")]
+    again = later.assign(again=later["first"] < later["turn"]).groupby(TRAJECTORY)["again"]
     return {
-        "searches": mean(asked),
+        "searches": mean(searches),
         "adaptivity": None if several is None or one is None else several - one,
-        "duplicate_queries": mean(duplicates),
-        "hit_overlap": mean(overlaps),
-        **{f"gold_recall_{t + 1}": mean(r[min(t, len(r) - 1)] for r in recalls) for t in range(depth)},
+        "duplicate_queries": mean(1 - own.nunique() / own.size()),
+        "hit_overlap": mean(again.mean()),
     }
 
 
-def _overlap(rows: Rows) -> list[float]:
-    """The share of hits seen before, as a list of one; of none if only one turn has hits."""
-    turns = [row["hit_ids"] for row in rows if row["hit_ids"]]
-    later = [(hit, turn) for turn, hits in enumerate(turns) if turn for hit in hits]
-    seen = [any(hit in earlier for earlier in turns[:turn]) for hit, turn in later]
-    return [sum(seen) / len(seen)] if seen else []
+def recall(turns: pd.DataFrame) -> Health:
+    """`gold_recall_t`: share of the supporting passages shown up to turn t, or to an earlier end.
+
+    What a prompt shows counts from turn 1 on.
+    """
+    turns = turns[turns["supporting"] > 0]
+    shares = turns.groupby(TRAJECTORY)["new"].cumsum() / turns["supporting"]
+    by_turn = turns.assign(share=shares).pivot(index=TRAJECTORY, columns="turn", values="share").ffill(axis=1)
+    return {f"gold_recall_{turn}": mean(values) for turn, values in by_turn.items() if turn}
 
 
-def _recall_by_turn(rows: Rows, supporting: set[str]) -> list[float]:
-    """Share of `supporting` shown up to each of turns 1…T; what a prompt shows counts from turn 1 on."""
-    shown: set[str] = set()
-    recalls = []
-    for row in rows:
-        shown |= set(row["hit_ids"]) & supporting
-        recalls.append(len(shown) / len(supporting))
-    return recalls[1:]
-
-
-def gains(rows: Rows) -> list[float]:
-    """Information gain s_t - s_{t-1} of turns 1…T-1, whatever the arm's step reward is."""
-    return [after - before for before, after in itertools.pairwise(row["gold_logprob"] for row in rows[:-1])]
-
-
-def information(scores: Sequence[Rows]) -> Health:
+def information(turns: pd.DataFrame) -> Health:
     """Information gain in all and by depth (mean, spread, share above 0), the answer's log-probability.
 
     `gold_logprob_start` and `_end` are the means of s_0 and s_{T-1} per gold token; their difference is the
     reduction of the gold answer's entropy.
     """
-    gains_of = [gains(rows) for rows in scores]
+    gold = turns.groupby(TRAJECTORY)["gold_logprob"]
     result: Health = {
-        "info_gain": mean(itertools.chain.from_iterable(gains_of)),
-        "gold_logprob_start": mean(rows[0]["gold_logprob"] for rows in scores),
-        "gold_logprob_end": mean(rows[-2]["gold_logprob"] for rows in scores),
+        "info_gain": mean(turns["gain"].dropna()),
+        "gold_logprob_start": mean(gold.first()),
+        "gold_logprob_end": mean(gold.last()),
     }
-    for turn in range(max(map(len, gains_of))):
-        values = [by_turn[turn] for by_turn in gains_of if turn < len(by_turn)]
-        result[f"info_gain_{turn + 1}"] = mean(values)
-        result[f"info_gain_std_{turn + 1}"] = statistics.pstdev(values)
-        result[f"info_gain_positive_{turn + 1}"] = mean(value > 0 for value in values)
+    for turn, values in turns.dropna(subset="gain").groupby("turn")["gain"]:
+        result[f"info_gain_{turn}"] = mean(values)
+        result[f"info_gain_std_{turn}"] = statistics.pstdev(values.tolist())
+        result[f"info_gain_positive_{turn}"] = mean(values > 0)
     return result
 
 
-def evidence(listed: Sequence[Rows], questions: Mapping[str, Mapping[str, Any]]) -> Health:
+def evidence(turns: pd.DataFrame) -> Health:
     """Information gain by what a search turn showed: its mean, the number of such turns, the share above 0.
 
     `info_gain_evidence`: of turns that showed a supporting passage which no earlier turn had shown;
     `info_gain_answer`: of those among them in whose text an answer stands; `info_gain_no_evidence`: of the
     other search turns. All are null if no question's supporting passages are known.
     """
-    gains_by_kind: dict[str, list[float]] = {"evidence": [], "answer": [], "no_evidence": []}
-    any_supporting = False
-    for rows in listed:
-        question = questions[rows[0]["question_id"]]
-        supporting, shown = set(question["supporting_ids"]), set(rows[0]["hit_ids"])
-        any_supporting = any_supporting or bool(supporting)
-        for row, gain in zip(rows[1:-1], gains(rows), strict=True):
-            new = (supporting & set(row["hit_ids"])) - shown
-            shown |= new
-            if supporting and row["tool"] == "web_search":
-                gains_by_kind["evidence" if new else "no_evidence"].append(gain)
-                if new and _holds(row["observation"], question["answers"]):
-                    gains_by_kind["answer"].append(gain)
+    turns = turns[turns["supporting"] > 0]
+    searches = turns[(turns["tool"] == "web_search") & turns["gain"].notna()]
+    finds, others = searches[searches["new"] > 0], searches[searches["new"] == 0]
+    answers = [_holds(*pair) for pair in zip(finds["observation"], finds["answers"], strict=True)]
+    kinds = {"evidence": finds, "answer": finds[np.array(answers, bool)], "no_evidence": others}
     result: Health = {}
-    for name, values in gains_by_kind.items():
-        result[f"info_gain_{name}"] = mean(values)
-        result[f"info_gain_{name}_n"] = len(values) if any_supporting else None
-        result[f"info_gain_{name}_positive"] = mean(value > 0 for value in values)
+    for name, rows in kinds.items():
+        result[f"info_gain_{name}"] = mean(rows["gain"])
+        result[f"info_gain_{name}_n"] = len(rows) if len(turns) else None
+        result[f"info_gain_{name}_positive"] = mean(rows["gain"] > 0)
     return result
 
 
@@ -145,27 +146,27 @@ def _holds(text: str, answers: Sequence[str]) -> bool:
     return any(f" {normalise(answer)} " in f" {normalise(text)} " for answer in answers)
 
 
-def spread(listed: Sequence[Rows]) -> Health:
+def spread(turns: pd.DataFrame) -> Health:
     """Shares of groups without spread.
 
     `flat_outcome`, `flat_info_gain`: of outcomes, of information gains; `flat_both`: of either;
     `flat_advantage`: every advantage is 0, whatever the arm makes of the rewards.
     """
-    flat: dict[str, list[bool]] = {"outcome": [], "info_gain": [], "both": [], "advantage": []}
-    for _, members in itertools.groupby(listed, key=lambda rows: rows[0]["question_id"]):
-        group = list(members)
-        flat["outcome"].append(_flat([rows[-1]["outcome"] for rows in group]))
-        flat["info_gain"].append(_flat(list(itertools.chain.from_iterable(map(gains, group)))))
-        flat["both"].append(flat["outcome"][-1] and flat["info_gain"][-1])
-        flat["advantage"].append(all(row["advantage"] == 0 for rows in group for row in rows[1:]))
-    return {f"flat_{name}": mean(values) for name, values in flat.items()}
+    rows = []
+    for _, group in turns.groupby("question_id"):
+        outcome, gain = _flat(group["outcome"]), _flat(group["gain"])
+        advantage = (group.loc[group["turn"] > 0, "advantage"] == 0).all()
+        rows.append((outcome, gain, outcome and gain, bool(advantage)))
+    shares = map(mean, zip(*rows, strict=True))
+    return dict(zip(("flat_outcome", "flat_info_gain", "flat_both", "flat_advantage"), shares, strict=True))
 
 
-def _flat(values: Sequence[float]) -> bool:
+def _flat(column: pd.Series) -> bool:
+    values = column.dropna().tolist()
     return len(values) < 2 or statistics.pvariance(values) <= NO_SPREAD
 
 
-def writing(listed: Sequence[Rows]) -> Health:
+def writing(turns: pd.DataFrame) -> Health:
     """What the policy writes.
 
     `well_formed`: share of trajectories without a format penalty. `entropy`: -log-probability per sampled
@@ -175,46 +176,41 @@ def writing(listed: Sequence[Rows]) -> Health:
     than 0, from which an update learns (where `train.drop_equal_groups` leaves no group out);
     `credited_tokens`: their share.
     """
-    turns = [row for rows in listed for row in rows[1:]]
-    logprobs = [value for row in turns for value in row["policy_logprobs"]]
-    characters = sum(len(row["text"]) for row in turns)
-    repeated = sum(len(run.group()) for row in turns for run in REPEATED.finditer(row["text"]))
-    credited = sum(len(row["policy_ids"]) for row in turns if row["advantage"] != 0)
-    sampled = sum(len(row["policy_ids"]) for row in turns)
+    acts = turns[turns["turn"] > 0]
+    logprobs = list(itertools.chain.from_iterable(acts["policy_logprobs"]))
+    characters = sum(map(len, acts["text"]))
+    repeats = sum(len(run.group()) for text in acts["text"] for run in REPEATS.finditer(text))
+    lengths = acts["policy_ids"].map(len)
+    tokens, update_tokens = int(lengths.sum()), int(lengths[acts["advantage"] != 0].sum())
     return {
-        "well_formed": mean(rows[-1]["format_ok"] for rows in listed),
+        "well_formed": mean(turns.groupby(TRAJECTORY)["format_ok"].last()),
         "entropy": None if not logprobs else -statistics.fmean(logprobs),
-        "repeated_characters": repeated / characters if characters else None,
-        "invalid_turns": mean(_invalid(row) for row in turns),
-        "update_tokens": credited,
-        "credited_tokens": credited / sampled if sampled else None,
+        "repeated_characters": repeats / characters if characters else None,
+        "invalid_turns": mean(map(_invalid, acts["stop"], acts["tool"], acts["queries"])),
+        "update_tokens": update_tokens,
+        "credited_tokens": update_tokens / tokens if tokens else None,
     }
 
 
-def _invalid(row: Mapping[str, Any]) -> bool:
-    failed = (row["stop"] or "answered").partition(":")[0] not in ("answered", "turn_limit")
-    calls = row["stop"] is None or row["tool"] is not None
-    return failed or (calls and not row["queries"])
+def _invalid(stop: str | None, tool: str | None, queries: Sequence[str]) -> bool:
+    failure = (stop or "answered").partition(":")[0] not in ("answered", "turn_limit")
+    calls = stop is None or tool is not None
+    return failure or (calls and not queries)
 
 
 def health(rollouts: Rows, scores: Rows, advantages: Rows, questions: Rows) -> Health:
     """All of the above, from sorted rows of one iteration. Raises UserError if the tables don't fit."""
-    by_id = {row["question_id"]: row for row in questions}
-    if missing := sorted({row["question_id"] for row in rollouts} - set(by_id)):
-        raise UserError(f"the questions file lacks {missing[0]!r}, which the rollouts hold")
-    by_trajectory = joined(rollouts, scores=scores, advantages=advantages)
-    return {
-        **searching(by_trajectory, by_id),
-        **information(by_trajectory),
-        **evidence(by_trajectory, by_id),
-        **spread(by_trajectory),
-        **writing(by_trajectory),
-    }
+    missing = {row["question_id"] for row in rollouts} - {row["question_id"] for row in questions}
+    if missing:
+        raise UserError(f"the questions file lacks {min(missing)!r}, which the rollouts hold")
+    turns = turn_table(joined(rollouts, scores=scores, advantages=advantages), questions)
+    parts = (searching, recall, information, evidence, spread, writing)
+    return {name: value for part in parts for name, value in part(turns).items()}
 
 
-def since_start(found: Health, start: Mapping[str, float | None]) -> Health:
+def since_start(numbers: Health, start: Mapping[str, float | None]) -> Health:
     """`searches_of_start`: searches per trajectory over those of the run's first iteration."""
-    now, first = found["searches"], start["searches"]
+    now, first = numbers["searches"], start["searches"]
     return {"searches_of_start": None if now is None or not first else now / first}
 
 
@@ -240,14 +236,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: sections.Health) -> str:
     """Compute and write the numbers and warnings; UserError for a collapse where `on_collapse` is "stop"."""
-    expected = {
+    schemas = {
         "rollouts": schema.ROLLOUTS,
         "scores": schema.SCORES,
         "advantages": schema.ADVANTAGES,
         "questions": schema.QUESTIONS,
     }
     tables = {
-        name: storage.read(getattr(args, name), columns).to_pylist() for name, columns in expected.items()
+        name: storage.read(getattr(args, name), columns).to_pylist() for name, columns in schemas.items()
     }
     if not tables["rollouts"]:
         raise UserError(f"{args.rollouts}: no rows")

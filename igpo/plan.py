@@ -13,8 +13,8 @@ from typing import Any
 from igpo.experiment import checks
 from igpo.reporting import measured
 from igpo.reporting.gpu_time import GPUS, Work, iteration_seconds
-from igpo.reporting.measured import MEASURED, PHASES, Speed
-from igpo.reporting.volume import SPLITS, counted, counted_passages, volume, with_comparisons
+from igpo.reporting.measured import ALL_PHASES, PHASES, Speed
+from igpo.reporting.volume import SPLITS, passage_count, question_counts, volume, with_comparisons
 from pipeline import stage, storage
 from pipeline.errors import UserError
 
@@ -49,24 +49,24 @@ def hours(numbers: Mapping[str, int], throughput: Mapping[str, float]) -> dict[s
     return {name: n / throughput[name] / 3600 if name in throughput else None for name, n in tokens.items()}
 
 
-def expected(speeds: Mapping[str, Speed], gpus: Mapping[str, int]) -> dict[str, tuple[float, str]]:
+def expected_speeds(speeds: Mapping[str, Speed], gpus: Mapping[str, int]) -> dict[str, tuple[float, str]]:
     """Tokens per second of every measured stage on so many GPUs, and where from.
 
     Time per token is taken to shrink with the GPUs.
     """
-    found = {}
+    result = {}
     for name, speed in speeds.items():
         device = speed.device or "an unknown machine"
         how = f"{'measured' if speed.gpus == gpus[name] else 'scaled from what was measured'} on {device}"
-        found[name] = (speed.tokens * gpus[name] / speed.gpus, how)
-    return found
+        result[name] = (speed.tokens * gpus[name] / speed.gpus, how)
+    return result
 
 
 def planned_weights(params: Mapping[str, Any], root: Path) -> int:
     """Weights of the model that section `model` names, here or in `results/`; 0 if it is in neither."""
     base, source = root / "results/models/base", params["model"]["source"]
-    made = base / "policy.json"
-    ours = made.exists() and storage.read_json(made).get("source") == source
+    manifest = base / "policy.json"
+    ours = manifest.exists() and storage.read_json(manifest).get("source") == source
     return measured.weights_in(base if ours else Path(source))
 
 
@@ -145,25 +145,25 @@ def time_lines(
     numbers: Mapping[str, int], throughput: Mapping[str, tuple[float, str]], gpus: Mapping[str, int]
 ) -> list[Line]:
     """GPU hours of every stage, their sum, and how each is known."""
-    found = hours(numbers, {name: speed for name, (speed, _) in throughput.items()})
+    needs = hours(numbers, {name: speed for name, (speed, _) in throughput.items()})
     if not numbers["of them for critics"]:
-        del found["critic"]
-    spent = {name: value * gpus[name] for name, value in found.items() if value is not None}
+        del needs["critic"]
+    totals = {name: value * gpus[name] for name, value in needs.items() if value is not None}
     lines = []
-    for name, value in found.items():
+    for name, value in needs.items():
         if value is None:
             how = f"unknown: run an iteration here, or give --throughput {name}=N"
             lines.append((f"GPU hours of {name}", "", how))
         else:
             speed, source = throughput[name]
             how = f"{value:,.2f} h on {gpus[name]}, at {speed:,.1f} tokens/s {source}"
-            lines.append((f"GPU hours of {name}", f"{spent[name]:,.2f} h", how))
+            lines.append((f"GPU hours of {name}", f"{totals[name]:,.2f} h", how))
     return [
         *lines,
         (
             "GPU hours in total",
-            f"{sum(spent.values()):,.2f} h",
-            without([*sorted(found.keys() - spent), "indexing"]),
+            f"{sum(totals.values()):,.2f} h",
+            without([*sorted(needs.keys() - totals), "indexing"]),
         ),
     ]
 
@@ -175,11 +175,11 @@ def gpu_lines(
     if not weights:
         raise UserError("--gpu: the model's weights are unknown: give --weights N")
     gpu, gpus = GPUS[args.gpu], args.gpus * args.nodes
-    made = numbers["training trajectories"]
-    tokens = numbers["training tokens"] / made
-    sampled = args.sampled or min(tokens, params["rollout"]["max_turns"] * params["rollout"]["turn_tokens"])
+    tokens = numbers["training tokens"] / numbers["training trajectories"]
+    own = args.sampled or min(tokens, params["rollout"]["max_turns"] * params["rollout"]["turn_tokens"])
     steps = numbers["runs"] * params["run"]["iterations"]
-    work = Work(made / steps, tokens, min(sampled, tokens), params["rollout"]["at_once"] or made / steps)
+    each = numbers["training trajectories"] / steps
+    work = Work(each, tokens, min(own, tokens), params["rollout"]["at_once"] or each)
     answers = work._replace(
         trajectories=numbers["evaluation trajectories"] + numbers["validation trajectories"]
     )
@@ -187,16 +187,16 @@ def gpu_lines(
     for sharded in (True, False):
         how = "with shards" if sharded else "without shards"
         seconds = iteration_seconds(params, work, weights, gpu, gpus, sharded)
-        evaluating = iteration_seconds(params, answers, weights, gpu, gpus, sharded)["rollout"]
-        whole = (steps * sum(seconds.values()) + evaluating) / 3600
-        bound = max(seconds, key=seconds.__getitem__)
+        evaluation = iteration_seconds(params, answers, weights, gpu, gpus, sharded)["rollout"]
+        whole = (steps * sum(seconds.values()) + evaluation) / 3600
+        slowest = max(seconds, key=seconds.__getitem__)
         parts = ", ".join(f"{name} {value:,.0f} s" for name, value in seconds.items())
-        share = seconds[bound] / sum(seconds.values())
+        share = seconds[slowest] / sum(seconds.values())
         lines += [
             (
                 f"an iteration {how}",
                 f"{sum(seconds.values()):,.0f} s",
-                f"{parts}: {bound} bounds it ({share:.0%})",
+                f"{parts}: {slowest} bounds it ({share:.0%})",
             ),
             (f"all runs {how}", f"{whole:,.0f} h", f"{whole * gpus:,.0f} GPU hours on {gpus} x {args.gpu}"),
         ]
@@ -215,7 +215,7 @@ def without(names: Sequence[str]) -> str:
     return f"without {', '.join(names)}" if names else ""
 
 
-def given(option: str, items: list[str], names: Sequence[str]) -> dict[str, float]:
+def parse_numbers(option: str, items: list[str], names: Sequence[str]) -> dict[str, float]:
     """Parse the `NAME=NUMBER` items of an option; the numbers are above 0."""
     result = {}
     for item in items:
@@ -268,14 +268,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Print the plan."""
     params = with_comparisons(checks.read(args), args.table)
-    sizes = {name: int(n) for name, n in given("--questions", args.questions, SPLITS).items()}
-    numbers = volume(params, counted(args.root) | sizes, args.tokens)
+    sizes = {name: int(n) for name, n in parse_numbers("--questions", args.questions, SPLITS).items()}
+    numbers = volume(params, question_counts(args.root) | sizes, args.tokens)
     weights = int(args.weights or planned_weights(params, args.root))
-    passages = int(args.passages or counted_passages(args.root))
-    gpus = dict.fromkeys(MEASURED, 1) | {name: params[name]["processes"] for name in ("critic", "train")}
+    passages = int(args.passages or passage_count(args.root))
+    gpus = dict.fromkeys(ALL_PHASES, 1) | {name: params[name]["processes"] for name in ("critic", "train")}
     then = measured.weights_in(args.root / "results/models/base")
-    throughput = expected(measured.speeds(args.root), gpus) if then and then == weights else {}
-    for name, value in given("--throughput", args.throughput, MEASURED).items():
+    throughput = expected_speeds(measured.speeds(args.root), gpus) if then and then == weights else {}
+    for name, value in parse_numbers("--throughput", args.throughput, ALL_PHASES).items():
         throughput[name] = (value, "as given")
     lines = [
         *((name, f"{value:,}", "") for name, value in numbers.items()),

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+import pandas as pd
 import yaml
 
 from igpo.data.audit import read_coverage
 from igpo.experiment import checks
 from igpo.reporting import browser, measured, plots, published, validation
-from igpo.reporting.blocks import Block, figure, heading, listed, note, published_box, table
+from igpo.reporting.blocks import Block, bullets, figure, heading, note, published_box, table
 from igpo.reporting.cells import (
     NOTES,
     by_benchmark,
@@ -60,22 +62,20 @@ def warnings_part(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
         for row in rows
         if row["warnings"]
     ]
-    return [heading("Warnings"), listed(lines)] if lines else []
+    return [heading("Warnings"), bullets(lines)] if lines else []
 
 
 def evidence_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """(heads, cells): information gain by what a search showed, over all iterations and seeds of an arm."""
     cells = []
-    for arm in dict.fromkeys(row["arm"] for row in rows):
+    for arm, mine in pd.DataFrame(rows).groupby("arm", sort=False):
         for name, label in plots.FIGURES["evidence"][2].items():
-            shown = [row for row in rows if row["arm"] == arm and row.get(f"{name}_n")]
-            turns = sum(row[f"{name}_n"] for row in shown)
-            if turns:
-                gain, positive = (
-                    sum(row[column] * row[f"{name}_n"] for row in shown) / turns
-                    for column in (name, f"{name}_positive")
-                )
-                cells.append([arm, label, str(turns), f"{gain:+.2f}", percent(positive)])
+            columns = [name, f"{name}_positive", f"{name}_n"]
+            numbers = mine.reindex(columns=columns).astype(float).dropna()
+            turns = numbers.pop(f"{name}_n")
+            if turns.sum():
+                gain, positive = np.average(numbers, axis=0, weights=turns)
+                cells.append([str(arm), label, f"{turns.sum():.0f}", f"{gain:+.2f}", percent(positive)])
     return ["method", "the search showed", "turns", "mean information gain", "above 0, per cent"], cells
 
 
@@ -85,15 +85,15 @@ def evidence_part(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     return [heading("Information gain by evidence"), table(heads, cells)] if cells else []
 
 
-def training_part(rows: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]) -> list[Block]:
+def training_part(rows: Sequence[Mapping[str, Any]], collection: Mapping[str, Any]) -> list[Block]:
     """Warnings, the figures of all iterations, and what can be read from the paper's training curves."""
     iterations = validation.of_iterations(rows)
     blocks = [*warnings_part(iterations), *evidence_part(iterations)]
     blocks += [
         heading("Information gain by turn, and by outcome"),
-        figure(plots.gains(browser.gains(shown)).svg()),
+        figure(plots.gains(browser.gains(collection)).svg()),
     ]
-    for name, drawing in plots.drawn(rows).items():
+    for name, drawing in plots.drawings(rows).items():
         blocks += [heading(plots.FIGURES[name][0]), figure(drawing.svg())]
     heads, *cells = published.curves()
     text = "Dev questions choose a policy if run.select says so, and train none. The other figures are of the"
@@ -104,13 +104,13 @@ def training_part(rows: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]) -
 def time_part(iterations: Sequence[Path]) -> list[Block]:
     """Seconds and tokens of the stages of all iterations."""
     cells = []
-    for phase in measured.MEASURED:
+    for phase in measured.ALL_PHASES:
         paths = [path for folder in iterations if (path := measured.cost_path(folder, phase)).exists()]
         costs = [storage.read_json(path) for path in paths]
         if costs:
             seconds, tokens = (sum(cost[name] for cost in costs) for name in ("seconds", "tokens"))
             speed = f"{tokens / seconds:,.0f}"
-            devices = measured.joined(cost["device"] or "" for cost in costs)
+            devices = measured.device_names(cost["device"] or "" for cost in costs)
             cells.append([phase, str(len(costs)), f"{seconds:,.0f}", f"{tokens:,}", speed, devices])
     return [table(["stage", "jobs", "seconds", "tokens", "tokens/s", "on"], cells)]
 
@@ -121,8 +121,8 @@ def types_part(evaluations: Sequence[Evaluation]) -> list[Block]:
     names = [f"{method_name({'method': e.arm})}{f' s{e.seed}' if e.seed else ''}" for e in evaluations]
     cells = []
     for kind in types:
-        known = [e.metrics["types"].get(kind) for e in evaluations]
-        f1 = [percent(values["f1"]["mean"]) if values else "–" for values in known]
+        blocks = [e.metrics["types"].get(kind) for e in evaluations]
+        f1 = [percent(values["f1"]["mean"]) if values else "–" for values in blocks]
         cells.append([kind or "–", str(evaluations[0].metrics["types"][kind]["n"]), *f1])
     return [table(["type of question (F1)", "n", *names], cells)]
 
@@ -138,8 +138,8 @@ def coverage_part(coverage: Mapping[str, Any]) -> list[Block]:
             [f"top {k}", *(percent(values[key][k]) for key in columns.values())]
             for k in sorted(values["answer_at"], key=int)
         ]
-        held = f"{name}: {values['n']} questions, an answer is in the corpus for {share} %"
-        blocks += [heading(held), table(["found in", *columns], cells)]
+        words = f"{name}: {values['n']} questions, an answer is in the corpus for {share} %"
+        blocks += [heading(words), table(["found in", *columns], cells)]
     return [*blocks, note("Per cent of questions; the query is the question itself.")]
 
 
@@ -159,13 +159,13 @@ def settings_part(params: Mapping[str, Any]) -> list[Block]:
     """What the trained arms set apart, first; then all parameters."""
     arms = {name: params["arms"][name] for name in params["run"]["arms"]}
     keys = sorted({(section, key) for arm in arms.values() for section in arm for key in arm[section]})
-    laid = {name: apply_arm(params, name) for name in arms}
+    settings_of = {name: apply_arm(params, name) for name in arms}
     cells = [
-        [f"{section}.{key}", *(in_words(settings[section][key]) for settings in laid.values())]
+        [f"{section}.{key}", *(in_words(settings[section][key]) for settings in settings_of.values())]
         for section, key in keys
     ]
     whole = Block("text", yaml.safe_dump(json.loads(json.dumps(params)), sort_keys=False))
-    apart = [heading("Where the methods differ"), table(["setting", *laid], cells)] if cells else []
+    apart = [heading("Where the methods differ"), table(["setting", *settings_of], cells)] if cells else []
     return [*apart, heading("All parameters"), whole]
 
 
@@ -176,7 +176,7 @@ def page(parts: Mapping[str, Sequence[Block]], trajectories: Any) -> str:
     return environment.get_template("report.html.j2").render(
         parts=parts,
         browser_part=TRAJECTORIES,
-        trajectories=browser.packed(trajectories),
+        trajectories=browser.pack(trajectories),
         style=(PAGE / "page.css").read_text(),
         script=(PAGE / "browser.js").read_text(),
     )
@@ -201,17 +201,17 @@ def run(args: argparse.Namespace) -> str:
     evaluations = [read_evaluation(path) for path in args.metrics]
     parts = {"Results": results_part(table_rows(evaluations, sections.Tables(**params["tables"])))}
     folders = [*args.iterations, *args.validations, *(path.parent for path in args.metrics)]
-    shown = browser.collected(folders, browser.known_questions(args.questions), args.policy)
+    collection = browser.collect(folders, browser.read_questions(args.questions), args.policy)
     if args.iterations:
-        parts["Training"] = training_part(curve_rows(args.iterations, args.validations), shown)
+        parts["Training"] = training_part(curve_rows(args.iterations, args.validations), collection)
         parts["Time and tokens"] = time_part(args.iterations)
     parts[TRAJECTORIES] = []
     parts["By type of question"] = types_part(evaluations)
     parts["What the indexes can answer"] = coverage_part(read_coverage(args.coverage))
     parts["Where the numbers come from"] = provenance_part(evaluations)
     parts["Parameters"] = settings_part(params)
-    write_text(page(parts, shown), args.out)
-    return f"{len(parts)} parts, {len(shown['trajectories'])} trajectories"
+    write_text(page(parts, collection), args.out)
+    return f"{len(parts)} parts, {len(collection['trajectories'])} trajectories"
 
 
 main = stage.command(None, arguments, run, __doc__)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from igpo.experiment import schema
-from igpo.reporting.folders import f1, found
+from igpo.reporting.folders import f1, passages_shown
 from igpo.reporting.trajectory_text import render
 from pipeline import stage, storage
 from pipeline.errors import UserError
@@ -18,14 +18,14 @@ STYLES = {"head": "bold", "turn": "cyan", "policy": "", "read": "dim", "answer":
 
 
 CASES: dict[str, Callable[[schema.Rows, Mapping[str, Any]], bool]] = {
-    "wrong-but-found": lambda rows, question: f1(rows, question) == 0 and found(rows, question) == 1,
+    "wrong-but-found": lambda rows, question: f1(rows, question) == 0 and passages_shown(rows, question) == 1,
     "right-without-evidence": lambda rows, question: (
-        f1(rows, question) == 1 and bool(question["supporting_ids"]) and not found(rows, question)
+        f1(rows, question) == 1 and bool(question["supporting_ids"]) and not passages_shown(rows, question)
     ),
 }
 
 
-def chosen(
+def choose(
     args: argparse.Namespace, trajectories: list[schema.Rows], questions: Mapping[str, Mapping[str, Any]]
 ) -> schema.Rows:
     """The trajectory that the options ask for, the first of several. Raises UserError if there is none."""
@@ -67,13 +67,13 @@ def run(args: argparse.Namespace) -> str:
     trajectories = schema.trajectories(storage.read(args.rollouts, schema.ROLLOUTS).to_pylist())
     if not trajectories:
         raise UserError(f"{args.rollouts}: no trajectories")
-    listed = storage.read(args.questions, schema.QUESTIONS).to_pylist() if args.questions else []
-    questions = {row["question_id"]: row for row in listed}
-    rows = chosen(args, trajectories, questions)
+    table = storage.read(args.questions, schema.QUESTIONS).to_pylist() if args.questions else []
+    questions = {row["question_id"]: row for row in table}
+    rows = choose(args, trajectories, questions)
     if not rows:
         some = ", ".join(dict.fromkeys(rows[0]["question_id"] for rows in trajectories[:3]))
-        asked = {name: getattr(args, name) for name in ("question", "sample", "case")}
-        words = ", ".join(f"{name} {value!r}" for name, value in asked.items() if value is not None)
+        options = {name: getattr(args, name) for name in ("question", "sample", "case")}
+        words = ", ".join(f"{name} {value!r}" for name, value in options.items() if value is not None)
         raise UserError(f"{args.rollouts}: no trajectory of {words}; it has {some}, …")
     key = rows[0]["question_id"], rows[0]["sample"]
     scores = storage.read(args.scores, schema.SCORES).to_pylist() if args.scores else []

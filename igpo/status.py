@@ -23,16 +23,16 @@ STEPS = ("rollouts.parquet", "scores.parquet", "advantages.parquet", "policy.jso
 
 
 def steps(params: Mapping[str, Any], root: Path) -> Iterator[tuple[str, int, int, str]]:
-    """(name, files there, files wanted, what comes next) of every part of the experiment below `root`."""
+    """(name, files there, files in all, what comes next) of every part of the experiment below `root`."""
     run = params["run"]
-    shared = {
+    common = {
         "corpus": ["corpus.parquet"],
         "indexes": [f"index/{kind}/manifest.json" for kind in params["index"]["kinds"]],
         "base model": ["models/base/policy.json"],
         "questions": [f"questions/{split}.parquet" for split in ("train", "dev", "test")],
         "warm start": ["warmup/policy.json"],
     }
-    for name, files in shared.items():
+    for name, files in common.items():
         yield _count(name, [root / "results" / file for file in files])
     for arm in run["arms"]:
         for seed in run["seeds"]:
@@ -40,16 +40,16 @@ def steps(params: Mapping[str, Any], root: Path) -> Iterator[tuple[str, int, int
             yield _count(f"{arm} s{seed}", [folder / step for folder in folders for step in STEPS])
     if validations := layout.validations(params):
         yield _count("validations", [root / folder / "metrics.json" for folder in validations])
-    evaluated = [root / f"results/evaluations/{name}/metrics.json" for name in layout.evaluations(run)]
-    yield _count("evaluations", evaluated)
+    evaluations = [root / f"results/evaluations/{name}/metrics.json" for name in layout.evaluations(run)]
+    yield _count("evaluations", evaluations)
     yield _count("tables, page", [root / "results/tables/main.md", root / "results/report.html"])
     yield _count("MLflow", [root / "results/track.json"])
 
 
 def _count(name: str, files: list[Path]) -> tuple[str, int, int, str]:
     missing = [file for file in files if not file.exists()]
-    following = "/".join(missing[0].parts[-2:]) if missing else ""
-    return name, len(files) - len(missing), len(files), following
+    next_file = "/".join(missing[0].parts[-2:]) if missing else ""
+    return name, len(files) - len(missing), len(files), next_file
 
 
 def iterations(params: Mapping[str, Any], root: Path, arm: str, seed: int) -> list[Path]:
@@ -62,8 +62,8 @@ def pace(folders: list[Path]) -> str:
 
     Empty before the first iteration is done.
     """
-    done = [folder for folder in folders if (folder / "policy.json").exists()]
-    paths = [[cost_path(folder, phase) for phase in PHASES] for folder in done]
+    ends = [folder for folder in folders if (folder / "policy.json").exists()]
+    paths = [[cost_path(folder, phase) for phase in PHASES] for folder in ends]
     seconds = [
         sum(storage.read_json(path)["seconds"] for path in each)
         for each in paths
@@ -72,23 +72,23 @@ def pace(folders: list[Path]) -> str:
     if not seconds:
         return ""
     each = statistics.fmean(seconds)
-    said = f"{each:,.0f} s an iteration"
-    if left := len(folders) - len(done):
-        said += f", about {datetime.timedelta(seconds=round(each * left))} left"
-    evaluated = [folder / "metrics.json" for folder in folders if (folder / "metrics.json").exists()]
-    if evaluated:
-        said += f", sampled F1 {storage.read_json(evaluated[-1])['overall']['f1']['mean']:.2f}"
-    return said
+    words = f"{each:,.0f} s an iteration"
+    if remaining := len(folders) - len(ends):
+        words += f", about {datetime.timedelta(seconds=round(each * remaining))} left"
+    metrics = [folder / "metrics.json" for folder in folders if (folder / "metrics.json").exists()]
+    if metrics:
+        words += f", sampled F1 {storage.read_json(metrics[-1])['overall']['f1']['mean']:.2f}"
+    return words
 
 
 def going_on(root: Path) -> Iterator[str]:
     """What a run of Snakemake in `root` does at the moment, and what failed in it or in the last one."""
     notes, alive = root / ".snakemake/igpo.json", root / ".snakemake/alive"
-    known = storage.read_json(notes) if notes.exists() else {"running": [], "failed": []}
+    jobs = storage.read_json(notes) if notes.exists() else {"running": [], "failed": []}
     if alive.exists() and is_held(alive):
-        for job in known["running"]:
+        for job in jobs["running"]:
             yield f"running: {job['words']} ({time.time() - job['begun']:,.0f} s); {', '.join(job['logs'])}"
-    for job in known["failed"]:
+    for job in jobs["failed"]:
         yield f"failed: {job['words']}: {job['reason']}; {', '.join(job['logs'])}"
 
 
@@ -103,12 +103,12 @@ def warnings(params: Mapping[str, Any], root: Path) -> Iterator[str]:
 def lines(params: Mapping[str, Any], root: Path) -> Iterator[str]:
     """One line per part, running job, failed job and warning."""
     run = params["run"]
-    named = {f"{arm} s{seed}": (arm, seed) for arm in run["arms"] for seed in run["seeds"]}
-    runs = {name: iterations(params, root, *whose) for name, whose in named.items()}
-    for name, done, wanted, following in steps(params, root):
-        state = "done" if done == wanted else f"next: {following}"
-        said = pace(runs[name]) if name in runs else ""
-        yield f"{name:<14} {done:>4} of {wanted:<4} {state:<28} {said}".rstrip()
+    whose = {f"{arm} s{seed}": (arm, seed) for arm in run["arms"] for seed in run["seeds"]}
+    runs = {name: iterations(params, root, *pair) for name, pair in whose.items()}
+    for name, there, number, next_file in steps(params, root):
+        state = "done" if there == number else f"next: {next_file}"
+        words = pace(runs[name]) if name in runs else ""
+        yield f"{name:<14} {there:>4} of {number:<4} {state:<28} {words}".rstrip()
     yield from going_on(root)
     yield from (f"warning: {sentence}" for sentence in warnings(params, root))
 

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> str:
     for folder in args.iterations:
         arm, seed, _ = validation.run_of(folder)
         folders.setdefault(f"{arm}_s{seed}", []).append(folder)
-    written = {}
+    counts = {}
     with alone():
         client, where = open_store(args.uri)
         for name, points in runs.items():
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> str:
                 client.log_artifact(run_id, str(args.report))
             log_inputs(client, run_id, folders[name])
             log_traces(client, where, run_id, folders[name])
-            written[run_key(name, settings)] = len(points)
+            counts[run_key(name, settings)] = len(points)
         # before `igpo follow` may log again: it leaves alone what stands there
-        storage.write_json(written, args.out)
-    return f"{len(runs)} runs, {sum(written.values())} points in {args.uri}"
+        storage.write_json(counts, args.out)
+    return f"{len(runs)} runs, {sum(counts.values())} points in {args.uri}"
 
 
 main = stage.command(None, arguments, run, __doc__)

@@ -10,7 +10,9 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import pandas as pd
 
 from igpo.comparisons import recomputed
 from igpo.comparisons.recomputed import Batch
@@ -39,16 +41,6 @@ NOTE = (
 )
 
 
-class Verdict(NamedTuple):
-    """Whether a method gives a group of a batch nothing."""
-
-    batch: Batch
-    size: int
-    question: str
-    method: str
-    zero: bool
-
-
 def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """The 95 % Wilson interval of a share of `n` > 0."""
     share = hits / n
@@ -64,16 +56,17 @@ def sizes(batches: Sequence[Batch]) -> list[int]:
     return [*powers, whole]
 
 
-def verdicts(batches: Sequence[Batch], methods: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
-    """What every method, given with its arm's parameters, makes of every group of every size."""
-    found = []
+def verdicts(batches: Sequence[Batch], methods: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Whether a method, given with its arm's parameters, gives a group of some size nothing: a row each."""
+    rows = []
     for batch, size, (name, params) in itertools.product(batches, sizes(batches), methods.items()):
-        kept = batch.first(size)
-        credits = zip(kept, recomputed.advantages(kept, recomputed.settings(params, batch)), strict=True)
+        trajectories = batch.first(size)
+        values = recomputed.advantages(trajectories, recomputed.settings(params, batch))
+        credits = zip(trajectories, values, strict=True)
         for question, group in itertools.groupby(credits, key=lambda pair: pair[0].group):
             zero = all(value == 0 for _, row in group for value in row)
-            found.append(Verdict(batch, size, question, name, zero))
-    return found
+            rows.append((batch.policy, size, question, name, zero))
+    return pd.DataFrame(rows, columns=["policy", "size", "question", "method", "zero"])
 
 
 def traits(question: Mapping[str, Any]) -> list[str]:
@@ -82,36 +75,21 @@ def traits(question: Mapping[str, Any]) -> list[str]:
     return [question["benchmark"], *hops, *(["type " + question["type"]] if question["type"] else [])]
 
 
-def parts_of(found: Sequence[Verdict], questions: Mapping[str, Any]) -> dict[str, dict[str, list[Verdict]]]:
-    """The verdicts by what is told apart and its values, in the order of the table."""
-    largest = max(verdict.size for verdict in found)
-    whole = [verdict for verdict in found if verdict.size == largest]
-    groups: dict[str, dict[str, list[Verdict]]] = {name: {} for name in TITLES}
-    for verdict in whole:
-        groups["policy"].setdefault(verdict.batch.policy, []).append(verdict)
-        for value in traits(questions[verdict.question]):
-            groups["data"].setdefault(value, []).append(verdict)
-    for verdict in found:
-        groups["size"].setdefault(str(verdict.size), []).append(verdict)
-    methods = len({verdict.method for verdict in found})
-    groups["data"] = {
-        value: listed
-        for value, listed in sorted(groups["data"].items(), key=lambda item: item[0].startswith("type "))
-        if not value.startswith("type ") or len(listed) >= FEWEST * methods
-    }
-    return groups
-
-
-def rows_of(groups: Mapping[str, Mapping[str, Sequence[Verdict]]]) -> list[dict[str, Any]]:
-    """One row per value and method; those by policy say what they were made from, which is all there is."""
+def rows_of(table: pd.DataFrame, questions: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per value and method, by each of `TITLES`: the share of verdicts that are zero."""
+    whole = table[table["size"] == table["size"].max()]
+    data = whole.assign(data=[traits(questions[name]) for name in whole["question"]]).explode("data")
+    types = data["data"].str.startswith("type ")
+    several = data.groupby(["data", "method"])["zero"].transform("size") >= FEWEST
+    data = pd.concat([data[~types], data[types & several]])
     rows = []
-    for by, values in groups.items():
-        for value, listed in values.items():
-            for method in dict.fromkeys(verdict.method for verdict in listed):
-                zeros = [verdict.zero for verdict in listed if verdict.method == method]
-                low, high = wilson(sum(zeros), len(zeros))
-                row = {"source": "ours", "by": by, "value": value, "method": method, "groups": len(zeros)}
-                rows.append(row | {"zero_share": sum(zeros) / len(zeros), "low": low, "high": high})
+    for by, part in {"policy": whole, "data": data, "size": table}.items():
+        for value, group in part.groupby(by, sort=False):
+            for method, zeros in group.groupby("method", sort=False)["zero"]:
+                hits, n = int(zeros.sum()), len(zeros)
+                low, high = wilson(hits, n)
+                row = {"source": "ours", "by": by, "value": str(value), "method": method}
+                rows.append(row | {"groups": n, "zero_share": hits / n, "low": low, "high": high})
     return rows
 
 
@@ -145,20 +123,19 @@ def run(args: argparse.Namespace) -> str:
     questions = {
         row["question_id"]: row for row in storage.read(args.questions, schema.QUESTIONS).to_pylist()
     }
-    asked = {group for batch in batches for group in batch.groups()}
-    if missing := sorted(asked - set(questions)):
+    if missing := sorted({group for batch in batches for group in batch.groups()} - set(questions)):
         raise UserError(f"{args.questions}: lacks {missing[0]!r}, which the rollouts hold")
     methods = {name: apply_arm(params, name) for name in params["tables"]["collapse"]}
-    rows = rows_of(parts_of(verdicts(batches, methods), questions))
-    made_from = {name: recomputed.provenance(found) for name, found in recomputed.by_policy(batches).items()}
+    rows = rows_of(verdicts(batches, methods), questions)
+    origins = {name: recomputed.provenance(own) for name, own in recomputed.by_policy(batches).items()}
     parts = [
         Part(f"Ours: zero-advantage groups by {title}", *cells([row for row in rows if row["by"] == by]))
         for by, title in TITLES.items()
     ]
-    parts[-1] = parts[-1]._replace(note=f"{NOTE} {published.UNPRINTED['collapse']}")
+    parts[-1] = parts[-1]._replace(note=f"{NOTE} {published.WITHOUT_NUMBERS['collapse']}")
     parts.append(Part("Where ours come from", *recomputed.provenance_cells(batches), recomputed.FILES))
-    listed = [row | (made_from[row["value"]] if row["by"] == "policy" else {}) for row in rows]
-    write_forms(listed, COLUMNS, parts, args.out / "collapse")
+    rows = [row | (origins[row["value"]] if row["by"] == "policy" else {}) for row in rows]
+    write_forms(rows, COLUMNS, parts, args.out / "collapse")
     return f"{len(batches)} batches, {len(methods)} methods"
 
 

@@ -6,13 +6,16 @@ the arms and the baseline.
 
 import argparse
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from igpo.comparisons.comparison import published_note
 from igpo.reporting import published
 from igpo.reporting.cells import HASH, NOTES, hashes, method_name, percent, with_metric
+from igpo.reporting.intervals import Values
 from igpo.reporting.results import (
     SETTINGS,
     Evaluation,
@@ -48,14 +51,12 @@ COLUMNS = (
 )
 
 
-def shares(values: Iterable[float], baseline: Iterable[float]) -> dict[str, float]:
+def shares(values: Values, baseline: Values) -> dict[str, float]:
     """Shares of questions with a better, equal, worse value than the baseline's, and the mean difference."""
-    differences = [ours - theirs for ours, theirs in zip(values, baseline, strict=True)]
-    better = sum(difference > SAME for difference in differences) / len(differences)
-    worse = sum(difference < -SAME for difference in differences) / len(differences)
-    equal = sum(abs(difference) <= SAME for difference in differences) / len(differences)
-    mean = statistics.fmean(differences)
-    return {"better": better, "equal": equal, "worse": worse, "mean_difference": mean}
+    differences = np.subtract(values, baseline)
+    signs = np.where(abs(differences) <= SAME, 0, np.sign(differences))
+    numbers = {name: float((signs == sign).mean()) for name, sign in zip(SHARES, (1, 0, -1), strict=True)}
+    return numbers | {"mean_difference": statistics.fmean(differences)}
 
 
 def our_rows(
@@ -126,9 +127,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: sections.Tables) -> str:
     """Write the table in three forms."""
-    chosen = params.per_question
+    section = params.per_question
     evaluations = [read_evaluation(path) for path in args.metrics]
-    ours = our_rows(evaluations, list(chosen["rows"]), chosen["baseline"], params.metric)
+    ours = our_rows(evaluations, list(section["rows"]), section["baseline"], params.metric)
     theirs, note = published_rows(), with_metric("per_question", params.metric)
     parts = [
         Part("Ours: better, equal and worse questions", *cells(ours), note),

@@ -33,13 +33,13 @@ class Batch(NamedTuple):
     def groups(self) -> dict[str, list[int]]:
         """The places of every question's trajectories."""
         places = range(len(self.trajectories))
-        grouped = itertools.groupby(places, key=lambda place: self.trajectories[place].group)
-        return {question: list(group) for question, group in grouped}
+        groups = itertools.groupby(places, key=lambda place: self.trajectories[place].group)
+        return {question: list(group) for question, group in groups}
 
     def first(self, size: int) -> list[Rewards]:
         """The first `size` trajectories of every group."""
-        kept = itertools.chain.from_iterable(group[:size] for group in self.groups().values())
-        return [self.trajectories[place] for place in kept]
+        places = itertools.chain.from_iterable(group[:size] for group in self.groups().values())
+        return [self.trajectories[place] for place in places]
 
 
 def read_batch(folder: Path) -> Batch:
@@ -47,18 +47,18 @@ def read_batch(folder: Path) -> Batch:
     arm, seed, k = run_of(folder)
     rollouts = storage.read(folder / "rollouts.parquet", schema.ROLLOUTS).to_pylist()
     scores = storage.read(folder / "scores.parquet", schema.SCORES).to_pylist()
-    listed = list(map(trajectory, schema.joined(rollouts, scores=scores)))
-    known = {name: storage.sha256(folder / f"{name}.parquet") for name in ("rollouts", "scores")}
-    known["policy"] = storage.footer(folder / "scores.parquet", "policy")
-    return Batch(arm, int(seed), int(k), listed, known)
+    trajectories = list(map(trajectory, schema.joined(rollouts, scores=scores)))
+    sha256 = {name: storage.sha256(folder / f"{name}.parquet") for name in ("rollouts", "scores")}
+    sha256["policy"] = storage.footer(folder / "scores.parquet", "policy")
+    return Batch(arm, int(seed), int(k), trajectories, sha256)
 
 
 def read_batches(folders: Sequence[Path]) -> list[Batch]:
     """The batches in the order given; arms that share a first iteration's files have it once."""
-    found: dict[tuple[str, str], Batch] = {}
+    batches: dict[tuple[str, str], Batch] = {}
     for batch in map(read_batch, folders):
-        found.setdefault((batch.sha256["rollouts"], batch.sha256["scores"]), batch)
-    return list(found.values())
+        batches.setdefault((batch.sha256["rollouts"], batch.sha256["scores"]), batch)
+    return list(batches.values())
 
 
 def settings(params: Mapping[str, Any], batch: Batch) -> sections.Advantage:
@@ -79,17 +79,17 @@ def by_policy(batches: Sequence[Batch]) -> dict[str, list[Batch]]:
 
 def provenance(batches: Sequence[Batch]) -> dict[str, str]:
     """Seeds and files of some batches, as values of `PROVENANCE`."""
-    known = {
+    files = {
         f"{name}_sha256": " ".join(batch.sha256[name] for batch in batches)
         for name in ("policy", "rollouts", "scores")
     }
-    return {"seed_names": " ".join(str(batch.seed) for batch in batches), **known}
+    return {"seed_names": " ".join(str(batch.seed) for batch in batches), **files}
 
 
 def provenance_cells(batches: Sequence[Batch]) -> tuple[list[str], list[list[str]]]:
     """(heads, cells) for a reader: what every acting policy's row was made from; hashes are shortened."""
     cells = []
-    for name, found in by_policy(batches).items():
-        seeds, *files = provenance(found).values()
+    for name, own in by_policy(batches).items():
+        seeds, *files = provenance(own).values()
         cells.append([name, seeds, *map(hashes, files)])
     return ["acting policy", "seeds", "policies", "rollouts", "scores"], cells

@@ -52,48 +52,48 @@ def share(hits: Sequence[bool]) -> float | None:
 
 def pairs(batch: Batch, params: sections.Advantage) -> list[tuple[float, float]]:
     """(igpo's advantage, normalised outcome) of every search turn of a batch."""
-    made = recomputed.advantages(batch.trajectories, params)
+    values = recomputed.advantages(batch.trajectories, params)
     outcomes = outcome_z(batch.trajectories, params.std)
-    return [(value, z) for row, z in zip(made, outcomes, strict=True) for value in row[:-1]]
+    return [(value, z) for row, z in zip(values, outcomes, strict=True) for value in row[:-1]]
 
 
 def signals(batch: Batch, params: sections.Advantage) -> Counter[str]:
     """Numbers of groups by what differs within them: the keys of `SIGNALS`."""
     z = reward_z(batch.trajectories, "separate", params.scope, params.std)
-    found: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
     for places in batch.groups().values():
         gain = any(value != 0 for place in places for value in z[place][:-1])
         outcome = any(z[place][-1] != 0 for place in places)
-        found[SIGNALS[2 * (not gain) + (not outcome)]] += 1
-    return found
+        numbers[SIGNALS[2 * (not gain) + (not outcome)]] += 1
+    return numbers
 
 
 def agreement(batches: Sequence[Batch], params: Mapping[str, Any]) -> dict[str, Any]:
     """How far igpo's advantage is the outcome's in some batches; None for what nothing tells."""
-    found, groups = [], Counter[str]()
+    turns, groups = [], Counter[str]()
     for batch in batches:
-        chosen = recomputed.settings(params, batch)
-        found += pairs(batch, chosen)
-        groups += signals(batch, chosen)
+        own = recomputed.settings(params, batch)
+        turns += pairs(batch, own)
+        groups += signals(batch, own)
     return {
         "groups": groups.total(),
-        "search_turns": len(found),
-        "correlation": correlation([value for value, _ in found], [z for _, z in found]),
-        "mean_difference": math.fsum(abs(v - z) for v, z in found) / len(found) if found else None,
-        "opposite": share([value * z < 0 for value, z in found]),
-        "outcome_zero": share([z == 0 != value for value, z in found]),
+        "search_turns": len(turns),
+        "correlation": correlation([value for value, _ in turns], [z for _, z in turns]),
+        "mean_difference": math.fsum(abs(v - z) for v, z in turns) / len(turns) if turns else None,
+        "opposite": share([value * z < 0 for value, z in turns]),
+        "outcome_zero": share([z == 0 != value for value, z in turns]),
         **{name: groups[name] / groups.total() for name in SIGNALS},
     }
 
 
 def agreement_rows(batches: Sequence[Batch], params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per acting policy, over all seeds; last all of them together."""
-    every = {**recomputed.by_policy(batches), "all": list(batches)}
-    made_from = {name: recomputed.provenance(found) for name, found in every.items() if name != "all"}
-    return [
-        {"source": "ours", "policy": name, **agreement(found, params), **made_from.get(name, {})}
-        for name, found in every.items()
+    by_policy = recomputed.by_policy(batches)
+    rows = [
+        {"source": "ours", "policy": name, **agreement(own, params), **recomputed.provenance(own)}
+        for name, own in by_policy.items()
     ]
+    return [*rows, {"source": "ours", "policy": "all", **agreement(batches, params)}]
 
 
 def agreement_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -126,21 +126,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Write the table in three forms."""
     params = checks.read(args)
-    arm, chosen = measured_arm(params), sections.Tables(**params["tables"])
-    compared = our_rows("single_turn", args.metrics, chosen)
+    arm, section = measured_arm(params), sections.Tables(**params["tables"])
+    ours = our_rows("single_turn", args.metrics, section)
     batches = recomputed.read_batches(args.iterations)
     rows = agreement_rows(batches, apply_arm(params, arm)) if batches else []
-    first, made_from, *_ = comparison_parts("single_turn", compared, chosen)
-    note = f"{NOTE.format(arm=arm)} {published.UNPRINTED['single_turn']}"
+    first, made_from, *_ = comparison_parts("single_turn", ours, section)
+    note = f"{NOTE.format(arm=arm)} {published.WITHOUT_NUMBERS['single_turn']}"
     parts = [
         first,
         Part("How far igpo's advantage is the outcome's", *agreement_cells(rows), note),
         made_from,
         Part("Where the iterations come from", *recomputed.provenance_cells(batches), recomputed.FILES),
     ]
-    heads = [*columns(chosen.metric), "published_row", *AGREEMENT_COLUMNS, *recomputed.PROVENANCE[2:]]
-    write_forms([*compared, *rows], heads, parts, args.out / "single_turn")
-    return f"{len(compared)} evaluations' rows, {len(batches)} batches"
+    heads = [*columns(section.metric), "published_row", *AGREEMENT_COLUMNS, *recomputed.PROVENANCE[2:]]
+    write_forms([*ours, *rows], heads, parts, args.out / "single_turn")
+    return f"{len(ours)} evaluations' rows, {len(batches)} batches"
 
 
 main = stage.command(None, arguments, run, __doc__)

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from igpo.comparisons.comparison import published_note
 from igpo.reporting import published
 from igpo.reporting.cells import NOTES, hashes, percent
-from igpo.reporting.measured import MEASURED, PHASES, cost_path, joined
+from igpo.reporting.measured import ALL_PHASES, PHASES, cost_path, device_names
 from igpo.reporting.results import SETTINGS, settings
 from igpo.reporting.text import Part, write_forms
 from igpo.reporting.validation import run_of
@@ -24,36 +26,37 @@ MADE_FROM = ("seed_names", "policy_sha256", "device", "questions_sha256", *SETTI
 COLUMNS = ("source", "method", "phase", "share", "seconds", "jobs", *MADE_FROM)
 
 
-def our_rows(iterations: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row per arm and phase; `critic` for arms with one.
+def costs(iterations: Sequence[Path]) -> pd.DataFrame:
+    """One row per iteration and phase; `critic` for arms with one.
 
     Raises UserError if the cost of an iteration's phase is missing.
     """
-    found: dict[str, dict[str, list[tuple[float, str]]]] = {}
-    policies: dict[str, dict[str, str]] = {}  # by arm and seed, the last
-    known: dict[str, dict[str, Any]] = {}  # by arm and seed, of the last iteration
+    rows = []
     for folder in iterations:
         arm, seed, _ = run_of(folder)
-        policy = storage.read_json(folder / "policy.json")["weights_sha256"]
-        policies.setdefault(arm, {})[seed] = policy
-        known.setdefault(arm, {})[seed] = storage.read_json(folder / "metrics.json")["provenance"]
-        for phase in MEASURED if (folder / "values.parquet").exists() else PHASES:
+        for phase in ALL_PHASES if (folder / "values.parquet").exists() else PHASES:
             path = cost_path(folder, phase)
             if not path.exists():
                 raise UserError(f"{path}: no such file; snakemake --forcerun {phase} measures it")
-            spent = storage.read_json(path)
-            job = spent["seconds"], spent["device"] or ""
-            found.setdefault(arm, {}).setdefault(phase, []).append(job)
-    rows = []
-    for arm, phases in found.items():
-        total = sum(seconds for jobs in phases.values() for seconds, _ in jobs)
-        for phase, jobs in phases.items():
-            spent = sum(seconds for seconds, _ in jobs)
-            row = {"source": "ours", "method": arm, "phase": phase, "share": spent / total}
-            row |= {"seconds": spent, "jobs": len(jobs), "seed_names": " ".join(policies[arm])}
-            row |= {"policy_sha256": " ".join(policies[arm].values()), **settings(list(known[arm].values()))}
-            rows.append(row | {"device": joined(device for _, device in jobs)})
-    return rows
+            cost = storage.read_json(path)
+            rows.append((arm, seed, folder, phase, cost["seconds"], cost["device"] or ""))
+    return pd.DataFrame(rows, columns=["method", "seed", "folder", "phase", "seconds", "device"])
+
+
+def our_rows(iterations: Sequence[Path]) -> list[dict[Any, Any]]:
+    """One row per arm and phase, with each seed's last policy."""
+    tables = []
+    for arm, own in costs(iterations).groupby("method", sort=False):
+        last = own.drop_duplicates("seed", keep="last")
+        policies = [storage.read_json(folder / "policy.json")["weights_sha256"] for folder in last["folder"]]
+        provenances = [storage.read_json(folder / "metrics.json")["provenance"] for folder in last["folder"]]
+        table = own.groupby("phase", sort=False, as_index=False).agg(
+            seconds=("seconds", "sum"), jobs=("seconds", "size"), device=("device", device_names)
+        )
+        shares, seeds = table["seconds"] / table["seconds"].sum(), " ".join(last["seed"])
+        names = {"seed_names": seeds, "policy_sha256": " ".join(policies), **settings(provenances)}
+        tables.append(table.assign(source="ours", method=arm, share=shares, **names))
+    return pd.concat(tables).to_dict("records")
 
 
 def published_rows() -> list[dict[str, Any]]:
@@ -68,13 +71,13 @@ def published_rows() -> list[dict[str, Any]]:
 def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """(heads, cells): methods by phases in per cent; seconds, jobs and seeds if they are known."""
     share = {(row["method"], row["phase"]): row["share"] for row in rows}
-    phases = [phase for phase in MEASURED if any(row["phase"] == phase for row in rows)]
+    phases = [phase for phase in ALL_PHASES if any(row["phase"] == phase for row in rows)]
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == method]
         seconds = f"{sum(row['seconds'] for row in mine):,.0f}" if "seconds" in mine[0] else "–"
-        known = [str(mine[0].get(name, "–")) for name in ("jobs", "seed_names")]
-        lines.append([method, *(percent(share.get((method, name))) for name in phases), seconds, *known])
+        words = [str(mine[0].get(name, "–")) for name in ("jobs", "seed_names")]
+        lines.append([method, *(percent(share.get((method, name))) for name in phases), seconds, *words])
     return ["method", *phases, "seconds", "iterations", "seeds"], lines
 
 
@@ -83,7 +86,7 @@ def provenance_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list
     lines = []
     for method, group in itertools.groupby(rows, key=lambda row: row["method"]):
         mine = list(group)
-        devices = joined(row["device"] for row in mine)
+        devices = device_names(row["device"] for row in mine)
         lines.append([method, mine[0]["seed_names"], hashes(mine[0]["policy_sha256"]), devices])
     return ["method", "seeds", "policies", "run on"], lines
 

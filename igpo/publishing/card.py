@@ -57,7 +57,7 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from
 VLLM = """\
 from vllm import LLM
 llm = LLM(".")"""
-SHOWN = {
+SETTINGS = {
     "train": ("lr", "kl", "clip_low", "clip_high", "aggregation"),
     "rollout": ("questions", "samples", "temperature", "max_turns", "turn_tokens"),
     "score": ("step_reward", "format_penalty"),
@@ -87,10 +87,10 @@ def licence(source: str) -> tuple[str, str]:
 
 def card(params: Mapping[str, Any], arm: str, manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """The README of an arm's policy."""
-    laid, provenance = apply_arm(params, arm), metrics["provenance"]
+    own, provenance = apply_arm(params, arm), metrics["provenance"]
     head, terms = licence(params["model"]["source"])
     settings = [
-        [f"{section}.{key}", str(laid[section][key])] for section, keys in SHOWN.items() for key in keys
+        [f"{section}.{key}", str(own[section][key])] for section, keys in SETTINGS.items() for key in keys
     ]
     heads = ["benchmark", "questions", "F1", "exact match", "answered", "searches"]
     base = params["model"]["source"]
@@ -99,14 +99,14 @@ def card(params: Mapping[str, Any], arm: str, manifest: Mapping[str, Any], metri
         licence=head,
         base="SmolLM2-135M-Instruct" if base == "smollm2" else base,
         iteration=manifest["iteration"],
-        method=laid["advantage"]["method"],
+        method=own["advantage"]["method"],
         questions=params["questions"]["source"],
         numbers=markdown_table(heads, number_cells(metrics)),
         corpus=params["corpus"]["source"],
         retriever=str(provenance.get("retriever", "none"))[:40],
         transformers=TRANSFORMERS,
         vllm=VLLM,
-        protocol=laid["rollout"]["protocol"],
+        protocol=own["rollout"]["protocol"],
         settings=markdown_table(["setting", "value"], settings),
         weights=manifest["weights_sha256"],
         source=manifest["source"],

@@ -35,8 +35,8 @@ def run_files(root: Path, params: str) -> Iterator[tuple[str, bytes]]:
     yield "params.yaml", params.encode()
     for name in LOCKS:
         yield name, (ROOT / name).read_bytes()
-    found = {path for pattern in RESULTS for path in (root / "results").glob(pattern) if path.is_file()}
-    for path in sorted(found):
+    paths = {path for pattern in RESULTS for path in (root / "results").glob(pattern) if path.is_file()}
+    for path in sorted(paths):
         yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
@@ -45,8 +45,8 @@ def archive(files: dict[str, bytes]) -> bytes:
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
     out = io.BytesIO()
     with (
-        gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w") as tar,
+        gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as file,
+        tarfile.open(fileobj=file, mode="w") as tar,
     ):
         for name, data in sorted({**files, "SHA256SUMS": sums.encode()}.items()):
             entry = tarfile.TarInfo(name)
@@ -57,8 +57,8 @@ def archive(files: dict[str, bytes]) -> bytes:
 
 def flashrag(row: dict) -> dict:
     """A question in FlashRAG's form; what it has no place for is metadata."""
-    kept = ("question_id", "question", "answers")
-    rest = {name: value for name, value in row.items() if name not in kept}
+    own = ("question_id", "question", "answers")
+    rest = {name: value for name, value in row.items() if name not in own}
     return {
         "id": row["question_id"],
         "question": row["question"],

@@ -29,7 +29,7 @@ def figure(svg: str) -> Block:
     return Block("figure", svg)
 
 
-def listed(lines: Iterable[str]) -> Block:
+def bullets(lines: Iterable[str]) -> Block:
     """A list of lines."""
     return Block("list", cells=[[line] for line in lines])
 

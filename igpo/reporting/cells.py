@@ -88,11 +88,11 @@ def with_spread(row: Mapping[str, Any]) -> str:
 
 def interval(row: Mapping[str, Any]) -> str:
     """The 95 % interval of the row's metric in per cent."""
-    low, high = (percent(row[f"{row['metric']}_{bound}"]) for bound in ("low", "high"))
+    low, high = (percent(row[f"{row['metric']}_{end}"]) for end in ("low", "high"))
     return f"[{low}, {high}]"
 
 
-def signed(row: Mapping[str, Any], name: str) -> tuple[str, str]:
+def signed_difference(row: Mapping[str, Any], name: str) -> tuple[str, str]:
     """The difference in column `name` in per cent, and its 95 % interval."""
     mean, low, high = (f"{100 * row[name + end]:+.1f}" for end in ("", "_low", "_high"))
     return mean, f"[{low}, {high}]"
@@ -101,7 +101,7 @@ def signed(row: Mapping[str, Any], name: str) -> tuple[str, str]:
 def difference(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """The difference to the baseline's metric in per cent, its 95 % interval, and p."""
     name = f"{row['metric']}_difference"
-    return *signed(row, name), f"{row[name + '_p']:.3f}"
+    return *signed_difference(row, name), f"{row[name + '_p']:.3f}"
 
 
 def searches(row: Mapping[str, Any]) -> str:
@@ -160,7 +160,7 @@ def hop_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
         for line, row in zip(cells, rows, strict=True):
             if not number:
                 return heads, []
-            line += [percent(row[name]), *signed(row, f"{name}_difference")]
+            line += [percent(row[name]), *signed_difference(row, f"{name}_difference")]
     return heads, cells
 
 
@@ -183,9 +183,9 @@ def provenance_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
     return ["method", "arm", "seeds", "updates", "n", "questions", "policies"], cells
 
 
-def hashes(listed: str) -> str:
+def hashes(values: str) -> str:
     """SHA-256 values in a line, shortened."""
-    return " ".join(value[:HASH] for value in listed.split())
+    return " ".join(value[:HASH] for value in values.split())
 
 
 def published_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:

@@ -19,10 +19,10 @@ def source(folder: Path) -> dict[str, Any]:
     if place.parent.name == "evaluations" or place.parent.parent.name == "evaluations":
         return {"kind": "evaluation", "arm": place.name, "seed": None, "iteration": None}
     kind = "validation" if place.name == "validation" else "training"
-    acting = place.parent if kind == "validation" else place
-    if acting.name == "warmup":
+    iteration = place.parent if kind == "validation" else place
+    if iteration.name == "warmup":
         return {"kind": kind, "arm": "warm start", "seed": None, "iteration": 0}
-    arm, seed, k = run_of(acting)
+    arm, seed, k = run_of(iteration)
     return {"kind": kind, "arm": arm, "seed": int(seed), "iteration": int(k)}
 
 
@@ -30,12 +30,12 @@ def trajectories(folder: Path) -> list[schema.Rows]:
     """The trajectories of a folder, with scores and advantages if it has them."""
     rollouts = storage.read(folder / "rollouts.parquet", schema.ROLLOUTS).to_pylist()
     paths = {name: folder / f"{name}.parquet" for name in TABLES}
-    there = {name: path for name, path in paths.items() if path.exists()}
-    tables = {name: storage.read(path, TABLES[name]).to_pylist() for name, path in there.items()}
+    files = {name: path for name, path in paths.items() if path.exists()}
+    tables = {name: storage.read(path, TABLES[name]).to_pylist() for name, path in files.items()}
     return schema.joined(rollouts, **tables)
 
 
-def found(rows: schema.Rows, question: Mapping[str, Any]) -> int:
+def passages_shown(rows: schema.Rows, question: Mapping[str, Any]) -> int:
     """How many of a question's supporting passages a trajectory was shown."""
     return len(set(question["supporting_ids"]) & {name for row in rows for name in row["hit_ids"]})
 

@@ -36,11 +36,11 @@ GPUS = {
 
 
 class Work(NamedTuple):
-    """Trajectories of one length, of which `sampled` tokens are the model's own, in groups of `together`."""
+    """Trajectories of one length, of which `own` tokens are the model's, in groups of `together`."""
 
     trajectories: float
     tokens: float
-    sampled: float
+    own: float
     together: float
 
 
@@ -50,8 +50,8 @@ def rollout_seconds(work: Work, weights: float, gpu: Gpu, engines: int, parallel
     together = min(work.together, each)
     reading = READ_BYTES * weights / (BANDWIDTH * gpu.bandwidth * parallel)
     per_token = 2 * weights / (OPERATIONS * gpu.operations * parallel)
-    sampling = work.sampled * max(reading, together * per_token) * each / together
-    return sampling + each * (work.tokens - work.sampled) * per_token
+    sampling = work.own * max(reading, together * per_token) * each / together
+    return sampling + each * (work.tokens - work.own) * per_token
 
 
 def pass_seconds(work: Work, weights: float, gpu: Gpu, gpus: int, operations: float) -> float:

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from pipeline import cost, storage
 
 PHASES = ("rollout", "score", "train")
-MEASURED = (*PHASES, "critic")
+ALL_PHASES = (*PHASES, "critic")
 
 
 class Speed(NamedTuple):
@@ -29,8 +29,8 @@ class Speed(NamedTuple):
     @property
     def gpus(self) -> int:
         """GPUs that the stage ran on; 1 if it was none."""
-        found = re.match(r"(\d+) x ", self.device)
-        return int(found[1]) if found else 1
+        match = re.match(r"(\d+) x ", self.device)
+        return int(match[1]) if match else 1
 
 
 def cost_path(iteration: Path, phase: str) -> Path:
@@ -38,27 +38,27 @@ def cost_path(iteration: Path, phase: str) -> Path:
     return cost.path(iteration / "critic" if phase == "critic" else iteration / "policy.json", phase)
 
 
-def joined(devices: Iterable[str]) -> str:
+def device_names(devices: Iterable[str]) -> str:
     """The devices that are known, each once."""
     return " or ".join(sorted(set(devices) - {""}))
 
 
 def speeds(root: Path) -> dict[str, Speed]:
     """The median speed of each stage in training; empty if nothing ran."""
-    found: dict[str, list[Speed]] = {}
+    result: dict[str, list[Speed]] = {}
     for folder in sorted((root / "results/runs").glob("*/s*/*")):
-        for phase in MEASURED:
+        for phase in ALL_PHASES:
             path = cost_path(folder, phase)
             if path.exists():
-                spent = storage.read_json(path)
-                speed = Speed(spent["tokens"] / spent["seconds"], spent["device"] or "")
-                found.setdefault(phase, []).append(speed)
+                job = storage.read_json(path)
+                speed = Speed(job["tokens"] / job["seconds"], job["device"] or "")
+                result.setdefault(phase, []).append(speed)
     return {
         name: Speed(
-            statistics.median(speed.tokens for speed in listed),
-            joined(speed.device for speed in listed),
+            statistics.median(speed.tokens for speed in own),
+            device_names(speed.device for speed in own),
         )
-        for name, listed in found.items()
+        for name, own in result.items()
     }
 
 
@@ -76,15 +76,15 @@ def passage_bytes(root: Path, index: Mapping[str, Any]) -> dict[str, float]:
 
     Of a dense one only with the encoder and the FAISS index of section `index`, which decide its size.
     """
-    found = {}
+    sizes = {}
     corpus = root / "results/corpus.parquet"
     if corpus.exists():
-        found["corpus"] = corpus.stat().st_size / pq.read_metadata(corpus).num_rows
+        sizes["corpus"] = corpus.stat().st_size / pq.read_metadata(corpus).num_rows
     for path in sorted((root / "results/index").glob("*/manifest.json")):
-        made = storage.read_json(path)
-        if all(made["settings"].get(name, index[name]) == index[name] for name in ("encoder", "faiss")):
-            found[f"index {made['kind']}"] = sum(made["files"].values()) / made["rows"]
-    return found
+        manifest = storage.read_json(path)
+        if all(manifest["settings"].get(name, index[name]) == index[name] for name in ("encoder", "faiss")):
+            sizes[f"index {manifest['kind']}"] = sum(manifest["files"].values()) / manifest["rows"]
+    return sizes
 
 
 def token_bytes(root: Path) -> float | None:

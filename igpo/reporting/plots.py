@@ -1,12 +1,12 @@
 """Figures of runs, in the forms that pages and papers need."""
 
 import io
-import statistics
-from collections import defaultdict
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
+import pandas as pd
 from matplotlib.figure import Figure
 
 from igpo.reporting import validation
@@ -93,7 +93,7 @@ class Drawing(NamedTuple):
     figure: Figure
     points: Sequence[str]
 
-    def saved(self, form: str) -> bytes:
+    def render(self, form: str) -> bytes:
         """The figure as `svg`, `pdf` or `png`, without time stamps or random ids."""
         out, about = io.BytesIO(), "; ".join(self.points)
         metadata = {
@@ -107,32 +107,30 @@ class Drawing(NamedTuple):
 
     def svg(self) -> str:
         """The figure as an <svg> element."""
-        text = self.saved("svg").decode()
+        text = self.render("svg").decode()
         return text[text.index("<svg") :]
 
 
-def with_derived(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def with_derived(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of iterations, run after run, with two more columns.
 
     `tokens_used`: `update_tokens` of the run's earlier iterations, which made the policy that acts in this
     one. `gold_entropy_reduction`: how much the log-probability of the gold answer rose from the prompt to the
     last search.
     """
-    used: dict[tuple[str, int], float] = defaultdict(float)
-    result = []
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    for row in sorted(rows, key=lambda row: (arms.index(row["arm"]), row["seed"], row["iteration"])):
-        reduction = row["gold_logprob_end"] - row["gold_logprob_start"]
-        run = row["arm"], row["seed"]
-        result.append({**row, "tokens_used": used[run], "gold_entropy_reduction": reduction})
-        used[run] += row["update_tokens"]
-    return result
+    arms = list(rows["arm"].unique())
+    rows = rows.assign(place=rows["arm"].map(arms.index)).sort_values(["place", "seed", "iteration"])
+    tokens = rows.groupby(["arm", "seed"])["update_tokens"]
+    return rows.assign(
+        tokens_used=tokens.cumsum() - rows["update_tokens"],
+        gold_entropy_reduction=rows["gold_logprob_end"] - rows["gold_logprob_start"],
+    )
 
 
-def drawn(rows: Sequence[Mapping[str, Any]]) -> dict[str, Drawing]:
+def drawings(rows: Sequence[Mapping[str, Any]]) -> dict[str, Drawing]:
     """The figures of rows of curves by name; `dev` only if a policy was validated."""
-    there = [name for name in FIGURES if name != "dev" or any(row.get("dev_f1") is not None for row in rows)]
-    return {name: draw(name, rows) for name in there}
+    names = [name for name in FIGURES if name != "dev" or any(row.get("dev_f1") is not None for row in rows)]
+    return {name: draw(name, rows) for name in names}
 
 
 def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Drawing:
@@ -141,75 +139,71 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Drawing:
     A band is the 95 % interval over questions, its bounds' mean over seeds.
     """
     _, x, panels = FIGURES[name]
-    rows = rows if name == "dev" else with_derived(validation.of_iterations(rows))
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    height = len(panels) // 3
+    table = pd.DataFrame(rows if name == "dev" else validation.of_iterations(rows))
+    table = table if name == "dev" else with_derived(table)
+    arms, height = table.groupby("arm", sort=False), len(panels) // 3
     figure = Figure(figsize=(10, 2.6 * height), layout="constrained")
     axes = figure.subplots(height, 3, sharex=True, squeeze=False)
     for axis, (column, label) in zip(axes.flat, panels.items(), strict=True):
-        for arm, colour in zip(arms, COLOURS * len(arms), strict=False):
-            _lines(axis, [row for row in rows if row["arm"] == arm], (x, column), arm, colour)
+        for (arm, own), colour in zip(arms, itertools.cycle(COLOURS), strict=False):
+            _lines(axis, own, (x, column), str(arm), colour)
         axis.set_title(label, fontsize=10)
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes[-1]:
         axis.set_xlabel(X_LABELS[x])
     axes.flat[0].legend(frameon=False)
-    return Drawing(figure, [_point(row) for row in rows])
+    return Drawing(figure, [_point(row) for row in table.to_dict("records")])
 
 
-def _point(row: Mapping[str, Any]) -> str:
+def _point(row: Mapping[Any, Any]) -> str:
     policy = hashes(row["policy_sha256"] or "unknown")
     return f"{row['arm']} s{row['seed']} iteration {row['iteration']}: policy {policy}"
 
 
-def _lines(
-    axis: Any, rows: Sequence[Mapping[str, Any]], columns: tuple[str, str], arm: str, colour: str
-) -> None:
-    found = [row for row in rows if row.get(columns[1]) is not None]
-    seeds = sorted({row["seed"] for row in rows})
-    for seed in seeds if len(seeds) > 1 else []:
-        one = [[row[name] for row in found if row["seed"] == seed] for name in columns]
-        axis.plot(*one, color=colour, lw=0.7, alpha=0.6)
-    steps = sorted({row["iteration"] for row in found})
-
-    def means(name: str) -> list[float]:
-        return [statistics.fmean(row[name] for row in found if row["iteration"] == step) for step in steps]
-
+def _lines(axis: Any, rows: pd.DataFrame, columns: tuple[str, str], arm: str, colour: str) -> None:
     x, y = columns
-    axis.plot(means(x), means(y), color=colour, lw=2, marker="o", ms=4, label=arm)
-    bounds = f"{y}_low", f"{y}_high"
-    if found and all(name in row for row in found for name in bounds):
-        axis.fill_between(means(x), *map(means, bounds), color=colour, alpha=0.15, lw=0)
+    bounds = [f"{y}_low", f"{y}_high"]
+    numbers = list(dict.fromkeys(("seed", "iteration", x, y, *bounds)))
+    points = rows.reindex(columns=numbers).astype(float).dropna(subset=y)
+    seeds = sorted(rows["seed"].unique())
+    for seed in seeds if len(seeds) > 1 else []:
+        own = points[points["seed"] == seed]
+        axis.plot(own[x], own[y], color=colour, lw=0.7, alpha=0.6)
+    means = points.groupby("iteration").mean().reset_index()
+    axis.plot(means[x], means[y], color=colour, lw=2, marker="o", ms=4, label=arm)
+    if len(points) and points[bounds].notna().all(axis=None):
+        low, high = (means[bound] for bound in bounds)
+        axis.fill_between(means[x], low, high, color=colour, alpha=0.15, lw=0)
 
 
-def gains(found: Sequence[tuple[Sequence[float], float]]) -> Drawing:
+def gains(trajectories: Sequence[tuple[Sequence[float], float]]) -> Drawing:
     """Information gain by the number of the turn, its sign, and its sum beside the outcome.
 
-    `found` has (gain of every search turn, outcome) of each trajectory.
+    A trajectory is (gain of every search turn, outcome).
     """
     figure = Figure(figsize=(10, 2.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    last = max((len(values) for values, _ in found), default=0)
-    by_turn = [[values[turn] for values, _ in found if len(values) > turn] for turn in range(last)]
-    for turn, (values, colour) in enumerate(zip(by_turn, COLOURS * last, strict=False), start=1):
+    by_turn = pd.DataFrame([values for values, _ in trajectories]).rename(columns=lambda place: place + 1)
+    for turn, colour in zip(by_turn, itertools.cycle(COLOURS), strict=False):
+        values = by_turn[turn].dropna()
         left.hist(values, bins=30, histtype="step", color=colour, density=True, label=f"turn {turn}")
-        share = 100 * sum(value > 0 for value in values) / len(values)
+        share = 100 * (values > 0).mean()
         middle.bar(turn, share, color=colour)
         middle.annotate(f"n = {len(values)}", (turn, share), ha="center", va="bottom", fontsize=8)
-    searched = [(sum(values), outcome) for values, outcome in found if values]
-    right.plot([x for x, _ in searched], [y for _, y in searched], "o", ms=3, alpha=0.3, color=COLOURS[0])
+    sums = [(sum(values), outcome) for values, outcome in trajectories if values]
+    right.plot([x for x, _ in sums], [y for _, y in sums], "o", ms=3, alpha=0.3, color=COLOURS[0])
     for axis, label in ((left, "information gain"), (middle, "turn"), (right, "sum of information gains")):
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     left.set_ylabel("density")
     middle.set_ylabel("above 0, per cent")
-    middle.set_xticks(range(1, last + 1))
+    middle.set_xticks(list(by_turn))
     middle.set_ylim(0, 110)
     right.set_ylabel("outcome")
-    if last:
+    if len(by_turn.columns):
         left.legend(frameon=False)
-    return Drawing(figure, [f"{len(found)} trajectories"])
+    return Drawing(figure, [f"{len(trajectories)} trajectories"])
 
 
 def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Drawing:
@@ -218,7 +212,7 @@ def intervals(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Drawin
     figure = Figure(figsize=(10, 0.6 + 0.4 * len(rows)), layout="constrained")
     axis = figure.subplots()
     places = list(range(len(rows)))[::-1]
-    for place, row, colour in zip(places, rows, COLOURS * len(rows), strict=False):
+    for place, row, colour in zip(places, rows, itertools.cycle(COLOURS), strict=False):
         low, high = 100 * row[f"{metric}_low"], 100 * row[f"{metric}_high"]
         axis.plot([low, high], [place, place], color=colour, lw=3, solid_capstyle="round")
         axis.plot(100 * row[metric], place, "o", color=colour, ms=9)

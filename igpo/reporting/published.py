@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "printed"
-PRINTED = {  # where the paper prints what stands in NAME.csv
+PLACES = {  # where the paper prints what stands in NAME.csv
     "main": "Table 1",
     "algorithms": "Table 2",
     "ablation": "Table 3",
@@ -17,7 +17,7 @@ PRINTED = {  # where the paper prints what stands in NAME.csv
     "time": "Table 7",
     "per_question": "Table 9",
 }
-UNPRINTED = {  # checks of what the paper says that have no number of it beside them, and why
+WITHOUT_NUMBERS = {  # checks of what the paper says that have no number of it beside them, and why
     "gamma": "igpo itself has gamma 1.0, as the paper, which did not tune it and prints no other.",
     "single_turn": "The paper prints no such numbers.",
     "collapse": "The paper's Figure 1 draws such shares for its own runs, without numbers.",
@@ -42,14 +42,14 @@ def read(table: str) -> list[dict[str, str]]:
 
 def methods(table: str) -> list[str]:
     """The methods that a published table has rows for; none for a check that the paper has no numbers for."""
-    if table in UNPRINTED:
+    if table in WITHOUT_NUMBERS:
         return []
     return ["IGPO"] if table == "per_question" else [row["method"] for row in read(table)]
 
 
 def printed_in(table: str) -> str:
     """The source of a published table's numbers."""
-    return f"arXiv:2510.14967v2, {PRINTED[table]}"
+    return f"arXiv:2510.14967v2, {PLACES[table]}"
 
 
 def curves() -> list[list[str]]:

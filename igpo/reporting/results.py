@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from igpo.experiment.schema import FAILURES, PER_QUESTION
 from igpo.reporting.intervals import interval, paired_difference
@@ -57,7 +58,7 @@ class Evaluation(NamedTuple):
     arm: str
     seed: int | None
     metrics: dict[str, Any]
-    questions: list[dict[str, Any]]
+    questions: pd.DataFrame
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -68,9 +69,9 @@ def read_evaluation(path: Path) -> Evaluation:
         if key not in metrics:
             raise UserError(f"{path}: not a metrics file: {key!r} is missing")
     by_question = path.with_name("questions.parquet")
-    questions = storage.read(by_question, PER_QUESTION).to_pylist()
-    known = metrics["provenance"].get("by_question")
-    if known and known != storage.sha256(by_question):
+    questions = storage.read(by_question, PER_QUESTION).to_pandas()
+    digest = metrics["provenance"].get("by_question")
+    if digest and digest != storage.sha256(by_question):
         raise UserError(f"{by_question}: of another evaluation than {path}; give each a folder of its own")
     return Evaluation(arm, int(seed) if seed else None, metrics, questions)
 
@@ -78,16 +79,16 @@ def read_evaluation(path: Path) -> Evaluation:
 def check_comparable(evaluations: Sequence[Evaluation]) -> None:
     """Raise UserError unless all evaluations are of the same questions and, if trained, of the same seeds."""
     for evaluation in evaluations[1:]:
-        for key, found in COMPARED.items():
-            if found(evaluation) != found(evaluations[0]):
+        for key, trait in TRAITS.items():
+            if trait(evaluation) != trait(evaluations[0]):
                 names = f"{evaluations[0].arm} and {evaluation.arm}"
                 raise UserError(f"{names} were evaluated on different questions ({key} differs)")
-    listed = Counter((evaluation.arm, evaluation.seed) for evaluation in evaluations)
-    if twice := [arm for (arm, _), number in listed.items() if number > 1]:
+    numbers = Counter((evaluation.arm, evaluation.seed) for evaluation in evaluations)
+    if twice := [arm for (arm, _), number in numbers.items() if number > 1]:
         raise UserError(f"--metrics: an evaluation of {twice[0]} is given twice")
-    trained = by_arm([evaluation for evaluation in evaluations if evaluation.seed is not None])
-    seeds = {arm: [evaluation.seed for evaluation in found] for arm, found in trained.items()}
-    if any(found != next(iter(seeds.values())) for found in seeds.values()):
+    arms = by_arm([evaluation for evaluation in evaluations if evaluation.seed is not None])
+    seeds = {arm: [evaluation.seed for evaluation in own] for arm, own in arms.items()}
+    if any(own != next(iter(seeds.values())) for own in seeds.values()):
         raise UserError(f"the arms were evaluated with different seeds: {seeds}")
 
 
@@ -100,10 +101,10 @@ def _sizes(evaluation: Evaluation) -> dict[str, int]:
     return {name: values["n"] for name, values in evaluation.metrics["benchmarks"].items()}
 
 
-COMPARED: dict[str, Callable[[Evaluation], Any]] = {
+TRAITS: dict[str, Callable[[Evaluation], Any]] = {
     "questions": lambda evaluation: evaluation.metrics["provenance"].get("questions"),
     "n": _sizes,
-    "question_id": lambda evaluation: [row["question_id"] for row in evaluation.questions],
+    "question_id": lambda evaluation: evaluation.questions["question_id"].tolist(),
 }
 
 
@@ -117,16 +118,16 @@ def table_rows(evaluations: Sequence[Evaluation], params: sections.Tables) -> li
     rows: list[dict[str, Any]] = []
     for benchmark in [*benchmarks, *(["overall"] if len(benchmarks) > 1 else [])]:
         block = {
-            arm: {"source": "ours", "method": arm, "benchmark": benchmark, **_row(found, benchmark, params)}
-            for arm, found in seeds.items()
+            arm: {"source": "ours", "method": arm, "benchmark": benchmark, **_row(own, benchmark, params)}
+            for arm, own in seeds.items()
         }
         zero = block[params.baseline][metric]
-        compared = question_values(seeds[params.baseline], benchmark, metric)
+        theirs = question_values(seeds[params.baseline], benchmark, metric)
         for arm, row in block.items():
             values = question_values(seeds[arm], benchmark, metric)
-            paired = paired_difference(values, compared, params.bootstrap, params.seed)
+            difference = paired_difference(values, theirs, params.bootstrap, params.seed)
             row[f"{metric}_difference"] = row[metric] - zero
-            row |= {f"{metric}_difference_{name}": paired[name] for name in ("low", "high", "p")}
+            row |= {f"{metric}_difference_{name}": difference[name] for name in ("low", "high", "p")}
             for hops in HOPS:
                 row |= _by_hops(seeds[arm], seeds[params.baseline], benchmark, hops, params)
         rows += block.values()
@@ -139,30 +140,18 @@ def by_arm(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     return {arm: [evaluation for evaluation in evaluations if evaluation.arm == arm] for arm in arms}
 
 
-def question_values(
-    seeds: Sequence[Evaluation],
-    benchmark: str,
-    metric: str,
-    covered: bool | None = None,
-    hops: int | None = None,
-) -> np.ndarray:
-    """(seeds, questions): a metric on a benchmark (or `overall`); `covered`, `hops`: on these questions only.
+def part(questions: pd.DataFrame, benchmark: str, **columns: Any) -> pd.DataFrame:
+    """Those questions of a benchmark (or `overall`) that have these values in their columns."""
+    rows = questions if benchmark == "overall" else questions[questions["benchmark"] == benchmark]
+    for name, value in columns.items():
+        rows = rows[rows[name] == value]
+    return rows
 
-    Raises UserError if a question lacks it.
-    """
-    values = np.array(
-        [
-            [
-                row[metric]
-                for row in evaluation.questions
-                if benchmark in (row["benchmark"], "overall")
-                and covered in (row["covered"], None)
-                and hops in (row["hops"], None)
-            ]
-            for evaluation in seeds
-        ],
-        dtype=np.float64,
-    )
+
+def question_values(seeds: Sequence[Evaluation], benchmark: str, metric: str, **columns: Any) -> np.ndarray:
+    """(seeds, questions): a metric on a `part` of the questions. Raises UserError if a question lacks it."""
+    parts = [part(evaluation.questions, benchmark, **columns) for evaluation in seeds]
+    values = np.array([rows[metric].to_numpy(np.float64) for rows in parts])
     if np.isnan(values).any():
         raise UserError(f"tables.metric: {metric!r} is unknown for questions of {benchmark!r}; name another")
     return values
@@ -180,9 +169,10 @@ def _by_hops(
     values, zero = (question_values(each, benchmark, metric, hops=hops) for each in (seeds, baseline))
     if not values.size:
         return dict(zip(hop_columns(metric, hops), [0, *[None] * 4], strict=True))
-    paired = paired_difference(values, zero, params.bootstrap, params.seed)
-    found = [values.shape[1], float(values.mean()), *(paired[name] for name in ("mean", "low", "high"))]
-    return dict(zip(hop_columns(metric, hops), found, strict=True))
+    difference = paired_difference(values, zero, params.bootstrap, params.seed)
+    bounds = (difference[name] for name in ("mean", "low", "high"))
+    numbers = [values.shape[1], float(values.mean()), *bounds]
+    return dict(zip(hop_columns(metric, hops), numbers, strict=True))
 
 
 def _row(seeds: Sequence[Evaluation], benchmark: str, params: sections.Tables) -> dict[str, Any]:
@@ -190,7 +180,7 @@ def _row(seeds: Sequence[Evaluation], benchmark: str, params: sections.Tables) -
     blocks = [{**e.metrics["benchmarks"], "overall": e.metrics["overall"]}[benchmark] for e in seeds]
     row: dict[str, Any] = {"seeds": len(seeds), "n": blocks[0]["n"]}
     for metric in (*METRICS, *FURTHER):
-        means = [found for values in blocks if (found := mean(values, metric)) is not None]
+        means = [value for block in blocks if (value := mean(block, metric)) is not None]
         row[metric] = statistics.fmean(means) if len(means) == len(seeds) else None
     return row | _headline(seeds, blocks, benchmark, params) | provenance(seeds)
 
@@ -203,10 +193,10 @@ def _headline(
     values = question_values(seeds, benchmark, metric)
     bounds = interval(values, params.bootstrap, params.seed) if several else blocks[0][metric]
     row: dict[str, Any] = {"metric": metric}
-    row |= {f"{metric}_{bound}": bounds[bound] for bound in ("low", "high")}
+    row |= {f"{metric}_{end}": bounds[end] for end in ("low", "high")}
     row[f"{metric}_std"] = statistics.stdev(block[metric]["mean"] for block in blocks) if several else None
     for name, covered in {"covered": True, "uncovered": False}.items():
-        values = question_values(seeds, benchmark, metric, covered).mean(0)
+        values = question_values(seeds, benchmark, metric, covered=covered).mean(0)
         row[f"n_{name}"] = len(values)
         row[f"{metric}_{name}"] = statistics.fmean(values) if len(values) else None
     return row
@@ -214,20 +204,21 @@ def _headline(
 
 def provenance(seeds: Sequence[Evaluation]) -> dict[str, str]:
     """What a row was made from: its seeds, each one's policy and iteration, and their `settings`."""
-    known = [evaluation.metrics["provenance"] for evaluation in seeds]
+    origins = [evaluation.metrics["provenance"] for evaluation in seeds]
     return {
         "seed_names": " ".join(str(e.seed) for e in seeds if e.seed is not None),
-        "policy_sha256": " ".join(values.get("policy") or "" for values in known),
-        "iteration": " ".join(in_words(values.get("iteration")) for values in known),
-        "selected": in_words(known[0].get("selected")),
-        **settings(known),
+        "policy_sha256": " ".join(values.get("policy") or "" for values in origins),
+        "iteration": " ".join(in_words(values.get("iteration")) for values in origins),
+        "selected": in_words(origins[0].get("selected")),
+        **settings(origins),
     }
 
 
-def settings(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def settings(origins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """`SETTINGS` and the questions' SHA-256 of provenances; one in which they differ has all its values."""
-    values = {name: "; ".join(dict.fromkeys(in_words(each.get(name)) for each in known)) for name in SETTINGS}
-    return {"questions_sha256": known[0].get("questions") or "", **values}
+    words = {name: dict.fromkeys(in_words(origin.get(name)) for origin in origins) for name in SETTINGS}
+    values = {name: "; ".join(each) for name, each in words.items()}
+    return {"questions_sha256": origins[0].get("questions") or "", **values}
 
 
 def in_words(value: Any) -> str:

@@ -1,10 +1,10 @@
 """Tables for a reader: Markdown, LaTeX and CSV from the same cells."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from igpo.reporting.cells import (
     NOTES,
@@ -28,17 +28,12 @@ def markdown_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     heads, *cells = ([cell.replace("|", r"\|") for cell in line] for line in (heads, *cells))
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     lines = [heads, ["-" * (width - 1) + ":" if i else "-" * width for i, width in enumerate(widths)], *cells]
-    padded = (
-        [
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in lines
-    )
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+    forms = [f"{{:{'>' if i else '<'}{width}}}" for i, width in enumerate(widths)]
+    form = f"| {' | '.join(forms)} |"
+    return "\n".join(form.format(*line) for line in lines)
 
 
-def markdown(ours: Rows, published: Rows) -> str:
+def markdown(ours: Rows, theirs: Rows) -> str:
     """The whole table as Markdown."""
     parts = []
     for name, rows in by_benchmark(ours).items():
@@ -53,7 +48,7 @@ def markdown(ours: Rows, published: Rows) -> str:
             note = with_metric("hops", rows[0]["metric"])
             parts += [f"## By hops: {name}", markdown_table(heads, cells), note]
     parts += ["## Where ours come from", markdown_table(*provenance_cells(ours))]
-    parts += [NOTES["provenance"], "## Published by the paper", markdown_table(*published_cells(published))]
+    parts += [NOTES["provenance"], "## Published by the paper", markdown_table(*published_cells(theirs))]
     return "\n\n".join([*parts, NOTES["published"]]) + "\n"
 
 
@@ -91,41 +86,30 @@ def _tex(text: str) -> str:
 
 def latex_table(caption: str, heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A LaTeX table in plain `tabular`."""
-    lines = [" & ".join(map(_tex, line)) + r" \\" for line in cells]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{_tex(caption)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
-            r"\hline",
-            " & ".join(map(_tex, heads)) + r" \\ \hline",
-            *lines,
-            r"\hline",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
+    table = pd.DataFrame([list(map(_tex, line)) for line in cells], columns=list(map(_tex, heads)))
+    style = table.style.hide(axis="index").set_table_styles(
+        [{"selector": rule, "props": ":hline"} for rule in ("toprule", "midrule", "bottomrule")]
     )
+    form = "l" + "r" * (len(heads) - 1)
+    return style.to_latex(column_format=form, caption=_tex(caption)).rstrip()
 
 
-def latex(ours: Rows, published: Rows) -> str:
+def latex(ours: Rows, theirs: Rows) -> str:
     """The whole table as LaTeX, plain `tabular` without packages."""
     parts = [
         latex_table(f"{title(name, rows)}. {notes(rows)}", *our_cells(rows))
         for name, rows in by_benchmark(ours).items()
     ]
     parts.append(latex_table(f"Where ours come from. {NOTES['provenance']}", *provenance_cells(ours)))
-    parts.append(latex_table(f"Published. {NOTES['published']}", *published_cells(published)))
+    parts.append(latex_table(f"Published. {NOTES['published']}", *published_cells(theirs)))
     return "\n\n".join(parts) + "\n"
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """CSV with floats in six significant digits, so that equal numbers give equal bytes."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
-    return out.getvalue()
+    cells = [{key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()} for row in rows]
+    table = pd.DataFrame(cells, columns=list(columns), dtype=object)  # or whole numbers would become floats
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def write_text(text: str, path: Path) -> None:

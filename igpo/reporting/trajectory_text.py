@@ -32,18 +32,18 @@ def render(
     question: Mapping[str, Any] | None = None,
 ) -> list[Line]:
     """A trajectory: what the model wrote, what it searched, what it read, what that was worth."""
-    known = {score["turn"]: score for score in scores}
+    worth = {score["turn"]: score for score in scores}
     lines = [Line(f"{rows[0]['question_id']}, sample {rows[0]['sample']}: {rows[-1]['stop']}", "head")]
     if question:
         lines.append(Line(f"question: {question['question']}", "head"))
         lines.append(Line(f"gold: {' | '.join(question['answers'])}", "head"))
     lines.append(
-        Line(f"turn 0: prompt of {len(rows[0]['observation_ids'])} tokens{_worth(known.get(0))}", "turn")
+        Line(f"turn 0: prompt of {len(rows[0]['observation_ids'])} tokens{_worth(worth.get(0))}", "turn")
     )
     lines += _block(rows[0]["observation"] or "", "  | ", "read")
     for row in rows[1:]:
         tokens = f"turn {row['turn']}: {len(row['policy_ids'])} tokens"
-        lines.append(Line(f"{tokens}{_worth(known.get(row['turn']))}", "turn"))
+        lines.append(Line(f"{tokens}{_worth(worth.get(row['turn']))}", "turn"))
         lines += _block(row["text"], "  ", "policy")
         if row["observation"]:
             lines.append(Line(f"  read {', '.join(row['hit_ids']) or 'nothing'}:", "read"))
@@ -65,8 +65,8 @@ def _worth(score: Mapping[str, Any] | None) -> str:
     }
     if score["step_reward"] != score["info_gain"]:
         names["step_reward"] = "step reward"
-    said = "".join(f", {label} {score[key]:+.3f}" for key, label in names.items() if score[key] is not None)
-    return said if score["info_gain"] is None else f"{said} {bar(score['info_gain'])}".rstrip()
+    words = "".join(f", {label} {score[key]:+.3f}" for key, label in names.items() if score[key] is not None)
+    return words if score["info_gain"] is None else f"{words} {bar(score['info_gain'])}".rstrip()
 
 
 def bar(gain: float) -> str:

@@ -37,10 +37,10 @@ def arguments(parser: argparse.ArgumentParser, required: bool = False) -> None:
 
 def run_of(folder: Path) -> tuple[str, str, str]:
     """Arm, seed and number of an iteration; UserError if its folder isn't called `ARM/sSEED/K`."""
-    found = re.fullmatch(r".*?([^/]+)/s(\d+)/(\d+)", folder.absolute().as_posix())
-    if not found:
+    match = re.fullmatch(r".*?([^/]+)/s(\d+)/(\d+)", folder.absolute().as_posix())
+    if not match:
         raise UserError(f"{folder}: not an iteration's folder, ARM/sSEED/K")
-    arm, seed, k = found.groups()
+    arm, seed, k = match.groups()
     return arm, seed, k
 
 
@@ -51,19 +51,19 @@ def dev_values(folder: Path) -> Row:
         raise UserError(f"{folder / 'metrics.json'}: has no 'hops'; evaluate again")
     overall, hops = metrics["overall"], metrics["hops"]
     row: Row = {f"dev_{name}": overall[name]["mean"] for name in DEV_METRICS}
-    row |= {f"dev_f1_{bound}": overall["f1"][bound] for bound in ("low", "high")}
+    row |= {f"dev_f1_{end}": overall["f1"][end] for end in ("low", "high")}
     row |= {f"dev_f1_{number}hop": hops[number]["f1"]["mean"] if number in hops else None for number in "12"}
     return row | {"dev_n": overall["n"]}
 
 
 def by_policy(validations: Iterable[Path]) -> dict[tuple[str, int, int], Path]:
     """Validations by arm, seed and updates of their policy; `WARM_START` is the one that runs share."""
-    found = {}
+    folders = {}
     for folder in validations:
         place = folder.absolute().parent
         arm, seed, k = WARM_START if place.name == "warmup" else run_of(place)
-        found[arm, int(seed), int(k)] = folder
-    return found
+        folders[arm, int(seed), int(k)] = folder
+    return folders
 
 
 def with_dev(rows: Sequence[Row], validations: Iterable[Path]) -> list[Row]:
@@ -71,17 +71,16 @@ def with_dev(rows: Sequence[Row], validations: Iterable[Path]) -> list[Row]:
 
     A run's last policy acts in no iteration: if it was validated, a last row has these columns alone.
     """
-    dev, found = by_policy(validations), []
+    folders, result = by_policy(validations), []
     for (arm, seed), group in itertools.groupby(rows, key=lambda row: (row["arm"], row["seed"])):
-        known = {updates: folder for (*run, updates), folder in dev.items() if run == [arm, seed]}
-        known = {0: dev[WARM_START], **known} if WARM_START in dev else known
-        mine = [{**row, "updates": row["iteration"] - 1} for row in group]
-        found += [
-            row | (dev_values(known[row["updates"]]) if row["updates"] in known else {}) for row in mine
-        ]
-        if (last := mine[-1]["iteration"]) in known:
-            found.append(_end(mine[-1], known[last]))
-    return found
+        for row in group:
+            updates = row["iteration"] - 1
+            start = None if updates else folders.get(WARM_START)
+            folder = folders.get((arm, seed, updates), start)
+            result.append({**row, "updates": updates, **(dev_values(folder) if folder else {})})
+        if end := folders.get((arm, seed, row["iteration"])):
+            result.append(_end(row, end))
+    return result
 
 
 def _end(row: Row, folder: Path) -> Row:

@@ -16,9 +16,9 @@ SPLITS = ("train", "dev", "test")
 def with_comparisons(params: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The parameters with the arms that the comparisons `tables.NAME` train among `run.arms`."""
     run = params["run"]
-    compared = [arm for name in names for arm in layout.compared_arms(params, name)]
-    trained = [arm for arm in compared if arm not in run["baselines"]]
-    return {**params, "run": {**run, "arms": list(dict.fromkeys([*run["arms"], *trained]))}}
+    arms = [arm for name in names for arm in layout.compared_arms(params, name)]
+    further = [arm for arm in arms if arm not in run["baselines"]]
+    return {**params, "run": {**run, "arms": list(dict.fromkeys([*run["arms"], *further]))}}
 
 
 def volume(
@@ -32,41 +32,41 @@ def volume(
     run = params["run"]
     seeds, steps = len(run["seeds"]), len(run["seeds"]) * run["iterations"]
     arms = {name: apply_arm(params, name) for name in run["arms"]}
-    made = {name: steps * _trajectories(arm["rollout"], available, "train") for name, arm in arms.items()}
-    tokens = {name: made[name] * (length or arm["rollout"]["max_tokens"]) for name, arm in arms.items()}
+    counts = {name: steps * _trajectories(arm["rollout"], available, "train") for name, arm in arms.items()}
+    tokens = {name: counts[name] * (length or arm["rollout"]["max_tokens"]) for name, arm in arms.items()}
     critics = [name for name, arm in arms.items() if arm["advantage"]["method"] in WITH_CRITIC]
-    evaluated = merge(params["rollout"], params["evaluate"]["rollout"])
+    greedy = merge(params["rollout"], params["evaluate"]["rollout"])
     evaluations = len(layout.evaluations(run))
-    answers = evaluations * _trajectories(evaluated, available, "test")
+    answers = evaluations * _trajectories(greedy, available, "test")
     validations = len(layout.validations(params))
     dev = layout.validation_settings(params, None)
-    validated = validations * _trajectories(dev, available, "dev") if validations else 0
+    dev_trajectories = validations * _trajectories(dev, available, "dev") if validations else 0
     return {
         "runs": len(arms) * seeds,
         "of them with a critic": len(critics) * seeds,
         "updates": (len(arms) + len(critics)) * steps,
         "critic updates": len(critics) * steps,
-        "training trajectories": sum(made.values()),
+        "training trajectories": sum(counts.values()),
         "training tokens": sum(tokens.values()),
         "of them for critics": sum(tokens[name] for name in critics),
         "policies kept": len(arms) * seeds * len(layout.kept(run)) + len(layout.best_policies(run)),
         "validations": validations,
-        "validation trajectories": validated,
-        "validation tokens": validated * (length or evaluated["max_tokens"]),
+        "validation trajectories": dev_trajectories,
+        "validation tokens": dev_trajectories * (length or greedy["max_tokens"]),
         "evaluations": evaluations,
         "evaluation trajectories": answers,
-        "evaluation tokens": answers * (length or evaluated["max_tokens"]),
+        "evaluation tokens": answers * (length or greedy["max_tokens"]),
     }
 
 
 def _trajectories(rollout: Mapping[str, Any], available: Mapping[str, int], split: str) -> int:
-    wanted = rollout["questions"] or available.get(split)
-    if wanted is None:
+    number = rollout["questions"] or available.get(split)
+    if number is None:
         raise UserError(f"the parameters ask for all {split} questions: give --questions {split}=N")
-    return int(min(wanted, available.get(split, wanted)) * rollout["samples"])
+    return int(min(number, available.get(split, number)) * rollout["samples"])
 
 
-def counted(root: Path) -> dict[str, int]:
+def question_counts(root: Path) -> dict[str, int]:
     """Questions by split, from the question files that are there."""
     files = {split: root / f"results/questions/{split}.parquet" for split in SPLITS}
     return {
@@ -74,7 +74,7 @@ def counted(root: Path) -> dict[str, int]:
     }
 
 
-def counted_passages(root: Path) -> int:
+def passage_count(root: Path) -> int:
     """Passages of the corpus that is there; 0 without one."""
     path = root / "results/corpus.parquet"
     return len(storage.read(path, storage.CORPUS)) if path.exists() else 0

@@ -16,35 +16,36 @@ from pipeline import stage, storage
 from pipeline.locks import is_held
 
 ALIVE = Path(".snakemake/alive")
-TRACKED = Path("results/track.json")
+TRACK = Path("results/track.json")
 PAUSE_S = 5
 FILES = ("metrics.json", "policy.json", "scores.parquet", "health.json", "advantages.parquet")
-Done = dict[str, tuple[list[Path], list[Path]]]  # run -> (iterations, validations)
+Folders = dict[str, tuple[list[Path], list[Path]]]  # run -> (iterations, validations)
 
 
-def finished(params: Mapping[str, Any]) -> Done:
+def folders_done(params: Mapping[str, Any]) -> Folders:
     """What is done of every run, as long as it has an iteration."""
-    run, found = params["run"], {}
+    run, result = params["run"], {}
     validations = list(map(Path, layout.validations(params)))
     for arm in run["arms"]:
         for seed in run["seeds"]:
             folders = [Path(layout.folder(arm, seed, k)) for k in range(1, run["iterations"] + 1)]
-            done = [folder for folder in folders if all((folder / name).exists() for name in FILES)]
+            iterations = [folder for folder in folders if all((folder / name).exists() for name in FILES)]
             own = [path for path in validations if path.parent in (*folders, Path(layout.folder("", 0, 0)))]
-            if done:
-                found[f"{arm}_s{seed}"] = done, [path for path in own if (path / "metrics.json").exists()]
-    return found
+            ends = [path for path in own if (path / "metrics.json").exists()]
+            if iterations:
+                result[f"{arm}_s{seed}"] = iterations, ends
+    return result
 
 
 def is_tracked(params: Mapping[str, Any], name: str, iterations: Sequence[Path]) -> bool:
     """Whether `igpo track` has logged a run, as finished, since the last of these iterations."""
-    if not TRACKED.exists() or run_key(name, run_params(params, name)) not in storage.read_json(TRACKED):
+    if not TRACK.exists() or run_key(name, run_params(params, name)) not in storage.read_json(TRACK):
         return False
     newest = max((folder / file).stat().st_mtime for folder in iterations for file in FILES)
-    return TRACKED.stat().st_mtime >= newest
+    return TRACK.stat().st_mtime >= newest
 
 
-def log_runs(params: Mapping[str, Any], uri: str, runs: Done, status: str) -> None:
+def log_runs(params: Mapping[str, Any], uri: str, runs: Folders, status: str) -> None:
     """Bring runs up to date and give them a status; those that are tracked stay finished."""
     with alone():
         client, where = open_store(uri)
@@ -65,20 +66,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Log until Snakemake has ended; a run that is not tracked then did not come to its end."""
     params = checks.read(args)
-    known: Done = {}
+    before: Folders = {}
     while True:
-        going = ALIVE.exists() and is_held(ALIVE)
-        done = finished(params)
-        changed = {name: value for name, value in done.items() if known.get(name) != value}
-        if changed:
-            log_runs(params, args.uri, changed, "RUNNING")
-        known = done
-        if not going:
+        alive = ALIVE.exists() and is_held(ALIVE)
+        runs = folders_done(params)
+        news = {name: value for name, value in runs.items() if before.get(name) != value}
+        if news:
+            log_runs(params, args.uri, news, "RUNNING")
+        before = runs
+        if not alive:
             break
         time.sleep(PAUSE_S)
-    if done:
-        log_runs(params, args.uri, done, "FAILED")
-    return f"{len(done)} runs"
+    if runs:
+        log_runs(params, args.uri, runs, "FAILED")
+    return f"{len(runs)} runs"
 
 
 main = stage.command(None, arguments, run, __doc__)

@@ -67,10 +67,10 @@ def collect(metrics: list[Path], iterations: list[Path], validations: Sequence[P
     """
     runs: Runs = {}
     for path in metrics:
-        found = read_evaluation(path)
+        evaluation = read_evaluation(path)
         points = runs.setdefault(path.absolute().parent.name, {})
-        step = found.metrics["provenance"].get("iteration") or 0
-        for benchmark, values in found.metrics["benchmarks"].items():
+        step = evaluation.metrics["provenance"].get("iteration") or 0
+        for benchmark, values in evaluation.metrics["benchmarks"].items():
             for name in METRICS:
                 if (value := mean(values, name)) is not None:
                     points[f"test/{metric_part(benchmark)}/{name}", step] = value
@@ -97,10 +97,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def run_params(params: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The settings behind run `name`: the stage sections, a judge's too, with its arm laid over them."""
     arm = layout.evaluations(params["run"])[name][0]
-    merged = apply_arm(params, arm)
+    settings = apply_arm(params, arm)
     # without a model its other settings say nothing, and runs keep the keys that they had
-    judge = ("judge",) if merged["judge"]["model"] else ()
-    return {section: merged[section] for section in (*SECTIONS, *judge)}
+    judge = ("judge",) if settings["judge"]["model"] else ()
+    return {section: settings[section] for section in (*SECTIONS, *judge)}
 
 
 def run_key(name: str, settings: Mapping[str, Any]) -> str:
@@ -109,7 +109,7 @@ def run_key(name: str, settings: Mapping[str, Any]) -> str:
     return f"{name}/{digest}"
 
 
-def logged(client: MlflowClient, run_id: str) -> Points:
+def points_of(client: MlflowClient, run_id: str) -> Points:
     """The points that MLflow holds of a run."""
     names = client.get_run(run_id).data.metrics
     return {
@@ -138,8 +138,8 @@ def sync(
 ) -> str:
     """Bring one run of experiment `where` up to date and give it a status; returns its id."""
     key = run_key(name, settings)
-    found = client.search_runs([where], f"tags.`igpo.key` = '{key}'")
-    run_id, old = (found[0].info.run_id, logged(client, found[0].info.run_id)) if found else (None, {})
+    runs = client.search_runs([where], f"tags.`igpo.key` = '{key}'")
+    run_id, old = (runs[0].info.run_id, points_of(client, runs[0].info.run_id)) if runs else (None, {})
     if run_id and any(points.get(point, value) != value for point, value in old.items()):
         log.info("%s: the files have changed; its MLflow run is replaced", name)
         client.delete_run(run_id)
@@ -147,9 +147,9 @@ def sync(
     if run_id is None:
         tags = {"igpo.key": key, "igpo.arm": name.partition("_s")[0]}
         run_id = client.create_run(where, run_name=name, tags=tags).info.run_id
-        chosen = [Param(*item) for item in flatten(settings)]
-        for start in range(0, len(chosen), BATCH_PARAMS):
-            client.log_batch(run_id, params=chosen[start : start + BATCH_PARAMS])
+        items = [Param(*item) for item in flatten(settings)]
+        for start in range(0, len(items), BATCH_PARAMS):
+            client.log_batch(run_id, params=items[start : start + BATCH_PARAMS])
     now = int(time.time() * 1000)
     new = [
         Metric(metric, value, now, step)
@@ -171,19 +171,18 @@ def open_store(uri: str) -> tuple[MlflowClient, str]:
     """A client of the store at `uri` and our experiment's id; either is made if it is missing."""
     mlflow.set_tracking_uri(uri)  # where traces go
     client = MlflowClient(uri)
-    found = client.get_experiment_by_name(NAME)
+    experiment = client.get_experiment_by_name(NAME)
     # the kind makes the UI open on the runs and their curves
     kind = {"mlflow.experimentKind": "custom_model_development"}
-    return client, found.experiment_id if found else client.create_experiment(NAME, tags=kind)
+    return client, experiment.experiment_id if experiment else client.create_experiment(NAME, tags=kind)
 
 
 def log_inputs(client: MlflowClient, run_id: str, folders: Sequence[Path]) -> None:
     """Note which questions the evaluated or trained policies were asked, by the hashes in their metrics."""
     paths = [path for folder in folders if (path := folder / "metrics.json").exists()]
-    named = [storage.read_json(path)["provenance"].get("questions") for path in paths]
-    found = [digest for digest in dict.fromkeys(named) if digest]
+    digests = [storage.read_json(path)["provenance"].get("questions") for path in paths]
     context, inputs = [InputTag("mlflow.data.context", "questions")], []
-    for digest in found:
+    for digest in filter(None, dict.fromkeys(digests)):
         source = json.dumps({"sha256": digest})
         questions = Dataset(name="questions", digest=digest[:32], source_type="local", source=source)
         inputs.append(DatasetInput(questions, tags=context))

@@ -15,19 +15,19 @@ from mlflow.entities import SpanType
 from igpo.experiment import schema
 from igpo.reporting.folders import WORTH, trajectories
 
-TRACED = 2  # trajectories of a folder of rollouts
+TRACES = 2  # trajectories of a folder of rollouts
 TAG = "igpo.traced"  # of a run: the folders whose trajectories it has
 
 
 def log_traces(client: MlflowClient, where: str, run_id: str, folders: Sequence[Path]) -> None:
     """Log the first trajectories of every folder whose have not been logged to the run."""
-    logged = json.loads(client.get_run(run_id).data.tags.get(TAG, "[]"))
+    before = json.loads(client.get_run(run_id).data.tags.get(TAG, "[]"))
     names = {"/".join(folder.absolute().parts[-3:]): folder for folder in folders}
-    for name in [name for name in names if name not in logged]:
-        for rows in trajectories(names[name])[:TRACED]:
+    for name in [name for name in names if name not in before]:
+        for rows in trajectories(names[name])[:TRACES]:
             log_trace(where, run_id, name, rows)
-        logged.append(name)
-    client.set_tag(run_id, TAG, json.dumps(logged))
+        before.append(name)
+    client.set_tag(run_id, TAG, json.dumps(before))
 
 
 def attributes(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,8 +48,8 @@ def log_trace(where: str, run_id: str, name: str, rows: schema.Rows) -> None:
         experiment_id=where,
     )
     for number, row in enumerate(rows[1:], start=1):
-        said = attributes(row)
-        turn = mlflow.start_span_no_context(f"turn {number}", SpanType.LLM, root, attributes=said)
+        values = attributes(row)
+        turn = mlflow.start_span_no_context(f"turn {number}", SpanType.LLM, root, attributes=values)
         if row["queries"]:
             search = mlflow.start_span_no_context(
                 row["tool"] or "search", SpanType.RETRIEVER, turn, inputs={"queries": row["queries"]}

@@ -64,10 +64,10 @@ def test_speeds_are_measured_from_what_ran_and_scaled(params, tmp_path):
     speeds = measured.speeds(tmp_path)
     assert speeds == {"rollout": Speed(2.5, "2 CPU cores"), "train": Speed(0.5, "")}
     gpus = {"rollout": 1, "train": 8}
-    same = plan.expected(speeds, gpus)
+    same = plan.expected_speeds(speeds, gpus)
     assert same["rollout"] == (2.5, "measured on 2 CPU cores")
     assert same["train"] == (4.0, "scaled from what was measured on an unknown machine")
-    other = plan.expected({"train": Speed(6.0, "2 x NVIDIA H200")}, gpus)
+    other = plan.expected_speeds({"train": Speed(6.0, "2 x NVIDIA H200")}, gpus)
     assert other["train"] == (24.0, "scaled from what was measured on 2 x NVIDIA H200")
     assert plan.planned_weights(params, tmp_path) == 1_000_000
     params["model"]["source"] = str(tmp_path / "another")
@@ -105,7 +105,7 @@ def test_another_model_is_not_scaled_from_what_was_measured(tmp_path, capsys):
 
 
 GPU = Gpu(100e12, 1e12, 80e9)
-WORK = Work(trajectories=64, tokens=1000, sampled=200, together=16)
+WORK = Work(trajectories=64, tokens=1000, own=200, together=16)
 
 
 def test_sampling_reads_the_weights_once_a_step_for_all_that_is_sampled_together():

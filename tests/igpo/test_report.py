@@ -88,8 +88,8 @@ def test_a_question_that_was_not_given_is_one_line(made, tmp_path, capsys):
 
 def test_packed_values_are_equal_and_stand_any_text():
     value = {"text": HOSTILE + "\ud800"}
-    assert browser.packed(value) == browser.packed(value)
-    assert not set(browser.packed(value)) & set("<>&")
+    assert browser.pack(value) == browser.pack(value)
+    assert not set(browser.pack(value)) & set("<>&")
 
 
 @pytest.fixture

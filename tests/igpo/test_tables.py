@@ -4,6 +4,7 @@ import json
 import re
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import results_tree
 import yaml
@@ -14,7 +15,7 @@ from igpo.reporting import plots, published
 from igpo.reporting.cells import percent
 from igpo.reporting.curves import curve_row
 from igpo.reporting.results import read_evaluation, table_rows
-from igpo.reporting.text import Part, latex_parts, markdown_parts
+from igpo.reporting.text import Part, csv_text, latex_parts, markdown_parts
 from igpo.reporting.validation import run_of
 from pipeline import cost, storage
 from pipeline.errors import UserError
@@ -152,8 +153,13 @@ def test_names_with_signs_of_markdown_and_latex_stay_text():
     part = Part("T", ["method", "Q&A|x"], [[r"a\b #1 $x$ {y} ~ ^", "1"]])
     assert r"| Q&A\|x |" in markdown_parts([part])
     latex = latex_parts([part])
-    assert r"method & Q\&A|x \\ \hline" in latex
+    assert "method & Q\\&A|x \\\\\n\\hline" in latex
     assert r"a\textbackslash{}b \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} & 1 \\" in latex
+
+
+def test_whole_numbers_stay_whole_beside_empty_cells():
+    rows = [{"n": 12345678, "x": 0.1234567}, {"x": None}, {"n": None, "x": 2.0, "y": "a,b"}]
+    assert csv_text(rows, ("n", "x", "y")) == 'n,x,y\n12345678,0.123457,\n,,\n,2,"a,b"\n'
 
 
 def test_a_folder_that_is_no_iteration_is_named(tmp_path):
@@ -240,7 +246,7 @@ def test_every_metric_that_is_a_share_may_be_named():
 
 def test_a_metric_that_a_question_lacks_is_named(made):
     evaluations = [read_evaluation(path) for path in made[0]]
-    evaluations[2].questions[1]["mbe"] = None
+    evaluations[2].questions.loc[1, "mbe"] = None
     params = SimpleNamespace(**vars(PARAMS) | {"metric": "mbe"})
     with pytest.raises(UserError, match="'mbe' is unknown for questions of 'vitalqa'"):
         table_rows(evaluations, params)
@@ -303,9 +309,9 @@ def params(params):
 
 
 def test_figures_are_drawn_against_the_tokens_that_made_a_policy(made, tmp_path):
-    rows = plots.with_derived([curve_row(folder) for folder in made[1]])
-    assert [row["tokens_used"] for row in rows] == [0, 50, 0, 100]
-    assert [row["gold_entropy_reduction"] for row in rows] == [0.5] * 4
+    rows = plots.with_derived(pd.DataFrame([curve_row(folder) for folder in made[1]]))
+    assert list(rows["tokens_used"]) == [0, 50, 0, 100]
+    assert list(rows["gold_entropy_reduction"]) == [0.5] * 4
     written = []
     for out in (tmp_path / "one", tmp_path / "two"):
         dev = ["--validations", *map(str, results_tree.write_validations(tmp_path / "results"))]

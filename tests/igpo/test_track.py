@@ -48,7 +48,7 @@ def log(params, uri, tmp_path, monkeypatch):
         track.main(results_tree.command(*made, **options))
         client, where = store.open_store(uri)
         found = client.search_runs([where])
-        return {each.info.run_name: store.logged(client, each.info.run_id) for each in found}
+        return {each.info.run_name: store.points_of(client, each.info.run_id) for each in found}
 
     return run
 
@@ -96,7 +96,9 @@ def test_more_iterations_are_appended_to_the_same_run(params, log, uri, tmp_path
     options = {"config": json.dumps(more), "tables": "tables", "uri": uri, "out": "track.json"}
     track.main(results_tree.command([path], folders, **options))
     assert {run.info.run_id for run in client.search_runs([where])} == before
-    runs = {run.info.run_name: store.logged(client, run.info.run_id) for run in client.search_runs([where])}
+    runs = {
+        run.info.run_name: store.points_of(client, run.info.run_id) for run in client.search_runs([where])
+    }
     assert [runs["igpo_s1"]["train/f1", k] for k in (1, 2, 3)] == pytest.approx([0.4, 0.5, 0.6])
 
 

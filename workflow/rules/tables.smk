@@ -281,7 +281,7 @@ def validations_of_compared(wildcards):
 
 def published_rows(wildcards):
     """The file of the paper's rows that stand under ours; none for a check that it has no numbers for."""
-    return published.path(wildcards.table) if wildcards.table in published.PRINTED else []
+    return published.path(wildcards.table) if wildcards.table in published.PLACES else []
 
 
 rule comparison:
@@ -397,7 +397,7 @@ rule show_table:
     output:
         "tables/{table}",
     wildcard_constraints:
-        table="|".join([*published.PRINTED, *published.UNPRINTED]),
+        table="|".join([*published.PLACES, *published.WITHOUT_NUMBERS]),
     shell:
         "tee {output} < {input}"
 

@@ -43,7 +43,7 @@ def test_a_policy_s_dev_values_stand_where_it_acts_and_the_last_one_s_in_a_row_o
 def test_without_validations_curves_have_no_further_rows_and_no_dev_figure(iterations):
     rows = curve_rows(iterations)
     assert len(rows) == len(iterations)
-    assert set(plots.drawn(rows)) == set(plots.FIGURES) - {"dev"}
+    assert set(plots.drawings(rows)) == set(plots.FIGURES) - {"dev"}
 
 
 def test_a_start_of_an_arm_s_own_goes_before_the_shared_one(tmp_path, iterations, validations):
@@ -54,13 +54,13 @@ def test_a_start_of_an_arm_s_own_goes_before_the_shared_one(tmp_path, iterations
 
 def test_the_dev_figure_has_a_line_an_arm_and_its_interval(iterations, validations):
     rows = curve_rows(iterations, validations)
-    drawn = {name: drawing.svg() for name, drawing in plots.drawn(rows).items()}
+    drawn = {name: drawing.svg() for name, drawing in plots.drawings(rows).items()}
     assert list(drawn) == list(plots.FIGURES), "the dev figure is the first"
     assert "updates so far" in drawn["dev"] and "FillBetweenPolyCollection" in drawn["dev"]
     assert "FillBetweenPolyCollection" not in drawn["training"]
     assert "igpo s1 iteration 3: policy end-1" in drawn["dev"]
     assert "iteration 3" not in drawn["training"]
-    assert {name: drawing.svg() for name, drawing in plots.drawn(rows).items()} == drawn
+    assert {name: drawing.svg() for name, drawing in plots.drawings(rows).items()} == drawn
 
 
 CHECKS = {
