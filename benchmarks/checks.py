@@ -57,7 +57,8 @@ def chosen(params: Mapping[str, Any], name: str) -> str:
     seeds = f"Seed{'s' * (len(run['seeds']) > 1)} {', '.join(map(str, run['seeds']))}"
     group = f"{rollout['questions'] or 'all'} questions with {rollout['samples']} trajectories"
     penalty = arm_params["score"]["format_penalty"]
-    rates = f"learning rate {arm_params['train']['lr']:g}, format penalty {penalty:g}"
+    train = arm_params["train"]
+    rates = f"{train['minibatches']} steps each at {train['lr']:g}, format penalty {penalty:g}"
     return (
         f"{seeds}; {run['iterations']} updates, each of {group} at temperature {rollout['temperature']}, at"
         f" most {rollout['max_turns']} turns; {rates}. Warm start: {warmup['traces']} traces, learning rate"

@@ -19,10 +19,11 @@ MOST_BYTES = 300_000
 
 
 def show(page: Page) -> None:
-    """Choose the trajectory of igpo's training whose information gain is highest."""
+    """Choose the right answer of igpo's training whose information gain is highest."""
     page.wait_for_selector("#browser[data-ready]")
     page.select_option("#filter-of", "training")
     page.select_option("#filter-method", "igpo")
+    page.select_option("#filter-answer", "right")
     page.select_option("#filter-case", "highest information gain")
     page.click("#list button >> nth=0")
     page.evaluate("document.getElementById('browser').scrollIntoView()")
