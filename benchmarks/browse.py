@@ -9,15 +9,15 @@ timed in the page, from the choice to the new list's layout.
 
 import argparse
 import random
-import shutil
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
+from benchmarks.chromium import chromium
 from benchmarks.measure import machine
 from igpo import report
 from igpo.reporting import browser
@@ -90,13 +90,11 @@ def main() -> None:
     parser.add_argument("--trajectories", type=int, default=10_000, metavar="N")
     args = parser.parse_args()
     value = repeated(args.trajectories)
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser_window:
         file = Path(folder) / "report.html"
         file.write_text(report.page({report.TRAJECTORIES: []}, value))
-        chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        opening, filters = timed(chromium.new_page(), file.as_uri())
+        opening, filters = timed(browser_window.new_page(), file.as_uri())
         size = file.stat().st_size / 1e6
-        chromium.close()
     turns = statistics.fmean(len(one["turns"]) for one in value["trajectories"])
     made_on = f"{machine(compute_dtype())}, Chromium"
     figures = dict(zip(GOALS, (size, opening, max(filters.values())), strict=True))

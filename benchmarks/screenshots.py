@@ -6,11 +6,11 @@ Needs results/report.html and Chromium. The browser shows what an igpo policy wa
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
+from benchmarks.chromium import chromium
 from pipeline.errors import UserError
 
 REPORT, OUT = Path("results/report.html"), Path("docs/results")
@@ -36,17 +36,15 @@ def main() -> None:
     ).parse_args()
     if not REPORT.exists():
         raise UserError(f"{REPORT}: no such file; snakemake makes it")
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with chromium() as browser:
         for name, (width, height) in SIZES.items():
-            page = chromium.new_page(viewport={"width": width, "height": height})
+            page = browser.new_page(viewport={"width": width, "height": height})
             page.goto(REPORT.absolute().as_uri())
             show(page)
             path = OUT / f"{name}.png"
             page.screenshot(path=path)
             if path.stat().st_size > MOST_BYTES:
                 raise UserError(f"{path}: {path.stat().st_size} bytes; at most {MOST_BYTES}")
-        chromium.close()
 
 
 if __name__ == "__main__":

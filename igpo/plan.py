@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from igpo.experiment import checks
+from igpo.experiment import checks, schema
 from igpo.reporting import measured
 from igpo.reporting.gpu_time import GPUS, Work, iteration_seconds
 from igpo.reporting.measured import ALL_PHASES, PHASES, Speed
-from igpo.reporting.volume import SPLITS, passage_count, question_counts, volume, with_comparisons
+from igpo.reporting.volume import passage_count, question_counts, volume, with_comparisons
 from pipeline import stage, storage
 from pipeline.errors import UserError
 
@@ -268,7 +268,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Print the plan."""
     params = with_comparisons(checks.read(args), args.table)
-    sizes = {name: int(n) for name, n in parse_numbers("--questions", args.questions, SPLITS).items()}
+    sizes = {name: int(n) for name, n in parse_numbers("--questions", args.questions, schema.SPLITS).items()}
     numbers = volume(params, question_counts(args.root) | sizes, args.tokens)
     weights = int(args.weights or planned_weights(params, args.root))
     passages = int(args.passages or passage_count(args.root))

@@ -20,8 +20,8 @@ from pathlib import Path
 from igpo.credit import answer_metrics
 from igpo.data import supporting, vitalqa
 from igpo.data.fields import Row
-from igpo.data.question_forms import SPLITS, distinct, load
-from igpo.experiment.schema import QUESTIONS, QUESTIONS_KEY
+from igpo.data.question_forms import distinct, load
+from igpo.experiment.schema import QUESTIONS, QUESTIONS_KEY, SPLITS
 from pipeline import sections, storage
 from pipeline.errors import UserError
 from pipeline.log import log

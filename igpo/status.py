@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from igpo.experiment import checks, layout
+from igpo.experiment import checks, layout, schema
 from igpo.reporting.measured import PHASES, cost_path
 from igpo.reporting.trajectory_text import visible
 from pipeline import stage, storage
@@ -29,15 +29,15 @@ def steps(params: Mapping[str, Any], root: Path) -> Iterator[tuple[str, int, int
         "corpus": ["corpus.parquet"],
         "indexes": [f"index/{kind}/manifest.json" for kind in params["index"]["kinds"]],
         "base model": ["models/base/policy.json"],
-        "questions": [f"questions/{split}.parquet" for split in ("train", "dev", "test")],
+        "questions": [f"questions/{split}.parquet" for split in schema.SPLITS],
         "warm start": ["warmup/policy.json"],
     }
     for name, files in common.items():
         yield _count(name, [root / "results" / file for file in files])
     for arm in run["arms"]:
         for seed in run["seeds"]:
-            folders = iterations(params, root, arm, seed)
-            yield _count(f"{arm} s{seed}", [folder / step for folder in folders for step in STEPS])
+            folders = layout.run_iterations(run, arm, seed)
+            yield _count(f"{arm} s{seed}", [root / folder / step for folder in folders for step in STEPS])
     if validations := layout.validations(params):
         yield _count("validations", [root / folder / "metrics.json" for folder in validations])
     evaluations = [root / f"results/evaluations/{name}/metrics.json" for name in layout.evaluations(run)]
@@ -50,11 +50,6 @@ def _count(name: str, files: list[Path]) -> tuple[str, int, int, str]:
     missing = [file for file in files if not file.exists()]
     next_file = "/".join(missing[0].parts[-2:]) if missing else ""
     return name, len(files) - len(missing), len(files), next_file
-
-
-def iterations(params: Mapping[str, Any], root: Path, arm: str, seed: int) -> list[Path]:
-    """Folders of a run's iterations."""
-    return [root / layout.folder(arm, seed, k) for k in range(1, params["run"]["iterations"] + 1)]
 
 
 def pace(folders: list[Path]) -> str:
@@ -104,10 +99,10 @@ def lines(params: Mapping[str, Any], root: Path) -> Iterator[str]:
     """One line per part, running job, failed job and warning."""
     run = params["run"]
     whose = {f"{arm} s{seed}": (arm, seed) for arm in run["arms"] for seed in run["seeds"]}
-    runs = {name: iterations(params, root, *pair) for name, pair in whose.items()}
+    folders = {name: layout.run_iterations(run, *pair) for name, pair in whose.items()}
     for name, there, number, next_file in steps(params, root):
         state = "done" if there == number else f"next: {next_file}"
-        words = pace(runs[name]) if name in runs else ""
+        words = pace([root / folder for folder in folders[name]]) if name in folders else ""
         yield f"{name:<14} {there:>4} of {number:<4} {state:<28} {words}".rstrip()
     yield from going_on(root)
     yield from (f"warning: {sentence}" for sentence in warnings(params, root))

@@ -14,13 +14,12 @@ import pyarrow.parquet as pq
 
 from igpo.data import supporting
 from igpo.data.fields import Row, missing, objects, part, plain, texts, whole, written
-from igpo.experiment.schema import QUESTIONS
+from igpo.experiment.schema import QUESTIONS, SPLITS
 from pipeline.errors import UserError
 from pipeline.log import log
 from pipeline.spaces import single_spaces
 from retrieval.sources import forms
 
-SPLITS = ("train", "dev", "test")
 # Benchmarks by the names that files give them -> by the names of the paper's tables.
 BENCHMARKS = {name: name for name in ("nq", "tq", "hotpotqa", "2wiki", "musique", "bamboogle", "popqa")} | {
     "nq_open": "nq",

@@ -27,10 +27,14 @@ def of_run(path: str) -> tuple[str, int, int | str] | None:
     return match and (match[1], int(match[2]), match[3] if match[3] == "best" else int(match[3]))
 
 
+def run_iterations(run: Mapping[str, Any], arm: str, seed: int) -> list[str]:
+    """Folders of every iteration of one arm and seed."""
+    return [folder(arm, seed, k) for k in range(1, run["iterations"] + 1)]
+
+
 def iterations(run: Mapping[str, Any]) -> list[str]:
     """Folders of every iteration of every arm and seed in section `run`."""
-    ks = range(1, run["iterations"] + 1)
-    return [folder(arm, seed, k) for arm in run["arms"] for seed in run["seeds"] for k in ks]
+    return [path for arm in run["arms"] for seed in run["seeds"] for path in run_iterations(run, arm, seed)]
 
 
 def copies(params: Mapping[str, Any]) -> dict[str, str]:

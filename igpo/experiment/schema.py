@@ -15,6 +15,7 @@ from pipeline.settings import nearest
 
 Rows = list[dict[str, Any]]
 
+SPLITS = ("train", "dev", "test")
 QUESTIONS = pa.schema(
     [
         ("question_id", pa.string()),  # key
@@ -26,7 +27,7 @@ QUESTIONS = pa.schema(
         ),  # at least one; the first is the target of information gain
         ("supporting_ids", pa.list_(pa.string())),  # corpus ids in the order of the hops; empty: unknown
         ("hops", pa.int8()),  # 0: unknown
-        ("split", pa.string()),  # train | dev | test
+        ("split", pa.string()),  # of SPLITS
         ("type", pa.string()),  # kind of question within its benchmark
     ]
 )

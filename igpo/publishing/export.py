@@ -71,7 +71,7 @@ def flashrag(row: dict) -> dict:
 def write_questions(root: Path, out: Path) -> int:
     """Write every split in both forms; returns the number of questions."""
     number = 0
-    for split in ("train", "dev", "test"):
+    for split in schema.SPLITS:
         path = root / f"results/questions/{split}.parquet"
         rows = storage.read(path, schema.QUESTIONS).to_pylist()
         lines = "".join(json.dumps(flashrag(row), ensure_ascii=False) + "\n" for row in rows)

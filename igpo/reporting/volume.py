@@ -10,8 +10,6 @@ from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.settings import apply_arm, merge
 
-SPLITS = ("train", "dev", "test")
-
 
 def with_comparisons(params: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The parameters with the arms that the comparisons `tables.NAME` train among `run.arms`."""
@@ -26,8 +24,8 @@ def volume(
 ) -> dict[str, int]:
     """Numbers of runs, updates, trajectories and tokens that the parameters ask for.
 
-    `available` questions (of `SPLITS`) count if a section asks for all of them. A trajectory has `length`
-    tokens; without it `max_tokens`, which bounds it.
+    `available` questions (of `schema.SPLITS`) count if a section asks for all of them. A trajectory has
+    `length` tokens; without it `max_tokens`, which bounds it.
     """
     run = params["run"]
     seeds, steps = len(run["seeds"]), len(run["seeds"]) * run["iterations"]
@@ -68,7 +66,7 @@ def _trajectories(rollout: Mapping[str, Any], available: Mapping[str, int], spli
 
 def question_counts(root: Path) -> dict[str, int]:
     """Questions by split, from the question files that are there."""
-    files = {split: root / f"results/questions/{split}.parquet" for split in SPLITS}
+    files = {split: root / f"results/questions/{split}.parquet" for split in schema.SPLITS}
     return {
         split: len(storage.read(path, schema.QUESTIONS)) for split, path in files.items() if path.exists()
     }

@@ -28,7 +28,7 @@ def folders_done(params: Mapping[str, Any]) -> Folders:
     validations = list(map(Path, layout.validations(params)))
     for arm in run["arms"]:
         for seed in run["seeds"]:
-            folders = [Path(layout.folder(arm, seed, k)) for k in range(1, run["iterations"] + 1)]
+            folders = [Path(folder) for folder in layout.run_iterations(run, arm, seed)]
             iterations = [folder for folder in folders if all((folder / name).exists() for name in FILES)]
             own = [path for path in validations if path.parent in (*folders, Path(layout.folder("", 0, 0)))]
             ends = [path for path in own if (path / "metrics.json").exists()]
