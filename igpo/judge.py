@@ -8,7 +8,6 @@ answer on which the judge gives no verdict is null, never wrong.
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,15 +124,18 @@ class Local:
 
 
 def verdict(reply: str) -> float | None:
-    """1 or 0 from the last JSON object with a verdict in a reply; None if it holds none."""
-    for opening in reversed([match.start() for match in re.finditer(r"\{", reply)]):
+    """1 or 0 from the last outermost JSON object with a verdict after any thought; None without one."""
+    text = reply.rpartition("</think>")[2].partition("<think>")[0]
+    decoder, start, result = json.JSONDecoder(), text.find("{"), None
+    while start >= 0:
         try:
-            value = json.JSONDecoder().raw_decode(reply, opening)[0].get("verdict")
+            value, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            continue
-        if isinstance(value, str) and value in VERDICTS:
-            return VERDICTS[value]
-    return None
+            value, end = {}, start + 1
+        word = value.get("verdict")
+        result = VERDICTS.get(word.strip().lower(), result) if isinstance(word, str) else result
+        start = text.find("{", end)
+    return result
 
 
 def verdicts(model: Server | Local, contents: Sequence[str], tries: int) -> list[tuple[float | None, str]]:
