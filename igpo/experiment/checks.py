@@ -36,6 +36,11 @@ def check(params: Mapping[str, Any]) -> None:
             raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
         check_shards(params, f"arms.{name}", arm)
     check_selected(params)
+    if run["iterations"] and (both := sorted(set(run["arms"]) & set(run["baselines"]))):
+        raise UserError(
+            f"params: run.baselines: {both[0]!r} is in run.arms too, and a row of tables can't be both: "
+            "give what isn't trained another name in arms"
+        )
     trained_rows = [row_name(run, arm, how) for arm in run["arms"] for how in selected(run)]
     rows = [*run["baselines"], "warmup", *(trained_rows if run["iterations"] else [])]
     baseline = params["tables"]["baseline"]
