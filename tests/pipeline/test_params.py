@@ -206,6 +206,16 @@ def test_a_key_that_comes_twice_in_json_is_refused():
         parse_json('{"rollout": {"k": 1, "k": 2}}', "--config")
 
 
+@pytest.mark.parametrize("where", ["arms.mine.rollout", "evaluate.rollout"])
+def test_no_protocol_is_given_the_instructions_of_another(params, where):
+    changed = wrong(params, "arms.mine", {"rollout": {}})
+    changed["run"]["arms"] = [*changed["run"]["arms"], "mine"]
+    changed["rollout"]["instructions"] = "You search."
+    checks.check(wrong(changed, where, {"protocol": "react", "instructions": None}))
+    with pytest.raises(UserError, match="rollout.protocol: 'react' would have the instructions of 'igpo'"):
+        checks.check(wrong(changed, where, {"protocol": "react"}))
+
+
 def test_an_untrained_arm_shares_no_row_with_a_trained_one(params):
     """Both would be averaged as one."""
     baselines = [*params["run"]["baselines"], "igpo"]
