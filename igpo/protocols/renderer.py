@@ -81,7 +81,20 @@ class Renderer:
                 f"{self.tokenizer.name_or_path}: the chat template drops, changes or repeats the "
                 "instructions; choose a protocol that gives them in the user's message, such as search_r1"
             )
+        self._check_beginning(messages, prompt)
         return self._begun(prompt)
+
+    def _check_beginning(self, messages: list[dict[str, str]], prompt: str) -> None:
+        """Raise UserError if the template leaves it to the policy to write how its message begins."""
+        if self._template(messages, begin=False) != prompt:
+            return
+        turn = {"role": "assistant", "content": "{turn}"}
+        head, _, _ = self._template([*messages, turn], begin=False).partition("{turn}")
+        if head.startswith(prompt) and (beginning := head.removeprefix(prompt).strip()):
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the chat template ignores add_generation_prompt and leaves out "
+                f"{beginning!r}: let it end a prompt so"
+            )
 
     def _later(self) -> str:
         """What stands between two turns of a policy. It samples the end-of-turn token itself."""
@@ -127,7 +140,7 @@ class Renderer:
             )
         return text + (opening.removeprefix(THINK) if is_open else opening)
 
-    def _template(self, messages: list[dict[str, str]]) -> str:
+    def _template(self, messages: list[dict[str, str]], begin: bool = True) -> str:
         from jinja2 import TemplateError
 
         tools = list(self.protocol.signatures) or None
@@ -136,7 +149,7 @@ class Renderer:
                 messages,
                 tools=tools,
                 tokenize=False,
-                add_generation_prompt=True,
+                add_generation_prompt=begin,
                 strftime_now=datetime.fromisoformat(self.protocol.date).strftime,
             )
         except (TemplateError, TypeError, ValueError, LookupError) as error:

@@ -489,6 +489,16 @@ def test_a_thought_that_the_template_closes_is_an_error_where_another_is_given(q
     assert Renderer(qwen, prepare("react")).prompt("Who?")
 
 
+def test_a_template_that_does_not_begin_the_policy_s_message_is_an_error(qwen, monkeypatch):
+    endless = THINKING.partition("{% if add_generation_prompt")[0]
+    monkeypatch.setattr(qwen, "chat_template", endless)
+    with pytest.raises(UserError, match=r"ignores add_generation_prompt and leaves out '<\|im_start\|>assistant'"):
+        Renderer(qwen, prepare("igpo"))
+    brackets = "{% for m in messages %}{{ m.content if m.role == 'assistant' else '[' + m.content + '] ' }}{% endfor %}"
+    monkeypatch.setattr(qwen, "chat_template", brackets)
+    assert qwen.decode(Renderer(qwen, prepare("search_r1")).prompt("Who?")).endswith("Question: Who?\n] ")
+
+
 def test_a_template_that_fails_is_one_line(qwen, monkeypatch):
     monkeypatch.setattr(qwen, "chat_template", "{{ messages[0].content + 1 }}")
     with pytest.raises(UserError, match="the chat template fails"):
