@@ -81,8 +81,8 @@ class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
         """A number; ConstructorError for one in a form that other readers take for another."""
         if ":" in node.value or re.match(r"[-+]?0[0-7_]", node.value):
             raise yaml.constructor.ConstructorError(
-                problem=f"{node.value!r} is octal, or counts in sixties: write the number plainly, or text in "
-                "quotes",
+                problem=f"{node.value!r} is octal, or counts in sixties: write the number plainly, or text "
+                "in quotes",
                 problem_mark=node.start_mark,
             )
         is_whole_number = node.tag.endswith(":int")

@@ -16,7 +16,7 @@ CLOSED = "</think>"
 
 
 def any_of(tokens: Iterable[Any], spaces: bool = False) -> re.Pattern[str]:
-    """A pattern of any of the added tokens' texts, the longest that fits; with the `spaces` that each takes."""
+    """A pattern of any of the added tokens' texts, longest first; with the `spaces` that each takes in."""
     longest_first = sorted(tokens, key=lambda token: len(token.content), reverse=True)
     texts = [
         r"\s*" * (spaces and token.lstrip) + re.escape(token.content) + r"\s*" * (spaces and token.rstrip)
@@ -92,8 +92,8 @@ class Renderer:
         head, _, _ = self._template([*messages, turn], begin=False).partition("{turn}")
         if head.startswith(prompt) and (beginning := head.removeprefix(prompt).strip()):
             raise UserError(
-                f"{self.tokenizer.name_or_path}: the chat template ignores add_generation_prompt and leaves out "
-                f"{beginning!r}: let it end a prompt so"
+                f"{self.tokenizer.name_or_path}: the chat template ignores add_generation_prompt and leaves "
+                f"out {beginning!r}: let it end a prompt so"
             )
 
     def _later(self) -> str:
@@ -130,8 +130,8 @@ class Renderer:
         is_open, opening = text.rstrip().endswith(THINK), self.protocol.given
         if text.rstrip().endswith(CLOSED) and opening.startswith(THINK):
             raise UserError(
-                f"{self.tokenizer.name_or_path}: the chat template begins the policy's message with a thought "
-                f"that it closes, the protocol opens another; let the template leave out {CLOSED}"
+                f"{self.tokenizer.name_or_path}: the chat template begins the policy's message with a "
+                f"thought that it closes, the protocol opens another; let the template leave out {CLOSED}"
             )
         if is_open and opening and not opening.startswith(THINK):
             raise UserError(

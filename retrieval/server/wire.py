@@ -36,7 +36,7 @@ class Asked(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def without_nulls(cls, body: Any) -> Any:
-        """The keys that have a value. ValueError for two that contradict each other, and for a truth as a number."""
+        """The keys that have a value; ValueError for two that differ, and for a truth as a number."""
         if not isinstance(body, dict):
             return body
         given = {key: value for key, value in body.items() if value is not None}

@@ -212,7 +212,7 @@ def test_no_protocol_is_given_the_instructions_of_another(params, where):
     changed["run"]["arms"] = [*changed["run"]["arms"], "mine"]
     changed["rollout"]["instructions"] = "You search."
     checks.check(wrong(changed, where, {"protocol": "react", "instructions": None}))
-    with pytest.raises(UserError, match="rollout.protocol: 'react' would have the instructions of 'igpo'"):
+    with pytest.raises(UserError, match=r"rollout\.protocol: 'react' would have the instructions of 'igpo'"):
         checks.check(wrong(changed, where, {"protocol": "react"}))
 
 

@@ -492,9 +492,14 @@ def test_a_thought_that_the_template_closes_is_an_error_where_another_is_given(q
 def test_a_template_that_does_not_begin_the_policy_s_message_is_an_error(qwen, monkeypatch):
     endless = THINKING.partition("{% if add_generation_prompt")[0]
     monkeypatch.setattr(qwen, "chat_template", endless)
-    with pytest.raises(UserError, match=r"ignores add_generation_prompt and leaves out '<\|im_start\|>assistant'"):
+    with pytest.raises(
+        UserError, match=r"ignores add_generation_prompt and leaves out '<\|im_start\|>assistant'"
+    ):
         Renderer(qwen, prepare("igpo"))
-    brackets = "{% for m in messages %}{{ m.content if m.role == 'assistant' else '[' + m.content + '] ' }}{% endfor %}"
+    brackets = (
+        "{% for m in messages %}"
+        "{{ m.content if m.role == 'assistant' else '[' + m.content + '] ' }}{% endfor %}"
+    )
     monkeypatch.setattr(qwen, "chat_template", brackets)
     assert qwen.decode(Renderer(qwen, prepare("search_r1")).prompt("Who?")).endswith("Question: Who?\n] ")
 
@@ -509,7 +514,7 @@ MARKS = ["<search>", "</search>", "<answer>", "</answer>"]
 
 
 def marked(**options: bool) -> Qwen2Tokenizer:
-    """A tokenizer of a checkpoint that has Search-R1's marks as control tokens; `options` are `</search>`'s."""
+    """A tokenizer that has Search-R1's marks as control tokens; `options` are `</search>`'s."""
     made = small_qwen.tokenizer()
     special = [AddedToken(mark, **(options if mark == "</search>" else {})) for mark in MARKS]
     made.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>", *special]})
