@@ -18,7 +18,7 @@ from igpo.credit import answer_metrics
 from igpo.experiment import schema
 from igpo.experiment.policy import context, load_tokenizer, weights_sha256
 from igpo.experiment.schema import JUDGEMENTS, JUDGEMENTS_KEY, trajectories
-from igpo.protocols.protocol import Protocol, Turn
+from igpo.protocols.protocol import THINK, Protocol, Turn
 from igpo.protocols.renderer import Renderer
 from pipeline import sections, stage, storage
 from pipeline.errors import UserError
@@ -101,6 +101,9 @@ class Local:
         """Start the engine for `contents`. Raises UserError if it can't load the folder."""
         self.params = params
         self.renderer = Renderer(load_tokenizer(folder), ASKING)
+        prompt = self.renderer.decode(self.renderer.prompt(""), stopped=False)
+        # a thought that the chat template opens is the reply's: what is drafted in it is no verdict
+        self.opening = THINK if prompt.rstrip().endswith(THINK) else ""
         self.most = context(folder) - REPLY_TOKENS
         fitting = [size for content in contents if (size := len(self.renderer.prompt(content))) <= self.most]
         longest = max(fitting, default=self.most)
@@ -119,7 +122,8 @@ class Local:
         replies = []
         for prompt in prompts:
             generation = next(generations) if len(prompt) <= self.most else None
-            replies.append(self.renderer.decode(generation.ids, generation.stopped) if generation else "")
+            text = self.renderer.decode(generation.ids, generation.stopped) if generation else ""
+            replies.append(self.opening + text if generation else "")
         return replies
 
 

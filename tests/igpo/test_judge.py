@@ -242,6 +242,17 @@ def test_an_answers_control_tokens_are_text_for_the_judge(folder, monkeypatch):
     assert contents[1] in words.decode(prompts[1])
 
 
+def test_what_is_drafted_in_a_thought_that_the_template_opens_is_no_verdict(folder, monkeypatch):
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant\\n", "assistant\\n<think>\\n"))
+    drafts = ['So {"verdict": "correct"}', 'So.</think>{"verdict": "correct"}']
+    replies = [Generation(tokenizer()(draft)["input_ids"], [], True) for draft in drafts]
+    engine = SimpleNamespace(generate=lambda *_: replies)
+    monkeypatch.setattr(judge, "open_engine", lambda *_: engine)
+    found = judge.verdicts(judge.Local(folder, settings(None), drafts), drafts, 1)
+    assert [value for value, _ in found] == [None, 1.0]
+
+
 def test_judgements_of_other_rollouts_are_refused(tmp_path):
     files = write_rollouts(tmp_path, ["paris!"])
     storage.write([], schema.JUDGEMENTS, tmp_path / "none.parquet", schema.JUDGEMENTS_KEY)
