@@ -39,15 +39,15 @@ class Asked(BaseModel):
         """The keys that have a value; ValueError for two that differ, and for a truth as a number."""
         if not isinstance(body, dict):
             return body
-        given = {key: value for key, value in body.items() if value is not None}
+        values = {key: value for key, value in body.items() if value is not None}
         for name, other in SYNONYMS:
-            if name in given and other in given and given[name] != given[other]:
+            if name in values and other in values and values[name] != values[other]:
                 raise ValueError(f"{name} and {other} differ: give one")
         for name in SYNONYMS[1]:
-            counts = given.get(name)
+            counts = values.get(name)
             if any(isinstance(count, bool) for count in (counts if isinstance(counts, list) else [counts])):
                 raise ValueError(f"{name} is true or false: give a number")
-        return given
+        return values
 
 
 class Retrieve(Asked):

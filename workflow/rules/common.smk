@@ -39,8 +39,8 @@ if "OMP_WAIT_POLICY" not in os.environ:
 # change a value unseen. One line and exit code 2 for what a user can mend; os._exit, since Snakemake would wrap
 # SystemExit of an included file in a traceback.
 try:
-    given = read_params([ROOT / "params.yaml", *workflow.overwrite_configfiles])
-    config.update(merge(given, numbers(config)))
+    layers = read_params([ROOT / "params.yaml", *workflow.overwrite_configfiles])
+    config.update(merge(layers, numbers(config)))
     checks.check(config)
     checks.check_sources(config)
 except UserError as error:
