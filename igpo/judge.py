@@ -8,7 +8,6 @@ answer on which the judge gives no verdict is null, never wrong.
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,7 @@ from igpo.credit import answer_metrics
 from igpo.experiment import schema
 from igpo.experiment.policy import context, load_tokenizer, weights_sha256
 from igpo.experiment.schema import JUDGEMENTS, JUDGEMENTS_KEY, trajectories
-from igpo.protocols.protocol import Protocol, Turn
+from igpo.protocols.protocol import THINK, Protocol, Turn
 from igpo.protocols.renderer import Renderer
 from pipeline import sections, stage, storage
 from pipeline.errors import UserError
@@ -102,6 +101,9 @@ class Local:
         """Start the engine for `contents`. Raises UserError if it can't load the folder."""
         self.params = params
         self.renderer = Renderer(load_tokenizer(folder), ASKING)
+        prompt = self.renderer.decode(self.renderer.prompt(""), stopped=False)
+        # a thought that the chat template opens is the reply's: what is drafted in it is no verdict
+        self.opening = THINK if prompt.rstrip().endswith(THINK) else ""
         self.most = context(folder) - REPLY_TOKENS
         fitting = [size for content in contents if (size := len(self.renderer.prompt(content))) <= self.most]
         longest = max(fitting, default=self.most)
@@ -120,20 +122,24 @@ class Local:
         replies = []
         for prompt in prompts:
             generation = next(generations) if len(prompt) <= self.most else None
-            replies.append(self.renderer.decode(generation.ids, generation.stopped) if generation else "")
+            text = self.renderer.decode(generation.ids, generation.stopped) if generation else ""
+            replies.append(self.opening + text if generation else "")
         return replies
 
 
 def verdict(reply: str) -> float | None:
-    """1 or 0 from the last JSON object with a verdict in a reply; None if it holds none."""
-    for opening in reversed([match.start() for match in re.finditer(r"\{", reply)]):
+    """1 or 0 from the last outermost JSON object with a verdict after any thought; None without one."""
+    text = reply.rpartition("</think>")[2].partition("<think>")[0]
+    decoder, start, result = json.JSONDecoder(), text.find("{"), None
+    while start >= 0:
         try:
-            value = json.JSONDecoder().raw_decode(reply, opening)[0].get("verdict")
+            value, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            continue
-        if isinstance(value, str) and value in VERDICTS:
-            return VERDICTS[value]
-    return None
+            value, end = {}, start + 1
+        word = value.get("verdict")
+        result = VERDICTS.get(word.strip().lower(), result) if isinstance(word, str) else result
+        start = text.find("{", end)
+    return result
 
 
 def verdicts(model: Server | Local, contents: Sequence[str], tries: int) -> list[tuple[float | None, str]]:

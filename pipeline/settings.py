@@ -20,6 +20,7 @@ import yaml
 from pipeline.errors import UserError, one_line
 
 WORDS = {"true": True, "false": False, "null": None}
+WHOLE = r"[-+]?(0|[1-9]\d*)"  # 010 is 8 to some readers of YAML and 10 to others
 Section = TypeVar("Section")
 SCHEMA = Path(__file__).with_name("params.schema.yaml")
 
@@ -36,7 +37,9 @@ def numbers(value: Any) -> Any:
         return [numbers(item) for item in value]
     if isinstance(value, str) and value in WORDS:
         return WORDS[value]
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value, re.IGNORECASE):
+    if isinstance(value, str) and re.fullmatch(WHOLE, value):
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(rf"{WHOLE}(\.\d*)?(e[-+]?\d+)?", value, re.IGNORECASE):
         number = float(value)
         return int(number) if number.is_integer() else number
     return value.isoformat() if isinstance(value, datetime.date) else value
@@ -68,7 +71,22 @@ Validator = jsonschema.validators.extend(
 
 
 class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """YAML whose mappings repeat no key: of a copied line the last would win without a word."""
+    """YAML without what would change a value unseen.
+
+    No key comes twice, of which the last would win, and no number is octal (010 is 8) or sexagesimal (1:30 is
+    90), which YAML 1.2 reads otherwise.
+    """
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """A number; ConstructorError for one in a form that other readers take for another."""
+        if ":" in node.value or re.match(r"[-+]?0[0-7_]", node.value):
+            raise yaml.constructor.ConstructorError(
+                problem=f"{node.value!r} is octal, or counts in sixties: write the number plainly, or text "
+                "in quotes",
+                problem_mark=node.start_mark,
+            )
+        is_whole_number = node.tag.endswith(":int")
+        return (self.construct_yaml_int if is_whole_number else self.construct_yaml_float)(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping; ConstructorError if a key comes twice."""
@@ -80,6 +98,10 @@ class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
                 )
             keys.add(str(key.value))
         return dict(super().construct_mapping(node, deep))
+
+
+for kind in ("int", "float"):
+    Loader.add_constructor(f"tag:yaml.org,2002:{kind}", Loader.construct_number)
 
 
 def check_finite(value: Any, where: str) -> None:
@@ -161,17 +183,26 @@ def overrides(items: list[str]) -> dict[str, Any]:
         if not (equals and dot and section and key):
             raise UserError(f"--set {item}: expected section.key=value")
         try:
-            value = numbers(yaml.safe_load(text))
+            value = numbers(yaml.load(text, Loader))
         except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"--set {item}: the value is not YAML: {one_line(error)}") from None
         result = merge(result, {section: {key: value}})
     return result
 
 
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a JSON text; ValueError if a key comes twice."""
+    keys = [key for key, _ in pairs]
+    repeats = [key for key in keys if keys.count(key) > 1]
+    if repeats:
+        raise ValueError(f"key {repeats[0]!r} comes twice")
+    return dict(pairs)
+
+
 def parse_json(text: str, option: str) -> Any:
     """The JSON of an option; UserError if it is none."""
     try:
-        return numbers(json.loads(text))
+        return numbers(json.loads(text, object_pairs_hook=without_repeats))
     except ValueError as error:
         raise UserError(f"{option}: not JSON: {error}") from None
 

@@ -143,6 +143,7 @@ class VllmEngine:
             stop=list(stops),
             stop_token_ids=self.ends,  # beside those of generation_config.json
             include_stop_str_in_output=True,
+            skip_special_tokens=False,  # a text of `stops` may be one
             detokenize=bool(stops),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )

@@ -35,7 +35,16 @@ def check(params: Mapping[str, Any]) -> None:
         if arm["advantage"]["method"] in WITH_CRITIC and arm["critic"]["gamma"] != arm["advantage"]["gamma"]:
             raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
         check_shards(params, f"arms.{name}", arm)
+        check_instructions(
+            f"arms.{name}.rollout", params["rollout"], (params["arms"][name] or {}).get("rollout")
+        )
+        check_instructions(f"arms.{name}: evaluate.rollout", arm["rollout"], arm["evaluate"]["rollout"])
     check_selected(params)
+    if run["iterations"] and (both := sorted(set(run["arms"]) & set(run["baselines"]))):
+        raise UserError(
+            f"params: run.baselines: {both[0]!r} is in run.arms too, and a row of tables can't be both: "
+            "give what isn't trained another name in arms"
+        )
     trained_rows = [row_name(run, arm, how) for arm in run["arms"] for how in selected(run)]
     rows = [*run["baselines"], "warmup", *(trained_rows if run["iterations"] else [])]
     baseline = params["tables"]["baseline"]
@@ -65,6 +74,20 @@ def check_shards(params: Mapping[str, Any], where: str, arm: Mapping[str, Any]) 
             raise UserError(
                 f"params: {key}.shards: {shards} are more than the {questions} questions of an iteration"
             )
+
+
+def check_instructions(where: str, base: Mapping[str, Any], over: Mapping[str, Any] | None) -> None:
+    """Raise UserError if another protocol than the base's would be given the base's instructions."""
+    settings = merge(base, over or {})
+    if (
+        settings["protocol"] != base["protocol"]
+        and base["instructions"]
+        and "instructions" not in (over or {})
+    ):
+        raise UserError(
+            f"params: {where}.protocol: {settings['protocol']!r} would have the instructions of "
+            f"{base['protocol']!r}: give its own beside it, or instructions: null"
+        )
 
 
 def check_recomputed(params: Mapping[str, Any], name: str) -> None:

@@ -35,7 +35,9 @@ def load_tokenizer(folder: Path) -> Any:
 def read_model(where: Path | str, **options: Any) -> Any:
     """The causal language model of a folder or cached id, as transformers reads it.
 
-    Raises one of UNREADABLE; ValueError for a missing weight or one of another shape, which would be random.
+    Raises one of UNREADABLE; ValueError for a missing weight or one of another shape, which would be random,
+    and for one without a place, which would be left out. Its configuration says whether head and embeddings
+    are one, as other programs go by that.
     """
     from transformers import AutoModelForCausalLM
 
@@ -43,12 +45,22 @@ def read_model(where: Path | str, **options: Any) -> Any:
         where, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
     model, info = result
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError("it holds an adapter (adapter_config.json): merge that into its model first")
     if missing := sorted(info["missing_keys"]):
         raise ValueError(f"not a whole causal language model: {missing[0]} is not among its weights")
     for name, file_shape, config_shape in sorted(info["mismatched_keys"]):
         raise ValueError(
             f"weight {name} has shape {tuple(file_shape)}, but by config.json {tuple(config_shape)}"
         )
+    parts, more = [name for name, _ in model.named_children()], sorted(info["unexpected_keys"])
+    for name in more:
+        if name.partition(".")[0] in parts or "lora_" in name:
+            raise ValueError(f"weight {name} has no place in the model that config.json describes")
+    if more:
+        log.warning("%s: %d weights of no language model are left out, such as %s", where, len(more), more[0])
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    model.config.tie_word_embeddings = head is not None and head.weight is embeddings.weight
     return model
 
 
@@ -91,13 +103,15 @@ def check_weights(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise UserError unless `folder` holds a model's configuration and weights."""
+    """Raise UserError unless `folder` holds a model's configuration and weights, and no adapter to them."""
     if (folder / "policy.json").is_file() and not any(folder.glob("*.safetensors")):
         raise UserError(
             f"{folder}: its weights were not kept; run.keep_policies says whose are: make it again"
         )
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: not a model folder (needs config.json, *.safetensors and a tokenizer)")
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder}: holds an adapter (adapter_config.json): merge it into its model first")
 
 
 def context(folder: Path) -> int:
@@ -132,6 +146,22 @@ def begin(folder: Path) -> None:
     (folder / "policy.json").unlink(missing_ok=True)
 
 
+def forget_sampling(model: Any) -> None:
+    """Keep of settings that contradict each other, which can't be written, the tokens that end a text.
+
+    Nothing here samples by a model's own settings.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    try:
+        own.validate(strict=True)
+    except ValueError as error:
+        log.warning("generation_config.json: only the tokens are kept: %s", one_line(error, 300))
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        model.generation_config = GenerationConfig(**{name: getattr(own, name) for name in names})
+
+
 def save(model: Any, tokenizer: Any, folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write a policy folder: weights in the model's dtype first, in one file, `policy.json` last.
 
@@ -139,6 +169,7 @@ def save(model: Any, tokenizer: Any, folder: Path, manifest: Mapping[str, Any]) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     begin(folder)
+    forget_sampling(model)
     os.umask(umask := os.umask(0))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
         model.save_pretrained(temporary, max_shard_size=sys.maxsize)

@@ -8,7 +8,7 @@ in questions and passages a control token's text is plain text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,6 @@ TOOLS = ("web_search", "open")
 THINK = "<think>"
 # Free text in the texts of a protocol; braces around anything else are plain characters.
 FIELD = re.compile(r"\{(question|passages|observation|reasoning|query|documents)\}")
-
-
-def any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """A pattern of any of the texts, the longest that fits."""
-    longest_first = sorted(texts, key=len, reverse=True)
-    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
 
 @dataclass(frozen=True)

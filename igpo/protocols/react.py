@@ -38,7 +38,7 @@ def parse(text: str) -> Turn:
         return Turn(error="Action: without Action Input:")
     if not stop:
         return Turn(error="an action that doesn't wait for its Observation:")
-    query = call[2].strip().strip('"')
+    query = re.sub(r'^"([^"]*)"$', r"\1", call[2].strip())
     return Turn(tool=call[1].strip(), queries=[query] if query else [])
 
 

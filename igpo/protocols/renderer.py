@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from igpo.protocols.protocol import FIELD, THINK, TOOLS, Protocol
 from pipeline.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-from igpo.protocols.protocol import FIELD, THINK, TOOLS, Protocol, any_of
+CLOSED = "</think>"
+
+
+def any_of(tokens: Iterable[Any], spaces: bool = False) -> re.Pattern[str]:
+    """A pattern of any of the added tokens' texts, longest first; with the `spaces` that each takes in."""
+    longest_first = sorted(tokens, key=lambda token: len(token.content), reverse=True)
+    texts = [
+        r"\s*" * (spaces and token.lstrip) + re.escape(token.content) + r"\s*" * (spaces and token.rstrip)
+        for token in longest_first
+    ]
+    return re.compile(f"({'|'.join(texts) or '(?!)'})")
 
 
 class Renderer:
@@ -26,10 +37,15 @@ class Renderer:
         self.tokenizer, self.protocol = tokenizer, protocol
         if protocol.chat and not tokenizer.chat_template:
             raise UserError(f"{tokenizer.name_or_path}: the tokenizer has no chat template")
-        added_tokens = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
-        self._added = any_of(added_tokens)
-        self._marks = any_of([content for content, special in added_tokens.items() if not special])
-        self._control = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        added_tokens = tokenizer.added_tokens_decoder
+        self._added = any_of(added_tokens.values(), spaces=True)
+        self._marks = any_of([token for token in added_tokens.values() if not token.special])
+        # A checkpoint may hold the protocol's own marks as control tokens: these are text of a turn.
+        self._control = {
+            number
+            for number, token in added_tokens.items()
+            if token.special and not any(stop in token.content for stop in protocol.stops)
+        }
         if self.encode("\na") != self.encode("\n") + self.encode("a"):
             raise UserError(
                 f"{tokenizer.name_or_path}: the tokenizer (SentencePiece's, with a space before every text) "
@@ -65,7 +81,20 @@ class Renderer:
                 f"{self.tokenizer.name_or_path}: the chat template drops, changes or repeats the "
                 "instructions; choose a protocol that gives them in the user's message, such as search_r1"
             )
+        self._check_beginning(messages, prompt)
         return self._begun(prompt)
+
+    def _check_beginning(self, messages: list[dict[str, str]], prompt: str) -> None:
+        """Raise UserError if the template leaves it to the policy to write how its message begins."""
+        if self._template(messages, begin=False) != prompt:
+            return
+        turn = {"role": "assistant", "content": "{turn}"}
+        head, _, _ = self._template([*messages, turn], begin=False).partition("{turn}")
+        if head.startswith(prompt) and (beginning := head.removeprefix(prompt).strip()):
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the chat template ignores add_generation_prompt and leaves "
+                f"out {beginning!r}: let it end a prompt so"
+            )
 
     def _later(self) -> str:
         """What stands between two turns of a policy. It samples the end-of-turn token itself."""
@@ -99,6 +128,11 @@ class Renderer:
     def _begun(self, text: str) -> str:
         """The text up to where the policy goes on; a chat template may have opened its thinking already."""
         is_open, opening = text.rstrip().endswith(THINK), self.protocol.given
+        if text.rstrip().endswith(CLOSED) and opening.startswith(THINK):
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the chat template begins the policy's message with a "
+                f"thought that it closes, the protocol opens another; let the template leave out {CLOSED}"
+            )
         if is_open and opening and not opening.startswith(THINK):
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the chat template begins the policy's message with {THINK}, "
@@ -106,7 +140,7 @@ class Renderer:
             )
         return text + (opening.removeprefix(THINK) if is_open else opening)
 
-    def _template(self, messages: list[dict[str, str]]) -> str:
+    def _template(self, messages: list[dict[str, str]], begin: bool = True) -> str:
         from jinja2 import TemplateError
 
         tools = list(self.protocol.signatures) or None
@@ -115,13 +149,17 @@ class Renderer:
                 messages,
                 tools=tools,
                 tokenize=False,
-                add_generation_prompt=True,
+                add_generation_prompt=begin,
                 strftime_now=datetime.fromisoformat(self.protocol.date).strftime,
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, LookupError) as error:
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the chat template fails: {error}; choose another protocol"
             ) from None
+
+    def _is_our_own(self, whole: str, own: Iterable[str]) -> bool:
+        """Whether the control tokens of a whole text are those that our own pieces of it hold."""
+        return len(self._added.findall(whole)) == sum(len(self._added.findall(piece)) for piece in own)
 
     def _fill(self, text: str, **fields: str) -> list[int]:
         """Token ids of our own text with foreign text in its fields: those that the whole text has.
@@ -132,7 +170,7 @@ class Renderer:
         own = pieces[::2]
         parts = [fields[piece] if number % 2 else piece for number, piece in enumerate(pieces)]
         whole = "".join(parts)
-        if len(self._added.findall(whole)) == sum(len(self._added.findall(piece)) for piece in own):
+        if self._is_our_own(whole, own):
             return self.encode(whole)
         ids, between = list[int](), ""
         for number, piece in enumerate(parts):
@@ -161,9 +199,8 @@ class Renderer:
         """Turn 0: instructions, question and, if the protocol searches first, what was found."""
         if self.protocol.chat:
             return self._fill(self._prompt, question=question)
-        texts = {"question": question, "passages": f"{passages}\n" if passages else ""}
-        plain = FIELD.sub(lambda match: texts[match[1]], self.protocol.instructions)
-        return [*self._begin, *self.encode_plain(plain)]
+        fields = {"question": question, "passages": f"{passages}\n" if passages else ""}
+        return [*self._begin, *self._fill(self.protocol.instructions, **fields)]
 
     def observation(self, text: str) -> list[int]:
         """What follows a sampled call: the tool's answer, up to where the policy goes on."""
@@ -196,10 +233,11 @@ class Renderer:
             raise ValueError("an empty gold answer can't be scored")
         before, _, after = self.protocol.scaffold.partition("{gold}")
         start, end = len(before), len(before) + len(gold)
+        whole = before + gold + after
         encoding = self.tokenizer(
-            before + gold + after,
+            whole,
             add_special_tokens=False,
-            split_special_tokens=True,
+            split_special_tokens=not self._is_our_own(whole, (before, after)),
             return_offsets_mapping=True,
         )
         spans = encoding["offset_mapping"]

@@ -36,7 +36,8 @@ what you found"""
 RESULT = "**Final Information**"
 QUERY = re.compile(r"<\|begin_search_query\|>(.*?)<\|end_search_query\|>", re.DOTALL)
 BOX = re.compile(r"\\boxed\s*\{")
-WRAPPED = re.compile(r"\\(?:boxed|text\w*|math\w+|mbox)\s*\{")
+WRAPPED = re.compile(r"\\(?:boxed|emph|text\w*|math\w+|mbox)\s*\{")
+SPACE = re.compile(r"\\ |\\quad\b|~")
 
 
 def balanced(text: str, start: int) -> str | None:
@@ -50,13 +51,13 @@ def balanced(text: str, start: int) -> str | None:
 
 
 def unwrapped(text: str) -> str:
-    r"""A box's text without `\text{…}`, `$…$`, or another box, around the whole of it."""
-    text = text.strip()
-    if len(text) > 1 and text[0] == text[-1] == "$":
-        return unwrapped(text[1:-1])
-    match = WRAPPED.match(text)
-    whole = match is not None and balanced(text, match.end()) == text[match.end() : -1]
-    return unwrapped(text[match.end() : -1]) if match and whole else text
+    r"""A box's text without `$…$` around it; of `\text{…}` or a box within it stays what it holds."""
+    for match in reversed(list(WRAPPED.finditer(text))):
+        content = balanced(text, match.end())
+        if content is not None:
+            text = text[: match.start()] + content + text[match.end() + len(content) + 1 :]
+    text = SPACE.sub(" ", text).strip()
+    return unwrapped(text[1:-1]) if len(text) > 1 and text[0] == text[-1] == "$" else text
 
 
 def boxed(text: str) -> str | None:

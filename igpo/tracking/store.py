@@ -7,7 +7,10 @@ points differ from the files is replaced.
 import fcntl
 import hashlib
 import json
+import math
 import os
+import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +35,7 @@ NAME = "igpo"  # of the MLflow experiment
 Points = dict[tuple[str, int], float]  # (metric, step) -> value
 Runs = dict[str, Points]  # name of the run -> its points
 LONGEST = 150  # characters of a part of a metric's name; MLflow allows 250 for all of it
+LONGEST_VALUE = 6000  # characters of a parameter's value
 BATCH_PARAMS, BATCH_METRICS = 100, 1000  # MLflow refuses more in one batch
 SECTIONS = (
     "corpus",
@@ -56,8 +60,13 @@ def metric_part(name: str) -> str:
     """
     safe = quote(name, safe=" _-.").replace("%", ":").replace("~", ":7E")
     safe = f":2E{safe[1:]}" if safe.startswith(".") else safe
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return safe if len(safe) <= LONGEST else f"{safe[: LONGEST - 20]}:::{digest}"
+    return shortened(safe, name, LONGEST)
+
+
+def shortened(text: str, whole: str, most: int) -> str:
+    """A text of at most `most` characters: what is longer ends in a hash of the whole."""
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
+    return text if len(text) <= most else f"{text[: most - 20]}:::{digest}"
 
 
 def collect(metrics: list[Path], iterations: list[Path], validations: Sequence[Path] = ()) -> Runs:
@@ -86,12 +95,13 @@ def collect(metrics: list[Path], iterations: list[Path], validations: Sequence[P
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`section.key` and value of nested parameters."""
+    """`section.key` and value of nested parameters; MLflow would cut a long value without a sign."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", json.dumps(value)
+            text = json.dumps(value)
+            yield f"{prefix}{key}", shortened(text, text, LONGEST_VALUE)
 
 
 def run_params(params: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -119,6 +129,14 @@ def points_of(client: MlflowClient, run_id: str) -> Points:
     }
 
 
+def is_same(left: float, right: float) -> bool:
+    """Whether MLflow holds one value as the other: NaN as itself, infinity as the largest number."""
+    if math.isnan(left) or math.isnan(right):
+        return math.isnan(left) and math.isnan(right)
+    most = sys.float_info.max
+    return max(-most, min(left, most)) == max(-most, min(right, most))
+
+
 @contextmanager
 def alone() -> Iterator[None]:
     """Keep other processes of this folder from logging meanwhile: two would log the same points."""
@@ -140,12 +158,12 @@ def sync(
     key = run_key(name, settings)
     runs = client.search_runs([where], f"tags.`igpo.key` = '{key}'")
     run_id, old = (runs[0].info.run_id, points_of(client, runs[0].info.run_id)) if runs else (None, {})
-    if run_id and any(points.get(point, value) != value for point, value in old.items()):
+    if run_id and not all(is_same(points.get(point, value), value) for point, value in old.items()):
         log.info("%s: the files have changed; its MLflow run is replaced", name)
         client.delete_run(run_id)
         run_id, old = None, {}
     if run_id is None:
-        tags = {"igpo.key": key, "igpo.arm": name.partition("_s")[0]}
+        tags = {"igpo.key": key, "igpo.arm": re.sub(r"_s\d+$", "", name)}
         run_id = client.create_run(where, run_name=name, tags=tags).info.run_id
         items = [Param(*item) for item in flatten(settings)]
         for start in range(0, len(items), BATCH_PARAMS):

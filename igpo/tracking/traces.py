@@ -21,12 +21,14 @@ TAG = "igpo.traced"  # of a run: the folders whose trajectories it has
 
 def log_traces(client: MlflowClient, where: str, run_id: str, folders: Sequence[Path]) -> None:
     """Log the first trajectories of every folder whose have not been logged to the run."""
-    before = json.loads(client.get_run(run_id).data.tags.get(TAG, "[]"))
-    names = {"/".join(folder.absolute().parts[-3:]): folder for folder in folders}
-    for name in [name for name in names if name not in before]:
-        for rows in trajectories(names[name])[:TRACES]:
-            log_trace(where, run_id, name, rows)
-        before.append(name)
+    # last parts alone, which differ within a run: a tag has 8,000 characters, and a run 999 iterations
+    before = [name.rpartition("/")[2] for name in json.loads(client.get_run(run_id).data.tags.get(TAG, "[]"))]
+    for parts in [folder.absolute().parts for folder in folders]:
+        if parts[-1] in before:
+            continue
+        for rows in trajectories(Path(*parts))[:TRACES]:
+            log_trace(where, run_id, "/".join(parts[-3:]), rows)
+        before.append(parts[-1])
     client.set_tag(run_id, TAG, json.dumps(before))
 
 

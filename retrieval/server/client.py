@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from retrieval.indexes.hits import Hit, Search, clean
 from retrieval.indexes.searcher import open_searcher
 from retrieval.server.exchange import TIMEOUT_S, Exchange, is_http
-from retrieval.sources.rows import split_contents
+from retrieval.sources.rows import titled
 
 QUERIES = 64  # of one request: a slow server answers it in time
 IDENTITY_HEADER = "X-Index-Identity"
@@ -34,7 +34,7 @@ def to_hit(item: Any) -> Hit:
     if not isinstance(document, dict):
         raise ValueError(f"a document is {type(document).__name__}")
     if isinstance(document.get("contents"), str):
-        title, text = split_contents(document["contents"])
+        title, text = titled(document["contents"], str(document.get("title") or ""))
     elif isinstance(document.get("text"), str):
         title, text = document.get("title") or "", document["text"]
     else:

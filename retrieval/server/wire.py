@@ -27,28 +27,43 @@ class Limits:
     batch: int = 64  # queries per call of the searcher
 
 
-class Retrieve(BaseModel):
-    """Search-R1's request, with synonyms."""
-
-    queries: list[str] = Field(validation_alias=AliasChoices("queries", "query_list"))
-    topk: int | None = Field(None, ge=0, validation_alias=AliasChoices("topk", "k"))
-    return_scores: bool | None = False
+SYNONYMS = (("queries", "query_list"), ("topk", "k"))
 
 
-class Search(BaseModel):
-    """SearchAgentReview's request: a null counts as not given; only queries with text stay."""
-
-    queries: list[Any] = Field([], validation_alias=AliasChoices("query_list", "queries"))
-    k: int | list[int] | None = Field(None, validation_alias=AliasChoices("k", "topk"))
-    return_scores: bool = True
+class Asked(BaseModel):
+    """A request whose body is looked at as a whole first; a null counts as not given."""
 
     @model_validator(mode="before")
     @classmethod
     def without_nulls(cls, body: Any) -> Any:
-        """The keys that have a value."""
+        """The keys that have a value; ValueError for two that differ, and for a truth as a number."""
         if not isinstance(body, dict):
             return body
-        return {key: value for key, value in body.items() if value is not None}
+        values = {key: value for key, value in body.items() if value is not None}
+        for name, other in SYNONYMS:
+            if name in values and other in values and values[name] != values[other]:
+                raise ValueError(f"{name} and {other} differ: give one")
+        for name in SYNONYMS[1]:
+            counts = values.get(name)
+            if any(isinstance(count, bool) for count in (counts if isinstance(counts, list) else [counts])):
+                raise ValueError(f"{name} is true or false: give a number")
+        return values
+
+
+class Retrieve(Asked):
+    """Search-R1's request, with synonyms."""
+
+    queries: list[str] = Field(validation_alias=AliasChoices("queries", "query_list"))
+    topk: int | None = Field(None, ge=0, validation_alias=AliasChoices("topk", "k"))
+    return_scores: bool = False
+
+
+class Search(Asked):
+    """SearchAgentReview's request: only queries with text stay."""
+
+    queries: list[Any] = Field([], validation_alias=AliasChoices("query_list", "queries"))
+    k: int | list[int] | None = Field(None, validation_alias=AliasChoices("k", "topk"))
+    return_scores: bool = True
 
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -60,7 +75,7 @@ def document(hit: Hit) -> dict[str, str]:
     return {"id": hit.id, "title": hit.title, "text": hit.text, "contents": f'"{hit.title}"\n{hit.text}'}
 
 
-def shown(hits: list[Hit], scores: bool | None) -> list[dict[str, Any]]:
+def shown(hits: list[Hit], scores: bool) -> list[dict[str, Any]]:
     """Hits with their scores, or bare documents."""
     return [{"document": document(hit), "score": hit.score} if scores else document(hit) for hit in hits]
 

@@ -21,6 +21,14 @@ def split_contents(contents: str) -> tuple[str, str]:
     return title, text
 
 
+def titled(contents: str, heading: str) -> tuple[str, str]:
+    """Title and text of `contents` beside a `title`, which may be empty or be its first line too."""
+    title, text = split_contents(contents)
+    if heading and single_spaces(heading) != single_spaces(title):
+        return heading, contents
+    return title, text
+
+
 def body(row: dict[str, Any]) -> str:
     """The text of a row without `contents`; ValueError if it has none."""
     if isinstance(row.get("text"), str):
@@ -51,9 +59,7 @@ def passage(row: Any) -> tuple[str | None, str, str]:
     contents: Any = row.get("contents")
     if not isinstance(heading, str):
         raise ValueError(f"title is {type(heading).__name__}, expected text")
-    title, text = split_contents(contents) if isinstance(contents, str) else (heading, body(row))
-    if heading and single_spaces(heading) != single_spaces(title):
-        title, text = heading, contents
+    title, text = titled(contents, heading) if isinstance(contents, str) else (heading, body(row))
     title = single_spaces(title)
     if is_empty(title, text):
         raise ValueError("empty passage")

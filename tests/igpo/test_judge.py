@@ -129,6 +129,12 @@ def test_one_refused_answer_has_no_verdict_and_all_refused_are_an_error(server):
         ('{"verdict": "incorrect"} no, {"verdict": "correct"} {}', 1.0),
         ('{"reason": {"verdict": "maybe"}, "verdict": "incorrect"}', 0.0),
         ('{"verdict": ["correct"]}', None),
+        ('{"verdict": " Correct"}', 1.0),
+        ('{"verdict": "incorrect", "answer": {"verdict": "correct"}}', 0.0),
+        ('{"a": {"verdict": "correct"}}', None),
+        ('<think>{"verdict": "correct"}', None),
+        ('<think>{"verdict": "correct"}?</think>I can\'t tell.', None),
+        ('<think>{"verdict": "correct"}?</think>{"verdict": "incorrect"}', 0.0),
         ("{" * 5000, None),
         ('{"a": ' * 3000, None),
     ],
@@ -234,6 +240,17 @@ def test_an_answers_control_tokens_are_text_for_the_judge(folder, monkeypatch):
     ends = [prompt.count(words.eos_token_id) for prompt in prompts]
     assert ends[0] == ends[1]
     assert contents[1] in words.decode(prompts[1])
+
+
+def test_what_is_drafted_in_a_thought_that_the_template_opens_is_no_verdict(folder, monkeypatch):
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant\\n", "assistant\\n<think>\\n"))
+    drafts = ['So {"verdict": "correct"}', 'So.</think>{"verdict": "correct"}']
+    replies = [Generation(tokenizer()(draft)["input_ids"], [], True) for draft in drafts]
+    engine = SimpleNamespace(generate=lambda *_: replies)
+    monkeypatch.setattr(judge, "open_engine", lambda *_: engine)
+    found = judge.verdicts(judge.Local(folder, settings(None), drafts), drafts, 1)
+    assert [value for value, _ in found] == [None, 1.0]
 
 
 def test_judgements_of_other_rollouts_are_refused(tmp_path):

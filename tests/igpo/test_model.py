@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_index import call, refusal
 from small_qwen import tokenizer
@@ -12,7 +13,7 @@ from tiny import tiny
 
 from igpo import model
 from igpo.acting.engine import open_engine
-from igpo.experiment.policy import check_weights, load
+from igpo.experiment.policy import check_weights, load, read_model
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.package_data import package_file
@@ -48,9 +49,34 @@ def wider(folder: Path) -> None:
     storage.write_json(config | {"intermediate_size": 128}, folder / "config.json")
 
 
+def add(name: str):
+    """What adds a weight of this name."""
+
+    def added(folder: Path) -> None:
+        save_file(load_file(folder / WEIGHTS) | {name: torch.ones(3)}, folder / WEIGHTS, {"format": "pt"})
+
+    return added
+
+
+def shallower(folder: Path) -> None:
+    config = storage.read_json(folder / "config.json")
+    changed = {"num_hidden_layers": 1, "layer_types": config["layer_types"][:1]}
+    storage.write_json(config | changed, folder / "config.json")
+
+
+def adapted(folder: Path) -> None:
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(read_model(folder), config).save_pretrained(folder)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
+        (shallower, "layers.1.input_layernorm.weight has no place in the model that config.json describes"),
+        (add("model.layers.0.mlp.up_proj.bias"), "mlp.up_proj.bias has no place in the model"),
+        (add("model.layers.0.mlp.up_proj.weight_scale"), "up_proj.weight_scale has no place in the model"),
+        (add("base_model.layers.0.up_proj.lora_A.weight"), "lora_A.weight has no place in the model"),
+        (adapted, "holds an adapter (adapter_config.json)"),
         (half, "rror while deserializing header"),
         (pointer, "rror while deserializing header"),
         (no_head, "not a whole causal language model: lm_head.weight is not among its weights"),
@@ -81,6 +107,41 @@ def test_a_head_that_is_the_embeddings_is_not_missing(tmp_path):
     call(model.main, "--config", json.dumps({"source": str(folder)}), "--out", tmp_path / "out")
     loaded = load(tmp_path / "out", torch.float32, "sdpa")
     assert torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_configuration_says_whose_head_the_weights_have(tmp_path, tied):
+    """vLLM goes by the configuration, transformers by the weights."""
+    folder = write_model(tmp_path / "model", tied)
+    if tied:
+        add_head = load_file(folder / WEIGHTS)
+        add_head["lm_head.weight"] = add_head["model.embed_tokens.weight"] * 2
+        save_file(add_head, folder / WEIGHTS, {"format": "pt"})
+    else:
+        config = storage.read_json(folder / "config.json")
+        storage.write_json(config | {"tie_word_embeddings": True}, folder / "config.json")
+    call(model.main, "--config", json.dumps({"source": str(folder)}), "--out", tmp_path / "out")
+    assert storage.read_json(tmp_path / "out" / "config.json")["tie_word_embeddings"] is False
+    assert torch.equal(
+        load_file(tmp_path / "out" / WEIGHTS)["lm_head.weight"],
+        load_file(folder / WEIGHTS)["lm_head.weight"].bfloat16(),
+    )
+
+
+def test_a_head_for_something_else_is_left_out_and_said(tmp_path, caplog):
+    folder = write_model(tmp_path / "model")
+    add("v_head.summary.weight")(folder)
+    call(model.main, "--config", json.dumps({"source": str(folder)}), "--out", tmp_path / "out")
+    assert "1 weights of no language model are left out, such as v_head.summary.weight" in caplog.text
+    assert "v_head.summary.weight" not in load_file(tmp_path / "out" / WEIGHTS)
+
+
+def test_settings_of_sampling_that_contradict_each_other_cost_no_end_token(tmp_path):
+    folder = write_model(tmp_path / "model")
+    own = {"do_sample": False, "temperature": 0.6, "eos_token_id": [1, 2]}
+    storage.write_json(own, folder / "generation_config.json")
+    call(model.main, "--config", json.dumps({"source": str(folder)}), "--out", tmp_path / "out")
+    assert storage.read_json(tmp_path / "out" / "generation_config.json")["eos_token_id"] == [1, 2]
 
 
 def test_a_policy_s_weights_are_one_file_and_its_manifest_names_its_files(tmp_path):

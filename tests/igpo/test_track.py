@@ -1,6 +1,7 @@
 """MLflow as a view of files: nothing twice, what changed is replaced, more iterations are appended."""
 
 import json
+import math
 import os
 
 import pytest
@@ -10,7 +11,7 @@ from root import PARAMS_FILE
 
 from igpo import track
 from igpo.experiment import schema
-from igpo.tracking import follow, store
+from igpo.tracking import follow, store, traces
 from pipeline import storage
 
 pytestmark = pytest.mark.slow
@@ -179,3 +180,34 @@ def test_a_finished_run_stays_finished_while_something_else_is_made(params, log,
     os.utime(folders[1] / "metrics.json", (2**31, 2**31))
     assert status("RUNNING") == "RUNNING"
     assert status("FAILED") == "FAILED"
+
+
+def test_what_mlflow_stores_otherwise_is_no_change(uri, tmp_path, monkeypatch):
+    """NaN equals nothing, infinity comes back as the largest number, and a long text is cut."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(store, "NAME", tmp_path.name)
+    client, where = store.open_store(uri)
+    points = {("train/a", 1): math.nan, ("train/b", 1): -math.inf, ("train/c", 1): 1.0}
+    settings = {"rollout": {"instructions": "x" * 7000}}
+    first = store.sync(client, where, "small_step_s1", points, settings)
+    assert store.sync(client, where, "small_step_s1", points, settings) == first
+    assert store.sync(client, where, "small_step_s1", points | {("train/a", 1): 1.0}, settings) != first
+    data = client.get_run(first).data
+    assert data.tags["igpo.arm"] == "small_step"
+    other = dict(store.flatten({"rollout": {"instructions": "x" * 7001}}))["rollout.instructions"]
+    assert len(data.params["rollout.instructions"]) == len(other) <= 6000
+    assert data.params["rollout.instructions"] != other
+
+
+def test_the_folders_of_the_longest_run_fit_into_its_tag(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(store, "NAME", tmp_path.name)
+    client, where = store.open_store(uri)
+    run_id = client.create_run(where, tags={traces.TAG: '["a_long_name_of_an_arm/s1/001"]'}).info.run_id
+    logged = []
+    monkeypatch.setattr(traces, "trajectories", lambda folder: [folder.name])
+    monkeypatch.setattr(traces, "log_trace", lambda *words: logged.append(words[2]))
+    folders = [tmp_path / f"a_long_name_of_an_arm/s1/{number:03d}" for number in range(1, 1000)]
+    for _ in range(2):
+        traces.log_traces(client, where, run_id, folders)
+    assert logged == [f"a_long_name_of_an_arm/s1/{number:03d}" for number in range(2, 1000)]

@@ -15,7 +15,7 @@ from igpo.experiment import checks
 from igpo.protocols.protocol import Protocol
 from pipeline import stage, storage
 from pipeline.errors import UserError
-from pipeline.settings import apply_arm, numbers, overrides, read_params
+from pipeline.settings import apply_arm, numbers, overrides, parse_json, read_params
 
 
 @pytest.mark.parametrize("overlay", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
@@ -99,6 +99,7 @@ def wrong(params: dict, path: str, value: object) -> dict:
             "rollout.engine: 'vlm' is not one of ['vllm', 'transformers']; nearest: 'vllm'",
         ),
         ("rollout.protocol", "serch_r1", "nearest: 'search_r1'"),
+        ("rollout.instructions", "", "rollout.instructions: '' should be non-empty"),
         ("rollout.date", "1 May 2025", "rollout.date: '1 May 2025' does not match"),
         ("advantage.method", "gipgo", "]; nearest: 'gigpo'"),
         ("score.step_reward", "log_prob_dif", "]; nearest: 'log_prob_diff'"),
@@ -185,6 +186,43 @@ def test_a_key_that_comes_twice_is_refused(tmp_path):
         read_params([tmp_path / "p.yaml"])
 
 
+@pytest.mark.parametrize("number", ["010", "-007", "00", "1:30", "1:30.5", "0_7"])
+def test_a_number_that_readers_of_yaml_take_for_different_ones_is_refused(tmp_path, number):
+    (tmp_path / "p.yaml").write_text(f"rollout: {{k: {number}}}\n")
+    with pytest.raises(UserError, match=rf"p\.yaml: not YAML: '{number}' is octal, or counts in sixties"):
+        read_params([tmp_path / "p.yaml"])
+    with pytest.raises(UserError, match="write the number plainly"):
+        overrides([f"rollout.k={number}"])
+    if ":" not in number:
+        assert numbers(number) == number  # text, which the schema refuses
+
+
+def test_whole_numbers_in_text_keep_all_their_digits():
+    assert numbers({"seeds": ["9007199254740993", "-3", "1e2"]}) == {"seeds": [9007199254740993, -3, 100]}
+
+
+def test_a_key_that_comes_twice_in_json_is_refused():
+    with pytest.raises(UserError, match="--config: not JSON: key 'k' comes twice"):
+        parse_json('{"rollout": {"k": 1, "k": 2}}', "--config")
+
+
+@pytest.mark.parametrize("where", ["arms.mine.rollout", "evaluate.rollout"])
+def test_no_protocol_is_given_the_instructions_of_another(params, where):
+    changed = wrong(params, "arms.mine", {"rollout": {}})
+    changed["run"]["arms"] = [*changed["run"]["arms"], "mine"]
+    changed["rollout"]["instructions"] = "You search."
+    checks.check(wrong(changed, where, {"protocol": "react", "instructions": None}))
+    with pytest.raises(UserError, match=r"rollout\.protocol: 'react' would have the instructions of 'igpo'"):
+        checks.check(wrong(changed, where, {"protocol": "react"}))
+
+
+def test_an_untrained_arm_shares_no_row_with_a_trained_one(params):
+    """Both would be averaged as one."""
+    baselines = [*params["run"]["baselines"], "igpo"]
+    with pytest.raises(UserError, match=r"run\.baselines: 'igpo' is in run\.arms too"):
+        checks.check(wrong(params, "run.baselines", baselines))
+
+
 def test_an_arm_has_a_name(params):
     with pytest.raises(UserError, match="1 is not of type 'string'"):
         checks.check(params | {"arms": params["arms"] | {1: {}}})
@@ -195,6 +233,7 @@ def test_an_arm_has_a_name(params):
     [
         (["--config", "{}", "--set", "advantage.std=[1"], "--set advantage.std=[1: the value is not YAML"),
         (["--config", "{}", "--set", "advantage.std=2025-13-45"], "2025-13-45: the value is not YAML"),
+        (["--config", '{"gamma": 1, "gamma": 0}'], "--config: not JSON: key 'gamma' comes twice"),
         (["--config", "3"], "params: advantage: 3 is not of type 'object'"),
         (["--config", "null", "--set", "advantage.gamma=1"], "advantage: None is not of type 'object'"),
         (["--config", "{}", "--arm", "grpo"], "give it, or --params and --arm, not both"),

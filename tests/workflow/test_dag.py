@@ -36,6 +36,14 @@ def test_snakemake_ends_with_one_line_and_exit_code_2(tmp_path, overlay, said):
     assert not (tmp_path / "results").exists()
 
 
+def test_snakemake_s_overlays_are_read_as_strictly_as_ours(tmp_path):
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text("rollout: {k: 010}\n")
+    done = snakemake(tmp_path, "--quiet", "all", "--configfile", str(overlay))
+    assert f"error: {overlay}: not YAML: '010' is octal" in done.stderr
+    assert done.returncode == 2
+
+
 def touch(folder: Path, *names: str) -> None:
     """Make empty files."""
     for name in names:

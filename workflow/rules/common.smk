@@ -35,10 +35,12 @@ os.environ |= MALLOC
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-# `config` holds what --configfile and --config gave. One line and exit code 2 for what a user can mend;
-# os._exit, since Snakemake would wrap SystemExit of an included file in a traceback.
+# `config` holds what --configfile and --config gave; the files are read again by a reader that refuses what would
+# change a value unseen. One line and exit code 2 for what a user can mend; os._exit, since Snakemake would wrap
+# SystemExit of an included file in a traceback.
 try:
-    config.update(merge(read_params([ROOT / "params.yaml"]), numbers(config)))
+    layers = read_params([ROOT / "params.yaml", *workflow.overwrite_configfiles])
+    config.update(merge(layers, numbers(config)))
     checks.check(config)
     checks.check_sources(config)
 except UserError as error:

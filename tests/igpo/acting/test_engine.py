@@ -104,6 +104,16 @@ def test_it_stops_at_the_text_and_at_the_limit(engine, prompts):
     assert (len(cut.ids), cut.stopped) == (3, False)
 
 
+def test_vllm_stops_at_texts_that_are_control_tokens():
+    """As the marks of a protocol are in some checkpoints; vLLM leaves them out of its text by default."""
+    engine = VllmEngine.__new__(VllmEngine)
+    engine.ends = [1]
+    sampling = engine._sampling(Request([0], 0), 5, 1.0, ("</search>",))
+    assert (sampling.stop, sampling.stop_token_ids) == (["</search>"], [1])
+    assert sampling.include_stop_str_in_output
+    assert not sampling.skip_special_tokens
+
+
 def test_a_folder_that_is_no_model_is_one_error(tmp_path):
     with pytest.raises(UserError, match="not a model folder"):
         open_engine(tmp_path, "transformers", 64, None, False)

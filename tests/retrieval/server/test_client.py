@@ -63,6 +63,8 @@ def test_our_client_passes_over_proxies_on_loopback(url, monkeypatch):
         ({"document": {"id": 7, "contents": '"T"\nx'}, "score": 2}, ("7", "T", "x", 2.0)),
         ({"document": {"id": "7", "title": "T", "text": "x"}}, ("7", "T", "x", 0.0)),
         ({"id": "7", "contents": "T\nx\ny"}, ("7", "T", "x\ny", 0.0)),
+        ({"id": "7", "title": "T", "contents": '"T"\nx'}, ("7", "T", "x", 0.0)),
+        ({"id": "7", "title": "T", "contents": "x\ny"}, ("7", "T", "x\ny", 0.0)),
         ({"document": {"contents": '"T"\nx'}}, ("sha256:", "T", "x", 0.0)),
         ({"document": '"T"\nx', "score": None}, ("sha256:", "T", "x", 0.0)),
         ('"T"\nx', ("sha256:", "T", "x", 0.0)),

@@ -76,6 +76,11 @@ def test_topk_null_zero_or_missing_means_the_servers(url, topk):
     assert [item["document"]["id"] for item in found] == ["twin-a", "twin-b", "twin-c"]
 
 
+def test_a_null_beside_its_synonym_counts_as_not_given(url):
+    answer = post(url, "/retrieve", {"queries": ["mountain atlas"], "topk": None, "k": 1, "query_list": None})
+    assert len(answer.json()["result"][0]) == 1
+
+
 def test_search_agent_review_client(url):
     body = {"query_list": ["mountain atlas", " ", "noble gas"], "k": [1, 5, 2]}
     found = post(url, "/search", body).json()["result"]
@@ -111,6 +116,10 @@ def test_search_agent_review_reads_a_request_as_its_own_server(url, body, sizes)
         ("/retrieve", {"queries": ["a"], "topk": -1}, 422, "topk"),
         ("/retrieve", {"queries": ["a"], "topk": "x"}, 422, "topk"),
         ("/retrieve", {"queries": ["a"], "topk": 11}, 422, "at most 10"),
+        ("/retrieve", {"queries": ["a"], "topk": True}, 422, "topk is true or false"),
+        ("/search", {"queries": ["a", "b"], "k": [1, True]}, 422, "k is true or false"),
+        ("/retrieve", {"queries": ["a"], "topk": 1, "k": 2}, 422, "topk and k differ"),
+        ("/search", {"queries": ["a"], "query_list": ["b"]}, 422, "queries and query_list differ"),
         ("/retrieve", {"queries": ["a"] * 41}, 413, "at most 40"),
         ("/retrieve", {"queries": ["a" * 201]}, 413, "more than 200"),
         ("/retrieve", {"queries": ["a"], "pad": "x" * 30_000}, 413, "more than 20000"),
