@@ -47,7 +47,7 @@ def test_the_defaults_are_those_of_version_2_of_the_paper(overlays):
 
 
 def test_the_paper_s_experiment_has_the_values_that_a_small_model_can_t_learn_with():
-    """Disagreements 7 and 15: the default has another penalty and more steps, and asks every type as often."""
+    """Disagreements 7 and 15: the default has another penalty, more steps, and every type as often."""
     mini, paper = (
         read_params([ROOT / name for name in ("params.yaml", *overlays)])
         for overlays in ([], ["experiments/paper.yaml"])
