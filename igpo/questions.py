@@ -60,6 +60,9 @@ def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
             raise UserError(
                 f"questions.source: none of {paths} is a file, or a folder with {', '.join(SUFFIXES)} files"
             )
+        for split, path in candidates:
+            if split not in dict(files):
+                log.warning("%s: no such file: no questions of %s", path, split)
         result += files
     return result
 

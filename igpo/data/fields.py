@@ -19,6 +19,11 @@ Row = dict[str, Any]
 KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
 CLOSING = {"[": "]", "(": ")", "{": "}"}
 QUOTED = re.compile(r"[\[({]+\s*(?:[\w.]+\(\s*)*[\"']")  # how a list or object that holds text begins
+# What Python's libraries print around a list.
+WRAPPER = re.compile(
+    r"(?:(?:np|numpy|torch)\.)?(?:array|tensor|frozenset|set|deque|dict_keys|dict_values|Index)\((?=[\[({])"
+)
+BYTES = re.compile(r"[bB]('|\").*\1", re.DOTALL)
 BEGINS = (tokenize.NAME, tokenize.NUMBER, tokenize.STRING)
 NAMES = {"nan": None, "null": None, "true": True, "false": False}
 
@@ -29,8 +34,8 @@ class Printed(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """`array([…], dtype=object)`, `np.float64(1.0)`: what they hold."""
         name = ast.unparse(node.func)
-        is_array = name == "array" or name.startswith("np.")
-        return self.visit(node.args[0]) if is_array and node.args else node
+        holds = WRAPPER.match(f"{name}([") or name.startswith("np.")
+        return self.visit(node.args[0]) if holds and node.args else node
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         """JSON's names, and nan, which is missing."""
@@ -74,11 +79,18 @@ def printed(text: str) -> Any:
 def written(text: str) -> Any:
     """The list or object that `text` is in JSON's, Python's or numpy's form; any other text itself.
 
-    ValueError if it begins like a list or object of texts and is neither. `[sic]`, `(500)` and `(1, 2)` are
-    plain text.
+    ValueError if it begins like a list or object of texts and is neither, or is what Python prints of bytes.
+    `[sic]`, `(500)` and `(1, 2)` are plain text.
     """
     whole = text.strip()
-    bare = whole.removeprefix("array(")
+    if BYTES.fullmatch(whole):
+        raise ValueError(f"found bytes as text, {whole:.60}; expected text")
+    if whole[:2] in ('"[', '"{'):  # JSON in JSON
+        with contextlib.suppress(ValueError, RecursionError):
+            inner = written(json.loads(whole))
+            return text if isinstance(inner, str) else inner
+    wrapper = WRAPPER.match(whole)
+    bare = whole[wrapper.end() :] if wrapper else whole
     if bare[:1] not in CLOSING:
         return text
     value: Any = None
@@ -96,8 +108,9 @@ def written(text: str) -> Any:
 
 
 def missing(value: Any) -> bool:
-    """Whether a field holds nothing: null, empty text, or a data frame's NaN."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    """Whether a field holds nothing: null, empty or blank text, or a data frame's NaN."""
+    blank = isinstance(value, str) and not value.strip()
+    return value is None or blank or (isinstance(value, float) and math.isnan(value))
 
 
 def plain(value: Any) -> str:
