@@ -18,7 +18,7 @@ from igpo.experiment.schema import QUESTIONS, SPLITS
 from pipeline.errors import UserError
 from pipeline.log import log
 from pipeline.spaces import UNSEEN, single_spaces
-from retrieval.sources import forms
+from retrieval.sources import compressed, forms
 
 # Benchmarks by the names that files give them -> by the names of the paper's tables.
 BENCHMARKS = {name: name for name in ("nq", "tq", "hotpotqa", "2wiki", "musique", "bamboogle", "popqa")} | {
@@ -48,7 +48,7 @@ def read_rows(path: Path) -> list[Row]:
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path).to_pylist()
-        with forms.opened(path) as stream:
+        with compressed.opened(path) as stream:
             data = stream.read().removeprefix(codecs.BOM_UTF8)
         if data.lstrip().startswith(b"["):
             rows = json.loads(data)
@@ -56,7 +56,7 @@ def read_rows(path: Path) -> list[Row]:
             rows = [row for _, row in forms.lines(io.BytesIO(data))]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a questions file, or vitalqa") from None
-    except (pa.ArrowInvalid, *forms.UNREADABLE, ValueError, RecursionError) as error:
+    except (pa.ArrowInvalid, *compressed.UNREADABLE, ValueError, RecursionError) as error:
         raise UserError(f"{path}: neither parquet, nor JSON lines, nor a JSON list: {error}") from None
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -93,7 +93,7 @@ def find_question(row: Mapping[str, Any]) -> str:
         )
         contents = [part(message, "content", str) for message in messages if message.get("role") == "user"]
         question = asked(contents[-1]) if contents else ""
-    return single_spaces(question)
+    return single_spaces(question.translate(UNSEEN))
 
 
 def asked(message: str) -> str:
@@ -138,7 +138,7 @@ def find_benchmark(row: Mapping[str, Any], path: Path) -> str:
     if source := plain(row.get("data_source")) or plain(row.get("dataset")):
         name = source.removeprefix("searchR1_").lower()
         return BENCHMARKS.get(name.replace("-", "_"), name)
-    stem = forms.plain_path(path).stem
+    stem = compressed.plain_path(path).stem
     folders = [folder.name for folder in path.parents[:2]] if SPLIT_NAME.match(stem) else []
     return next(filter(None, map(published, [stem, *folders])), stem.removeprefix("searchR1_").lower())
 

@@ -84,10 +84,11 @@ def test_questions_may_be_compressed(tmp_path, caplog):
     (tmp_path / "nq.jsonl.gz").write_bytes(gzip.compress(text))
     (tmp_path / "tq.json.xz").write_bytes(lzma.compress(b"[" + text + b"]"))
     (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "more").mkdir()
     run("--source", tmp_path, "--out", tmp_path / "out")
     read = storage.read(tmp_path / "out/test.parquet", QUESTIONS)
     assert read["benchmark"].to_pylist() == ["nq", "tq"]
-    assert "left out, no question files by their names: notes.txt" in caplog.text
+    assert "left out, no question files by their names: more, notes.txt" in caplog.text
 
 
 def test_a_foreign_file_becomes_test_questions_and_empty_train_and_dev(tmp_path):

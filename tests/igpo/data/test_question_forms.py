@@ -163,6 +163,7 @@ def test_answers_of_odd_types(tmp_path, answer, expected):
             "who wrote The Question: A Story?",
         ),
         ({"prompt": "Question: who wrote it?"}, "who wrote it?"),
+        ({"question": " \u200b", "prompt": "\ufeffwho?"}, "who?"),
         ({"prompt": SEARCH_R1, "extra_info": {"question": "Who?"}}, "Who?"),
         ({"prompt": json.dumps(VERL["prompt"])}, "who wrote hamlet?"),
         ({"prompt": str(VERL["prompt"]), "extra_info": "{'index': 7}"}, "who wrote hamlet?"),
