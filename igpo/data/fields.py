@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.spaces import UNSEEN
+
 Row = dict[str, Any]
 KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
 CLOSING = {"[": "]", "(": ")", "{": "}"}
@@ -109,7 +111,7 @@ def written(text: str) -> Any:
 
 def missing(value: Any) -> bool:
     """Whether a field holds nothing: null, empty or blank text, or a data frame's NaN."""
-    blank = isinstance(value, str) and not value.strip()
+    blank = isinstance(value, str) and not value.translate(UNSEEN).strip()
     return value is None or blank or (isinstance(value, float) and math.isnan(value))
 
 
