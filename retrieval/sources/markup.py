@@ -24,6 +24,7 @@ APOSTROPHES = re.compile("'{2,}")
 VARIANTS = re.compile(r"-\{(?!\{)(?:\s*([A-Z+-])\s*\|)?((?:[^{}]|\{\{[^{}]*\}\})*)\}-")
 CODE = re.compile(r"\s*(?:zh|sr|sh|kk|ku|uz|iu|gan|shi|tg|crh)(?:-[a-z]+)?\s*:")
 UNLATIN = re.compile("[\u0400-\u1fff\u3041-\uffff]")
+CHEMICAL = re.compile(r"(?<!\[)[\[(](?!\[)")  # braces in a chemical name hold brackets
 HIDDEN = "TH-"  # flags of a page's title and of rules for the rest of the page
 INDENTED_TABLE = re.compile(r"^[ \t]*[:*#;][:*#; \t]*(?=\{\|)", re.MULTILINE)
 BRACKETED_LINK = re.compile(r"\[(\[\[[^\[\]]*\]\])\]")  # an editor's brackets, [[[Paris]]]
@@ -70,7 +71,7 @@ def variant(match: re.Match[str]) -> str:
         return "" if flag in HIDDEN else CODE.sub("", text.split(";")[0] if CODE.match(text) else text)
     if CODE.match(text):
         return CODE.sub("", text.split(";")[0])
-    return text if UNLATIN.search(text) else match[0]
+    return text if UNLATIN.search(text) or not CHEMICAL.search(text) else match[0]
 
 
 def unstyled(line: str) -> str:
