@@ -219,6 +219,8 @@ def load(path: Path) -> list[Row]:
                 questions.append(check_types(check_own(row) if own else normalise(row, number, path)))
         except ValueError as error:
             raise UserError(f"{path}: row {number}: {error}") from None
+    if not questions:
+        raise UserError(f"{path}: none of its {len(rows)} questions is answerable")
     if unanswerable := len(rows) - len(questions):
         log.warning("%s: %d questions that are not answerable are left out", path, unanswerable)
     return questions if own else distinct(questions)

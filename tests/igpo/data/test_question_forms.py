@@ -286,6 +286,7 @@ def test_ids_that_repeat_get_their_row_number(tmp_path):
         ('{"question": "q", "answer": "a", "supporting_facts": "t"}', r"is 't'; expected a list"),
         ('{"question": "q", "answer": "a", "supporting_facts": [7]}', r"is \[7\]; expected pairs of title"),
         ('{"question": "q", "answer": "a", "paragraphs": ["t"]}', r"holds 't'; expected objects"),
+        ('{"question": "q", "answer": "a", "answerable": false}', r"none of its 1 questions is answerable"),
         ("", r"no rows"),
     ],
 )
