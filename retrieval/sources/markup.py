@@ -24,8 +24,7 @@ APOSTROPHES = re.compile("'{2,}")
 VARIANTS = re.compile(r"-\{(?!\{)(?:\s*([A-Z+-])\s*\|)?((?:[^{}]|\{\{[^{}]*\}\})*)\}-")
 CODE = re.compile(r"\s*(?:zh|sr|sh|kk|ku|uz|iu|gan|shi|tg|crh)(?:-[a-z]+)?\s*:")
 UNLATIN = re.compile("[\u0400-\u1fff\u3041-\uffff]")
-CHEMICAL = re.compile(r"(?<!\[)[\[(](?!\[)")  # braces in a chemical name hold brackets
-HIDDEN = "TH-"  # flags of a page's title and of rules for the rest of the page
+HIDDEN_FLAGS = "TH-"  # flags of a page's title and of rules for the rest of the page
 INDENTED_TABLE = re.compile(r"^[ \t]*[:*#;][:*#; \t]*(?=\{\|)", re.MULTILINE)
 BRACKETED_LINK = re.compile(r"\[(\[\[[^\[\]]*\]\])\]")  # an editor's brackets, [[[Paris]]]
 # Templates that stand for a sign; without them numbers lose their sign and run together.
@@ -35,7 +34,7 @@ SIGNS = {
     "'": "'", "thinsp": " ",
 }  # fmt: skip
 SIGN = re.compile(rf"\{{\{{\s*({'|'.join(map(re.escape, SIGNS))})\s*\}}\}}", re.IGNORECASE)
-RAISED = re.compile(r"\{\{\s*(sup|sub)\s*\|\s*(?:1\s*=)?([^{}|]*)\}\}", re.IGNORECASE)
+SUP_OR_SUB = re.compile(r"\{\{\s*(sup|sub)\s*\|\s*(?:1\s*=)?([^{}|]*)\}\}", re.IGNORECASE)
 SMALL = {
     "sup": str.maketrans("0123456789+-−–", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻"),
     "sub": str.maketrans("0123456789+-−–", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋"),
@@ -65,13 +64,13 @@ def set_apart(match: re.Match[str]) -> str:
 
 
 def variant(match: re.Match[str]) -> str:
-    """The first of a text's variants; the match itself if it is no such text, as in chemical names."""
+    """The first of a text's variants; the match itself, as in chemical names, if it is no such text."""
     flag, text = match.groups()
     if flag:
-        return "" if flag in HIDDEN else CODE.sub("", text.split(";")[0] if CODE.match(text) else text)
+        return "" if flag in HIDDEN_FLAGS else CODE.sub("", text.split(";")[0] if CODE.match(text) else text)
     if CODE.match(text):
         return CODE.sub("", text.split(";")[0])
-    return text if UNLATIN.search(text) or not CHEMICAL.search(text) else match[0]
+    return text if UNLATIN.search(text) else match[0]
 
 
 def unstyled(line: str) -> str:
@@ -84,7 +83,7 @@ def unstyled(line: str) -> str:
     if not runs:
         return line
     lengths = [len(run[0]) for run in runs]
-    shown = [1 if length == 4 else max(length - 5, 0) for length in lengths]
+    visible = [1 if length == 4 else max(length - 5, 0) for length in lengths]
     bold, italic = sum(length > 2 for length in lengths), sum(length not in (3, 4) for length in lengths)
     if bold % 2 and italic % 2:
         threes = [at for at, length in enumerate(lengths) if length in (3, 4)]
@@ -92,9 +91,9 @@ def unstyled(line: str) -> str:
         # after a word of one letter, else after another word, else after a space
         ranks = [2 if text[-1:] == " " else 0 if text[:-1] == " " else 1 for text in before]
         if threes:
-            shown[threes[ranks.index(min(ranks))]] += 1
-    kept = iter(shown)
-    return APOSTROPHES.sub(lambda _: "'" * next(kept), line)
+            visible[threes[ranks.index(min(ranks))]] += 1
+    counts = iter(visible)
+    return APOSTROPHES.sub(lambda _: "'" * next(counts), line)
 
 
 def parted(text: str) -> tuple[str, list[str]]:
@@ -119,7 +118,7 @@ def prepared(wikitext: str) -> str:
     text, opaque = parted(COMMENT.sub("", wikitext.replace("\0", "").translate(UNSEEN)))
     text = SWITCH.sub(lambda match: "" if match[0].upper() == match[0] else match[0], text)
     text = VARIANTS.sub(variant, text)
-    text = RAISED.sub(r"<\1>\2</\1>", SIGN.sub(lambda match: SIGNS[match[1].lower()], text))
+    text = SUP_OR_SUB.sub(r"<\1>\2</\1>", SIGN.sub(lambda match: SIGNS[match[1].lower()], text))
     text = BRACKETED_LINK.sub(r"&#91;\1&#93;", INDENTED_TABLE.sub("", text))
     text = "\n".join(map(unstyled, text.split("\n")))
     text = re.sub("\0([0-9]+)\0", lambda match: opaque[int(match[1])], text)

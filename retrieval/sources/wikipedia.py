@@ -43,7 +43,7 @@ POINTERS = frozenset(
     .replace("\n    ", "|")
     .split("|")
 )
-CONNECTED = re.compile(r" ?[,&/、・] ?| (?:and|und|et|y|e|en|i|и|та|och) |及|和|与|與")
+AND = re.compile(r" ?[,&/、・] ?| (?:and|und|et|y|e|en|i|и|та|och) |及|和|与|與")
 DROPPED_TAG = re.compile(
     "categorytree|ce|chart|chem|gallery|graph|hiero|imagemap|includeonly|indicator|inputbox|maplink|mapframe|math"
     "|phonos|ref|score|section|table|templatedata|templatestyles|timeline"
@@ -171,7 +171,7 @@ def balanced(wikitext: str) -> str:
 
 def points(heading: str) -> bool:
     """Whether all that a section's heading names is in `POINTERS`: "Notes and references"."""
-    names = CONNECTED.split(" ".join(heading.casefold().split()).rstrip(":"))
+    names = AND.split(" ".join(heading.casefold().split()).rstrip(":"))
     return all(name in POINTERS for name in names)
 
 
