@@ -1,20 +1,9 @@
 """What several readers and metrics do to text."""
 
 import re
-import unicodedata
 
-MARKS = "".join(c for c in map(chr, range(0x300, 0x3100)) if unicodedata.category(c).startswith("M"))
-# Kana, Han characters and their extensions; Thai, Lao, Burmese and Khmer, whose vowels and tones are marks on
-# the letter before. Korean puts spaces between words.
-UNSPACED = re.compile(
-    r"[\u0e01-\u0e3a\u0e40-\u0eff\u1000-\u109f\u1780-\u17d3\u17dc-\u17ff"
-    rf"\u3041-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff][{MARKS}]*"
-)
-# Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark.
-UNSEEN = dict.fromkeys(
-    map(ord, "\xad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
-)
-WIDTHS = re.compile(r"[\uff01-\uffee]+")  # letters, digits and kana of another width than usual
+# Kana, Han characters and their extensions; Korean puts spaces between words.
+UNSPACED = re.compile(r"[\u3041-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
 def single_spaces(text: str) -> str:
@@ -22,14 +11,6 @@ def single_spaces(text: str) -> str:
     return " ".join(text.split())
 
 
-def seen(text: str) -> str:
-    """The text as a reader sees it: characters composed and of their usual width, none that shows nothing."""
-    if text.isascii():
-        return text
-    usual = WIDTHS.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text.translate(UNSEEN))
-    return unicodedata.normalize("NFC", usual)
-
-
 def spaced(text: str) -> str:
-    """The text with spaces around each character of a script that puts none between its words."""
+    """The text with spaces around each Chinese or Japanese character: nothing else parts their words."""
     return text if text.isascii() else UNSPACED.sub(r" \g<0> ", text)

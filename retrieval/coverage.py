@@ -23,9 +23,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import stage, storage
+from pipeline.characters import MARKS, seen, spaced
 from pipeline.errors import UserError
 from pipeline.log import log
-from pipeline.spaces import MARKS, seen, spaced
 from retrieval.indexes.hits import Hit
 from retrieval.indexes.searcher import Searcher, check_corpus, open_searcher
 

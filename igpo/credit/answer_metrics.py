@@ -12,7 +12,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.spaces import seen, spaced
+from pipeline.characters import seen, spaced
 
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.spaces import UNSEEN
+from pipeline.characters import UNSEEN
 
 Row = dict[str, Any]
 KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false"}

@@ -7,7 +7,7 @@ templates for single signs, indented tables, brackets around links.
 import html
 import re
 
-from pipeline.spaces import UNSEEN
+from pipeline.characters import UNSEEN
 
 # Tags whose contents are no wikitext.
 OPAQUE = (

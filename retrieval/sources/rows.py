@@ -11,18 +11,13 @@ Passage = tuple[str, str, str]  # id, title, text
 
 
 def split_contents(contents: str) -> tuple[str, str]:
-    """Title (first line, without its quotes) and text of a `contents` field; no line end: no title.
-
-    Doubled quotes within quotes are a table's, and become single ones if all are.
-    """
+    """Title (first line, outer quotes stripped) and text of a `contents` field; no line end: no title."""
     title, newline, text = contents.partition("\n")
     if not newline:
         return "", contents
     title = title.rstrip("\r")
     if len(title) > 1 and title[0] == title[-1] == '"':
         title = title[1:-1]
-        bare = title.replace('""', "")
-        title = title if '"' in bare else title.replace('""', '"')
     return title, text
 
 

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
-from pipeline.spaces import UNSEEN
+from pipeline.characters import UNSEEN
 from pipeline.stage import end_with
 from retrieval.sources.markup import OPAQUE, prepared
 

@@ -76,8 +76,6 @@ PASSAGE = {"id": "a", "title": "T", "text": "x y"}
          [("0", "T", "x")]),
         ("titles.json", json.dumps({**dict.fromkeys(map(str, range(64)), "x"), "id": "y"}, indent=1),
          [(str(number), str(number), "x") for number in range(64)] + [("64", "id", "y")]),
-        ("doubled.jsonl", jsonl({"contents": '"""Heroes"" (song)"\nt'}, {"contents": '""A" b"\nt'}),
-         [("0", '"Heroes" (song)', "t"), ("1", '"A" b', "t")]),
         ("musique.jsonl", jsonl({"idx": 0, "title": "T", "paragraph_text": "p"}), [("0", "T", "p")]),
         ("quoted.jsonl", jsonl({"contents": '"Weird Al" Yankovic\nt'}), [("0", '"Weird Al" Yankovic', "t")]),
     ],
