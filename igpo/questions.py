@@ -26,7 +26,7 @@ from pipeline import sections, storage
 from pipeline.errors import UserError
 from pipeline.log import log
 from pipeline.stage import command
-from retrieval.sources import forms
+from retrieval.sources import compressed
 
 SUFFIXES = (".parquet", ".json", ".jsonl")  # of the files that count in a folder
 
@@ -60,6 +60,9 @@ def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
             raise UserError(
                 f"questions.source: none of {paths} is a file, or a folder with {', '.join(SUFFIXES)} files"
             )
+        for split, path in candidates:
+            if split not in dict(files):
+                log.warning("%s: no such file: no questions of %s", path, split)
         result += files
     return result
 
@@ -67,8 +70,8 @@ def source_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
 def files_of(path: Path) -> list[Path]:
     """The question files in a folder; a file itself; none if there is neither."""
     if path.is_dir():
-        inside = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-        files = [file for file in inside if forms.plain_path(file).suffix in SUFFIXES]
+        inside = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+        files = [file for file in inside if file.is_file() and compressed.plain_path(file).suffix in SUFFIXES]
         if others := [file.name for file in inside if file not in files]:
             log.warning("%s: left out, no question files by their names: %s", path, ", ".join(others))
         return files

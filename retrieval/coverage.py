@@ -14,7 +14,6 @@ A question is uncovered when no answer is in the corpus or a supporting passage 
 """
 
 import re
-import unicodedata
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -24,9 +23,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import stage, storage
+from pipeline.characters import MARKS, seen, spaced
 from pipeline.errors import UserError
 from pipeline.log import log
-from pipeline.spaces import spaced
 from retrieval.indexes.hits import Hit
 from retrieval.indexes.searcher import Searcher, check_corpus, open_searcher
 
@@ -41,12 +40,13 @@ QUESTIONS = pa.schema(
     ]
 )
 BATCH = 256  # questions per search
+WORD = re.compile(rf"[\w{MARKS}]+")  # with the vowels that Indic scripts and Arabic write as marks
 Words = tuple[str, ...]
 
 
 def words(text: str) -> Words:
-    """The words of a text, lower case, composed; each Chinese or Japanese character is one."""
-    return tuple(re.findall(r"\w+", spaced(unicodedata.normalize("NFC", text.casefold()))))
+    """The words of a text as it is seen, without case; a character of a script without spaces is one."""
+    return tuple(WORD.findall(spaced(seen(seen(text).casefold()))))
 
 
 def rank_of(answers: Sequence[Words], passages: Sequence[str]) -> float:

@@ -1,9 +1,10 @@
 """Answer metrics on strings: exact match and F1, as IGPO scores them and as SQuAD and Search-R1 do.
 
 IGPO's released code compares sets of words and keeps articles; SQuAD compares multisets without them.
-Both differ from the published code in two points. Text of which their rules leave nothing ("!!!", SQuAD's
-"The") is compared as it stands: the right answer to such a gold counts, an empty one does not. Each Chinese
-or Japanese character is a word, since nothing parts the words of these scripts.
+Both differ from the published code in three points. Text of which their rules leave nothing ("!!!", SQuAD's
+"The") is compared as it stands: the right answer to such a gold counts, an empty one does not. Each character
+of Chinese, Japanese, Thai, Lao, Burmese and Khmer is a word, since nothing parts the words of these scripts.
+Texts that look alike are equal: composed and decomposed letters, full-width digits, marks that show nothing.
 """
 
 import re
@@ -11,7 +12,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.spaces import spaced
+from pipeline.characters import seen, spaced
 
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -20,12 +21,13 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 def _words(text: str, plain: str) -> str:
     """What the rules leave of a text, `plain`, or the text itself if that is nothing, with single spaces."""
-    return " ".join(spaced(plain).split() or spaced(text.lower()).split())
+    return " ".join(spaced(plain).split() or spaced(text).split())
 
 
 def normalise(text: str) -> str:
     """Lower-case, ASCII punctuation to spaces, white space collapsed; articles are kept."""
-    return _words(text, text.lower().translate(_PUNCTUATION))
+    text = seen(text).lower()
+    return _words(text, text.translate(_PUNCTUATION))
 
 
 def f1(answer: str | None, golds: Sequence[str]) -> float:
@@ -49,7 +51,8 @@ def exact_match(answer: str | None, golds: Sequence[str]) -> float:
 
 def squad_normalise(text: str) -> str:
     """Lower-case, ASCII punctuation deleted, then the words a, an, the; white space collapsed."""
-    return _words(text, _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)))
+    text = seen(text).lower()
+    return _words(text, _ARTICLES.sub(" ", text.translate(_NO_PUNCTUATION)))
 
 
 def squad_f1(answer: str | None, golds: Sequence[str]) -> float:

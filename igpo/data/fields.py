@@ -15,12 +15,22 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.characters import UNSEEN
+
 Row = dict[str, Any]
 KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
 CLOSING = {"[": "]", "(": ")", "{": "}"}
 QUOTED = re.compile(r"[\[({]+\s*(?:[\w.]+\(\s*)*[\"']")  # how a list or object that holds text begins
+# How a list ends that holds text, whatever it begins with: `[NA, 'b']`.
+ENDS_QUOTED = re.compile(r"\[.*[,\s]\s*(['\"]).*\1\s*\]", re.DOTALL)
+SCALAR = re.compile(r"np\.(?:str_|float\d+|u?int\d+)\(.*\)", re.DOTALL)
+# What Python's libraries print around a list.
+WRAPPER = re.compile(
+    r"(?:(?:np|numpy|torch)\.)?(?:array|tensor|frozenset|set|deque|dict_keys|dict_values|Index)\((?=[\[({])"
+)
+BYTES = re.compile(r"[bB]('|\").*\1", re.DOTALL)
 BEGINS = (tokenize.NAME, tokenize.NUMBER, tokenize.STRING)
-NAMES = {"nan": None, "null": None, "true": True, "false": False}
+NAMES = {"nan": None, "NaT": None, "null": None, "true": True, "false": False, "inf": math.inf}
 
 
 class Printed(ast.NodeTransformer):
@@ -29,8 +39,8 @@ class Printed(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """`array([…], dtype=object)`, `np.float64(1.0)`: what they hold."""
         name = ast.unparse(node.func)
-        is_array = name == "array" or name.startswith("np.")
-        return self.visit(node.args[0]) if is_array and node.args else node
+        holds = WRAPPER.match(f"{name}([") or name.startswith("np.")
+        return self.visit(node.args[0]) if holds and node.args else node
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         """JSON's names, and nan, which is missing."""
@@ -47,13 +57,16 @@ def with_commas(text: str) -> str:
     """Python's source with the commas that numpy leaves out between the items of a list."""
     words: list[str] = []
     after_value, end, lists = False, (1, 0), 0
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    for token, following in zip(tokens, [*tokens[1:], tokens[-1]], strict=True):
         word = token.string
         if token.type == tokenize.ERRORTOKEN:
             raise ValueError(f"{word} opens text that does not end on its line")
         if not word.strip():
             continue
-        if after_value and lists and token.start != end and (token.type in BEGINS or word in CLOSING):
+        is_sign = word in ("-", "+") and following.start == token.end
+        begins = token.type in BEGINS or word in CLOSING or is_sign
+        if after_value and lists and token.start != end and begins:
             words.append(",")
         words.append(word)
         lists += (word == "[") - (word == "]")
@@ -74,11 +87,20 @@ def printed(text: str) -> Any:
 def written(text: str) -> Any:
     """The list or object that `text` is in JSON's, Python's or numpy's form; any other text itself.
 
-    ValueError if it begins like a list or object of texts and is neither. `[sic]`, `(500)` and `(1, 2)` are
-    plain text.
+    ValueError if it begins like a list or object of texts and is neither, or is what Python prints of bytes.
+    `[sic]`, `(500)` and `(1, 2)` are plain text.
     """
-    whole = text.strip()
-    bare = whole.removeprefix("array(")
+    whole = text.translate(UNSEEN).strip()
+    if SCALAR.fullmatch(whole):
+        return printed(whole)
+    if BYTES.fullmatch(whole):
+        raise ValueError(f"found bytes as text, {whole:.60}; expected text")
+    if whole[:2] in ('"[', '"{'):  # JSON in JSON
+        with contextlib.suppress(ValueError, RecursionError):
+            inner = written(json.loads(whole))
+            return text if isinstance(inner, str) else inner
+    wrapper = WRAPPER.match(whole)
+    bare = whole[wrapper.end() :] if wrapper else whole
     if bare[:1] not in CLOSING:
         return text
     value: Any = None
@@ -90,14 +112,16 @@ def written(text: str) -> Any:
     is_list = isinstance(value, list) and (bare[0] == "[" or match or bare[-2:] == ",)" or not value)
     if is_list or isinstance(value, dict):
         return value
-    if match and not isinstance(value, str) and (bare[0] == "[" or bare.endswith(CLOSING[bare[0]])):
+    is_cut = match and not isinstance(value, str) and (bare[0] == "[" or bare.endswith(CLOSING[bare[0]]))
+    if is_cut or ENDS_QUOTED.fullmatch(whole):
         raise ValueError(f"{text!r:.60} begins like a list or object, but cannot be read as one")
     return text
 
 
 def missing(value: Any) -> bool:
-    """Whether a field holds nothing: null, empty text, or a data frame's NaN."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    """Whether a field holds nothing: null, empty or blank text, or a data frame's NaN."""
+    blank = isinstance(value, str) and not value.translate(UNSEEN).strip()
+    return value is None or blank or (isinstance(value, float) and math.isnan(value))
 
 
 def plain(value: Any) -> str:

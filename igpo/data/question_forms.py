@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 from igpo.data import supporting
 from igpo.data.fields import Row, missing, objects, part, plain, texts, whole, written
 from igpo.experiment.schema import QUESTIONS, SPLITS
+from pipeline.characters import UNSEEN
 from pipeline.errors import UserError
 from pipeline.log import log
 from pipeline.spaces import single_spaces
-from retrieval.sources import forms
+from retrieval.sources import compressed, forms
 
 # Benchmarks by the names that files give them -> by the names of the paper's tables.
 BENCHMARKS = {name: name for name in ("nq", "tq", "hotpotqa", "2wiki", "musique", "bamboogle", "popqa")} | {
@@ -32,12 +33,15 @@ BENCHMARKS = {name: name for name in ("nq", "tq", "hotpotqa", "2wiki", "musique"
     "2wikimultihop": "2wiki",
     "2wikimultihopqa": "2wiki",
 }
+SPLIT_NAME = re.compile(r"(?:train|dev|test|val|valid|validation)(?![a-z])", re.IGNORECASE)
 ANSWER_SPLIT = "<|answer_split|>"
 ANSWER_KEYS = ("golden_answers", "answers", "answer", "possible_answers")
 # Search-R1's instruction up to the question; it shows one answer, and the question follows that.
 SEARCH_R1 = re.compile(r"\s*(?:Answer the given question\..*?</answer>\.?\s*)?Question:", re.DOTALL)
 # Another instruction: a sentence or line that ends before its question begins.
-INSTRUCTION = re.compile(r"(?:[.!?:>]\s|\n)\s*Question:")
+INSTRUCTION = re.compile(r"(?:[.!?:>]\s|\n)\s*[*#_]*(?:user |input )?question[*_]*\s*[:：]", re.IGNORECASE)
+# What no question holds: tags that an instruction asks for, a chat template's marks, a label that waits.
+PROMPTED = re.compile(r"</?(?:think|answer|search|question|information|tool_call)>|<\||\banswer:\s*\Z", re.I)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -45,7 +49,7 @@ def read_rows(path: Path) -> list[Row]:
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path).to_pylist()
-        with forms.opened(path) as stream:
+        with compressed.opened(path) as stream:
             data = stream.read().removeprefix(codecs.BOM_UTF8)
         if data.lstrip().startswith(b"["):
             rows = json.loads(data)
@@ -53,7 +57,7 @@ def read_rows(path: Path) -> list[Row]:
             rows = [row for _, row in forms.lines(io.BytesIO(data))]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a questions file, or vitalqa") from None
-    except (pa.ArrowInvalid, *forms.UNREADABLE, ValueError, RecursionError) as error:
+    except (pa.ArrowInvalid, *compressed.UNREADABLE, ValueError, RecursionError) as error:
         raise UserError(f"{path}: neither parquet, nor JSON lines, nor a JSON list: {error}") from None
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -71,7 +75,12 @@ def find_answers(row: Mapping[str, Any]) -> list[str]:
         truth = written(truth) if isinstance(truth, str) else truth
         truth = truth.get("target") if isinstance(truth, dict) else truth
         answers = texts(truth.split(ANSWER_SPLIT) if isinstance(truth, str) else truth)
-    return list(dict.fromkeys([*answers, *texts(row.get("answer_aliases"))]))
+    answers = [
+        answer.translate(UNSEEN).strip()
+        for text in [*answers, *texts(row.get("answer_aliases"))]
+        for answer in text.split(ANSWER_SPLIT)
+    ]
+    return list(dict.fromkeys(filter(None, answers)))
 
 
 def find_question(row: Mapping[str, Any]) -> str:
@@ -85,7 +94,7 @@ def find_question(row: Mapping[str, Any]) -> str:
         )
         contents = [part(message, "content", str) for message in messages if message.get("role") == "user"]
         question = asked(contents[-1]) if contents else ""
-    return single_spaces(question)
+    return single_spaces(question.translate(UNSEEN))
 
 
 def asked(message: str) -> str:
@@ -94,9 +103,10 @@ def asked(message: str) -> str:
     ValueError for another instruction: where its question begins would be a guess.
     """
     match = SEARCH_R1.match(message)
-    if match is None and INSTRUCTION.search(message):
+    question = message[match.end() :] if match else message
+    if PROMPTED.search(question) or (match is None and INSTRUCTION.search(message)):
         raise ValueError(f"`prompt` holds an instruction of another form, {message!r:.60}; add `question`")
-    return message[match.end() :] if match else message
+    return question
 
 
 def find_hops(row: Mapping[str, Any], supports: int) -> int:
@@ -114,13 +124,24 @@ def find_id(row: Mapping[str, Any], number: int) -> str:
     return next(filter(None, map(plain, candidates)), str(number))
 
 
+def published(name: str) -> str:
+    """The table's name of the longest published name that this begins with; "" without one."""
+    slug = name.lower().replace("-", "_")
+    names = [other for other in BENCHMARKS if re.match(rf"{other}(?![a-z])", slug)]
+    return BENCHMARKS.get(max(names, key=len, default=""), "")
+
+
 def find_benchmark(row: Mapping[str, Any], path: Path) -> str:
-    """The benchmark that a row names, else its file: a known name that this begins with, or all of it."""
-    source = plain(row.get("data_source")) or plain(row.get("dataset"))
-    name = (source or forms.plain_path(path).stem).removeprefix("searchR1_").lower()
-    slug = name.replace("-", "_")
-    names = [slug] if source else [other for other in BENCHMARKS if re.match(rf"{other}(?![a-z])", slug)]
-    return BENCHMARKS.get(max(names, key=len, default=""), name)
+    """The benchmark that a row names, else its file: a known name that this begins with, or all of it.
+
+    `nq/test.jsonl`, a file that is called by its split, is in the folder's benchmark, if that is known.
+    """
+    if source := plain(row.get("data_source")) or plain(row.get("dataset")):
+        name = source.removeprefix("searchR1_").lower()
+        return BENCHMARKS.get(name.replace("-", "_"), name)
+    stem = compressed.plain_path(path).stem
+    folders = [folder.name for folder in path.parents[:2]] if SPLIT_NAME.match(stem) else []
+    return next(filter(None, map(published, [stem, *folders])), stem.removeprefix("searchR1_").lower())
 
 
 def normalise(row: Mapping[str, Any], number: int, path: Path) -> Row:
@@ -164,6 +185,7 @@ def check_own(row: Row) -> Row:
     columns: Row = {"supporting_ids": [], "hops": 0, "type": ""}
     columns |= {name: value for name, value in row.items() if not missing(value)}
     columns |= {name: texts(columns.get(name)) for name in ("answers", "supporting_ids")}
+    columns["hops"] = whole(columns, "hops")
     for name in QUESTIONS.names:
         if not columns.get(name) and name not in ("supporting_ids", "hops", "type"):
             raise ValueError(f"no {name}; add it, or make the file with `igpo questions`")
@@ -198,6 +220,8 @@ def load(path: Path) -> list[Row]:
                 questions.append(check_types(check_own(row) if own else normalise(row, number, path)))
         except ValueError as error:
             raise UserError(f"{path}: row {number}: {error}") from None
+    if not questions:
+        raise UserError(f"{path}: none of its {len(rows)} questions is answerable")
     if unanswerable := len(rows) - len(questions):
         log.warning("%s: %d questions that are not answerable are left out", path, unanswerable)
     return questions if own else distinct(questions)

@@ -8,56 +8,31 @@ memory.
 A line of JSON or of a table ends at a line feed, nowhere else. Blank lines may stand at the end of a file.
 """
 
-import bz2
 import codecs
 import csv
-import gzip
 import io
 import json
-import lzma
 import re
-import zlib
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from retrieval.sources import wikipedia
+from retrieval.sources.compressed import UNREADABLE, opened
 
 FIRST_LINE_BYTES = 1 << 20  # a longer first line is taken for one big JSON value
 CHUNK_CHARS = 1 << 20
 VALUE_CHARS = 1 << 26  # a JSON value that does not end within this is malformed
 WHITE_SPACE = re.compile(r"\s*")
 TEXT_KEYS = ("contents", "text", "extract", "paragraph_text")
-# How a passage begins, told from an object of passages by title.
-PASSAGE = re.compile(rf'\{{\s*"(?:_?id|title|{"|".join(TEXT_KEYS)})"\s*:\s*["\d]')
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-ZSTANDARD = re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")  # a frame, or one to skip (pzstd)
-UNREADABLE = (EOFError, OSError, zlib.error, lzma.LZMAError)  # of a file that is truncated or damaged
+# A small object with one of these holds a passage's fields, and no passages by title.
+FIELD_KEYS = {"id", "_id", "title", *TEXT_KEYS}
+FIELDS = 64  # an object of as many items is one of passages
 Row = tuple[int, Any]  # line (or parquet row) number counted from 1, raw row
-
-
-def opened(path: Path) -> BinaryIO:
-    """Open a file for reading, through the decompressor that its first bytes ask for."""
-    with path.open("rb") as file:
-        magic = file.read(6)
-    if magic[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, gzip.open(path))
-    if magic[:3] == b"BZh":
-        return cast(BinaryIO, bz2.open(path))
-    if magic == b"\xfd7zXZ\x00":
-        return cast(BinaryIO, lzma.open(path))
-    if ZSTANDARD.match(magic):
-        return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd")))
-    return path.open("rb")
-
-
-def plain_path(path: Path) -> Path:
-    """The path without the ending that says how the file is compressed."""
-    return path.with_suffix("") if path.suffix in COMPRESSED else path
 
 
 def corpus_file(path: Path) -> Path:
@@ -170,27 +145,36 @@ class Scanner:
                     raise ValueError(f"line {place}: not JSON: {error.msg}") from None
 
 
-def values(stream: BinaryIO) -> Iterator[Row]:
-    """Rows of one JSON list, of one JSON object by title, or of passages one after another."""
-    scanner = Scanner(stream)
-    scanner.peek()
-    while PASSAGE.match(scanner.buffer, scanner.at):
-        yield scanner.line, scanner.value()
-        if not scanner.peek():
-            return
-    opening = scanner.expect("[{")
+def items(scanner: Scanner, opening: str) -> Iterator[tuple[int, str, Any]]:
+    """(line, key, value) of all that a list or object holds, behind its opening; a list has no keys."""
     closing = {"[": "]", "{": "}"}[opening]
     separator = opening if scanner.peek() != closing else scanner.expect(closing)
     while separator != closing:
         scanner.peek()
         number, value = scanner.line, scanner.value()
+        key = ""
         if opening == "{":
             scanner.expect(":")
-            value = entry(value, scanner.value())
-        yield number, value
+            key, value = value, scanner.value()
+        yield number, key, value
         separator = scanner.expect("," + closing)
-    if scanner.peek():
-        raise ValueError(f"line {scanner.line}: not JSON: text after the end of the value")
+
+
+def values(stream: BinaryIO) -> Iterator[Row]:
+    """Rows of one JSON list, of one JSON object by title, or of passages one after another."""
+    scanner = Scanner(stream)
+    while first := scanner.peek():
+        number, opening = scanner.line, scanner.expect("[{")
+        content = items(scanner, opening)
+        head = list(islice(content, FIELDS)) if first == "{" else []
+        row = {key: value for _, key, value in head}
+        if len(head) < FIELDS and any(isinstance(row.get(key), str | int | float) for key in FIELD_KEYS):
+            yield number, row
+            continue
+        for line, key, value in chain(head, content):
+            yield line, entry(key, value) if first == "{" else value
+        if scanner.peek():
+            raise ValueError(f"line {scanner.line}: not JSON: text after the end of the value")
 
 
 def entry(title: str, value: Any) -> dict[str, Any]:

@@ -16,35 +16,39 @@ from itertools import islice
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
+from pipeline.characters import UNSEEN
 from pipeline.stage import end_with
+from retrieval.sources.markup import OPAQUE, prepared
 
 WORDS = 100
 PAGES_PER_TASK = 64
-# Sections that point elsewhere: they are dropped, with the sections below them.
-POINTERS = {
-    "bibliography",
-    "citations",
-    "external links",
-    "footnotes",
-    "further reading",
-    "notes",
-    "references",
-    "see also",
-    "sources",
-}
+# Sections that point elsewhere, in the largest editions: they are dropped, with the sections below them.
+POINTERS = frozenset(
+    """
+    bibliography|citations|cited works|explanatory notes|external links|footnotes|further reading|notes
+    references|see also|sources|works cited
+    anmerkungen|einzelnachweise|fußnoten|siehe auch|weblinks
+    articles connexes|bibliographie|liens externes|références|voir aussi
+    bibliografía|enlaces externos|notas|referencias|véase también
+    altri progetti|bibliografia|collegamenti esterni|note|voci correlate
+    ligações externas|referências|ver também
+    externe link|externe links|referenties|zie ook|externa länkar|fotnoter|referenser|se även
+    linki zewnętrzne|przypisy|uwagi|zobacz też
+    примечания|см. также|ссылки|див. також|посилання|примітки
+    脚注|関連項目|外部リンク|参考文献|注釈|出典
+    参考资料|參考資料|參考文獻|参见|參見|注释|註釋|外部链接|外部連結|相关条目|相關條目|延伸阅读|延伸閱讀
+    각주|같이 보기|외부 링크|참고 문헌
+    المراجع|مراجع|هوامش|وصلات خارجية|روابط خارجية
+    """.strip()
+    .replace("\n    ", "|")
+    .split("|")
+)
+AND = re.compile(r" ?[,&/、・] ?| (?:and|und|et|y|e|en|i|и|та|och) |及|和|与|與")
 DROPPED_TAG = re.compile(
-    "categorytree|ce|chart|chem|gallery|graph|hiero|imagemap|indicator|inputbox|maplink|mapframe|math|phonos|ref"
-    "|score|section|table|templatedata|templatestyles|timeline"
+    "categorytree|ce|chart|chem|gallery|graph|hiero|imagemap|includeonly|indicator|inputbox|maplink|mapframe|math"
+    "|phonos|ref|score|section|table|templatedata|templatestyles|timeline"
 )
-REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
-SWITCH = re.compile("__[A-Z]+__")  # such as __NOTOC__
-# Tags that end a line or a block: their words are not one.
-BLOCK_TAG = re.compile(r"</?(?:blockquote|br|center|d[dlt]|div|hr|li|ol|p|t[dhr]|ul)\b[^<>]*>", re.IGNORECASE)
-COMMENT = re.compile("<!--.*?(?:-->|\\Z)", re.DOTALL)
-# Tags whose contents are no wikitext.
-OPAQUE = (
-    "ce|chem|graph|hiero|mapframe|maplink|math|nowiki|pre|score|source|syntaxhighlight|templatedata|timeline"
-)
+REDIRECT = re.compile(r"\s*#(?:redirect\b|[^\W\d]+\s*:?\s*\[\[)", re.IGNORECASE)  # in any language
 # What opens and closes.
 PAIRS = re.compile(
     rf"<(?P<opaque>{OPAQUE})\b[^<>]*(?<!/)>.*?</(?P=opaque)\s*>"
@@ -75,16 +79,6 @@ LANGUAGES = frozenset(
     tt tum tw ty tyv udm ug uk ur uz ve vec vep vi vls vo vro wa war wo wuu xal xh xmf yi yo yue za zea
     zgh zh zh-classical zh-min-nan zh-yue zu
     """.split()  # noqa: SIM905
-)
-SMALL = {
-    "sup": str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻"),
-    "sub": str.maketrans("0123456789+-−", "₀₁₂₃₄₅₆₇₈₉₊₋₋"),
-}
-NUMBER = re.compile("[0-9+−-]+")
-# Raised after a word, lowered after a digit: H2O stays as people search for it.
-SET_OFF = re.compile(
-    r"(?:(?<=[\w)])<(?=sup)|(?<=\d)<(?=sub))(?P<name>su[bp])\s*>(?P<contents>[^<>]*)</su[bp]\s*>",
-    re.IGNORECASE,
 )
 # What a dropped template leaves between brackets and before a comma; `.NET` and `.312` keep their place.
 HOLES = [
@@ -121,13 +115,13 @@ def pages(stream: BinaryIO) -> Iterator[Page]:
                     page["redirect"] = "yes"
             elif element.get("key", element.get("id")) in DROPPED_NAMESPACES and not page:  # or an alias
                 prefixes |= {prefix_of(f"{element.text}:")}
-            elif name in ("title", "ns", "id", "text"):
-                page.setdefault(
-                    name, element.text or ""
-                )  # the first id is the page's, the next its revision's
+            elif name in ("title", "ns", "id"):
+                page.setdefault(name, element.text or "")  # the next id is its revision's
+            elif name == "text":
+                page[name] = element.text or ""  # a history has the oldest first
             elif name == "page":
                 text = page.get("text", "")
-                if page.get("ns") == "0" and "redirect" not in page and not REDIRECT.match(text):
+                if page["ns"] == "0" and "redirect" not in page and not REDIRECT.match(text):
                     yield page["id"], page["title"], prefixes, text
                 root.clear()
     except ElementTree.ParseError as error:
@@ -175,12 +169,10 @@ def balanced(wikitext: str) -> str:
     return "".join([*pieces, wikitext[at:]])
 
 
-def set_apart(match: re.Match[str]) -> str:
-    """A raised or lowered number in characters of its own, else behind ^ or _: 10⁴, not 104."""
-    name, contents = match["name"].lower(), match["contents"].strip()
-    if NUMBER.fullmatch(contents):
-        return contents.translate(SMALL[name])
-    return f"{'^' if name == 'sup' else '_'}{contents}" if NUMBER.match(contents) else match[0]
+def points(heading: str) -> bool:
+    """Whether all that a section's heading names is in `POINTERS`: "Notes and references"."""
+    names = AND.split(" ".join(heading.casefold().split()).rstrip(":"))
+    return all(name in POINTERS for name in names)
 
 
 def plain(wikitext: str, prefixes: frozenset[str] = ENGLISH) -> str:
@@ -188,13 +180,12 @@ def plain(wikitext: str, prefixes: frozenset[str] = ENGLISH) -> str:
     import mwparserfromhell
     from mwparserfromhell.nodes import Heading
 
-    markup = SET_OFF.sub(set_apart, COMMENT.sub("", SWITCH.sub("", wikitext)))
-    code = mwparserfromhell.parse(balanced(BLOCK_TAG.sub(r" \g<0> ", markup)))
+    code = mwparserfromhell.parse(balanced(prepared(wikitext)))
     nodes: list[Any] = []
     level = 0  # of the section that is being dropped
     for node in code.nodes:
         if isinstance(node, Heading) and (not level or node.level <= level):
-            level = node.level if node.title.strip_code().strip().casefold() in POINTERS else 0
+            level = node.level if points(node.title.strip_code()) else 0
         elif not isinstance(node, Heading) and not level:
             nodes.append(node)
     code.nodes = nodes
@@ -207,7 +198,7 @@ def plain(wikitext: str, prefixes: frozenset[str] = ENGLISH) -> str:
             link.title = link.text = ""
         elif str(link.title).lstrip().startswith(":"):  # shown, unlike the same without the colon
             link.title = str(link.title).lstrip()[1:]
-    text = " ".join(code.strip_code().split())
+    text = " ".join(code.strip_code().translate(UNSEEN).split())
     for pattern, replacement in HOLES:
         text = pattern.sub(replacement, text)
     return text

@@ -84,10 +84,11 @@ def test_questions_may_be_compressed(tmp_path, caplog):
     (tmp_path / "nq.jsonl.gz").write_bytes(gzip.compress(text))
     (tmp_path / "tq.json.xz").write_bytes(lzma.compress(b"[" + text + b"]"))
     (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "more").mkdir()
     run("--source", tmp_path, "--out", tmp_path / "out")
     read = storage.read(tmp_path / "out/test.parquet", QUESTIONS)
     assert read["benchmark"].to_pylist() == ["nq", "tq"]
-    assert "left out, no question files by their names: notes.txt" in caplog.text
+    assert "left out, no question files by their names: more, notes.txt" in caplog.text
 
 
 def test_a_foreign_file_becomes_test_questions_and_empty_train_and_dev(tmp_path):
@@ -98,7 +99,7 @@ def test_a_foreign_file_becomes_test_questions_and_empty_train_and_dev(tmp_path)
     assert sizes == [0, 0, 1]
 
 
-def test_a_file_for_each_split(tmp_path):
+def test_a_file_for_each_split(tmp_path, caplog):
     for split, count in (("train", 2), ("test", 1)):
         rows = [{**REVIEW, "id": f"{split}{i}", "question": f"{split}?"} for i in range(count)]
         (tmp_path / f"b_{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -106,6 +107,7 @@ def test_a_file_for_each_split(tmp_path):
     tables_read = [storage.read(tmp_path / f"out/{s}.parquet", QUESTIONS) for s in questions.SPLITS]
     assert [table.num_rows for table in tables_read] == [2, 0, 1]
     assert tables_read[0]["split"].to_pylist() == ["train"] * 2
+    assert "b_dev.jsonl: no such file: no questions of dev" in caplog.text
     with pytest.raises(UserError, match=r"none of .*c_train\.jsonl, .*c_dev\.jsonl"):
         questions.source_files([str(tmp_path / "c_{split}.jsonl")])
 
@@ -146,6 +148,10 @@ def test_the_seven_benchmarks_raw_files_are_one_experiment(tmp_path):
         ({}, "hotpotqa1k", "hotpotqa"),
         ({}, "nqueens", "nqueens"),
         ({}, "my_nq", "my_nq"),
+        ({}, "popqa/test", "popqa"),
+        ({}, "hotpot_qa/distractor/validation-00000-of-00001", "hotpotqa"),
+        ({}, "mine/test", "test"),
+        ({}, "nq/mine", "mine"),
     ],
 )
 def test_benchmarks_have_the_names_of_the_papers_tables(row, file, expected):
@@ -207,7 +213,9 @@ def test_one_answer_in_our_own_columns_may_be_text(tmp_path):
         ({"benchmark": None}, "no benchmark; add it"),
         ({"answers": [" "]}, "no answers; add it"),
         ({"question_id": 7}, "`question_id` is 7; expected string"),
-        ({"hops": "two"}, "`hops` is 'two'; expected int8"),
+        ({"question": " \n"}, "no question; add it"),
+        ({"hops": "two"}, "`hops` is 'two'; expected a whole number"),
+        ({"hops": 2.5}, "`hops` is 2.5; expected a whole number"),
         ({"answers": {"a": 1}}, "found {'a': 1}; expected text"),
     ],
 )

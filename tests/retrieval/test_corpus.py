@@ -70,6 +70,12 @@ PASSAGE = {"id": "a", "title": "T", "text": "x y"}
          [("a", "", "x\u2028y"), ("b", "", "x\x85y")]),
         ("pretty.json", json.dumps({"id": "a", "contents": "T\nx"}, indent=2) * 2,
          [("a", "T", "x"), ("1", "T", "x")]),
+        ("late.json", json.dumps({"url": "u", "title": "T", "text": "x"}, indent=2) * 2,
+         [("0", "T", "x"), ("1", "T", "x")]),
+        ("late_text.json", json.dumps({"url": "u", "meta": {"a": [1]}, "contents": "T\nx"}, indent=2),
+         [("0", "T", "x")]),
+        ("titles.json", json.dumps({**dict.fromkeys(map(str, range(64)), "x"), "id": "y"}, indent=1),
+         [(str(number), str(number), "x") for number in range(64)] + [("64", "id", "y")]),
         ("musique.jsonl", jsonl({"idx": 0, "title": "T", "paragraph_text": "p"}), [("0", "T", "p")]),
         ("quoted.jsonl", jsonl({"contents": '"Weird Al" Yankovic\nt'}), [("0", '"Weird Al" Yankovic', "t")]),
     ],
@@ -202,6 +208,9 @@ def test_an_id_that_is_a_later_rows_number_stays_unique(tmp_path):
         ("c.xml", '<?xml version="1.0" encoding="nope"?><mediawiki/>', "unknown encoding: nope"),
         ("c.jsonl.gz", gzip.compress(jsonl(*[PASSAGE] * 50).encode())[:-20], "truncated"),
         ("c.jsonl.bz2", bz2.compress(jsonl(*[PASSAGE] * 50).encode())[:-20], "truncated"),
+        ("c.jsonl.bz2", bz2.compress(jsonl(PASSAGE).encode()) + b"BZx damaged", "unreadable file"),
+        ("c.jsonl.xz", lzma.compress(jsonl(PASSAGE).encode()) + b"damaged", "unreadable file"),
+        ("c.json", json.dumps({"url": "u", "title": "T", "text": ["x"]}, indent=1), "line 1: no text"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, name, content, place):

@@ -64,6 +64,22 @@ def test_answers_are_matched_as_whole_words():
 
 
 @pytest.mark.parametrize(
+    ("answer", "text", "there"),
+    [
+        ("กรุงเทพ", "ผมอยู่กรุงเทพมหานคร", True),
+        ("東京", "私は東京都に", True),
+        ("किल", "कुल", False),  # one consonant, two vowels
+        ("हिन्दी", "वह हिन्दी है", True),
+        ("2024", "in ２０２４", True),
+        ("Wikipedia", "the Wiki\xadpe\u200bdia", True),
+    ],
+)
+def test_answers_in_other_scripts_are_matched_as_they_are_seen(answer, text, there):
+    answers = {coverage.words(answer)}
+    assert coverage.present(answers, [("1", "", text)]) == (answers if there else set())
+
+
+@pytest.mark.parametrize(
     ("rows", "said"),
     [
         ([("q1", "one", "x?", [], [])], "'q1' has no answers"),

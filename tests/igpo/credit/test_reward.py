@@ -105,3 +105,23 @@ def test_a_chinese_or_japanese_character_is_a_word():
     assert exact_match("東京", ["東京"]) == 1.0
     assert exact_match("東京都", ["東京"]) == 0.0
     assert f1("서울시", ["서울"]) == 0.0  # Korean has spaces
+
+
+def test_so_is_one_of_thai_or_khmer_with_its_marks():
+    assert f1("กรุงเทพมหานคร", ["กรุงเทพ"]) == 2 * 6 / (6 + 12)
+    assert f1("รุ", ["รู"]) == 0.0  # one letter, two vowels
+
+
+@pytest.mark.parametrize(("match", "score"), [(exact_match, f1), (squad_exact_match, squad_f1)])
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("José", "Jose\u0301"),
+        ("2024", "２０２４"),
+        ("Ada (Quill)", "Ada （Quill）"),
+        ("Ada Quill", "\ufeffAda\u200e Qu\xadill\u200b"),
+    ],
+)
+def test_texts_that_look_alike_are_equal(match, score, answer, gold):
+    assert (match(answer, [gold]), score(answer, [gold])) == (1.0, 1.0)
+    assert (match(gold, [answer]), score(gold, [answer])) == (1.0, 1.0)

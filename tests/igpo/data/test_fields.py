@@ -17,7 +17,8 @@ TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=4)
 def test_a_list_written_as_text_is_that_list(items, write):
     text = write(items)
     assert not items or written(text) == items
-    if all(item.strip()[:1] not in ("[", "(", "{", "a") for item in items):  # none is a list or array itself
+    inner = tuple('[({ab"B')  # how a list, an array or bytes begin
+    if not any(item.strip().startswith(inner) for item in items):
         assert texts(text) == texts(items) == [bare for item in items if (bare := item.strip())]
 
 
@@ -38,8 +39,22 @@ def test_so_is_what_numpy_prints_of_it(items):
         ("[np.str_('Ada'), np.float64(3.0)]", ["Ada", "3"]),
         ("[1984. 1985.]", ["1984", "1985"]),
         ("[nan]", []),
+        ("[NaT, 'Ada']", ["Ada"]),
+        ("[ 1. -2.]", ["1", "-2"]),
+        ("[3 - 1]", ["[3 - 1]"]),
+        ("np.str_('Ada')", ["Ada"]),
+        ("np.float64(1984.0)", ["1984"]),
+        ("\ufeff['Ada']", ["Ada"]),
         (1984.0, ["1984"]),
         ([1.5, None, math.nan, "nan"], ["1.5", "nan"]),
+        (json.dumps('["Ada", "Bo"]'), ["Ada", "Bo"]),
+        ("np.array(['Ada', 'Bo'])", ["Ada", "Bo"]),
+        ("frozenset({'Ada'})", ["Ada"]),
+        ("dict_values(['Ada', 'Bo'])", ["Ada", "Bo"]),
+        ("tensor([1984, 1985])", ["1984", "1985"]),
+        ("Index(['Ada'], dtype='object')", ["Ada"]),
+        ('"[sic]"', ['"[sic]"']),
+        ("set(x)", ["set(x)"]),
         ("[sic]", ["[sic]"]),
         ("(500) Days of Summer", ["(500) Days of Summer"]),
         ("('Til) I Kissed You", ["('Til) I Kissed You"]),
@@ -56,12 +71,16 @@ def test_answers_in_odd_forms(value, expected):
     [
         "['Ada', 'Bo",
         "['a' ... 'b']",
+        "[<NA>, 'b']",
+        "[a, 'b']",
+        "[inf]",
         "['a\nb']",
         "{'value': 'Ada'}",
         True,
         [True],
         math.inf,
         b"Ada",
+        "b'Ada'",
         [["Ada"]],
     ],
 )
@@ -83,6 +102,7 @@ def test_lists_and_objects_may_be_text():
 def test_numbers_that_a_data_frame_made_floats():
     assert plain(7.0) == "7"
     assert plain(math.nan) == plain(None) == plain(" ") == ""
+    assert part({"question": " \n"}, "question", str) == ""
     assert whole({"hops": 2.0}, "hops") == 2
     assert whole({"hops": math.nan}, "hops") is None
     for value in (2.5, True, "two"):

@@ -78,7 +78,7 @@ def test_every_published_form_is_read(tmp_path, form, row, question_id, benchmar
 
 # Text as people write it; what begins like a list is one, and an error if it can't be read (docs/inputs.md).
 PLAIN = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=40).filter(
-    lambda text: text.strip() and text.strip()[0] not in "[({"
+    lambda text: text.strip() and text.strip()[0] not in "[({" and "<|" not in text
 )
 WRITTEN = {  # form -> a row that asks a question with these answers
     "igpo": lambda question, answers: {
@@ -135,7 +135,15 @@ def test_a_question_in_plain_text_stays_as_it_is(tmp_path):
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
-    [("[sic] no list", ["[sic] no list"]), (1969, ["1969"]), (["a", "a", " "], ["a"]), ("no", ["no"])],
+    [
+        ("[sic] no list", ["[sic] no list"]),
+        (1969, ["1969"]),
+        (["a", "a", " "], ["a"]),
+        ("no", ["no"]),
+        ("\ufeffAda\u200e", ["Ada"]),
+        (["\u200b", "Ada"], ["Ada"]),
+        ("a<|answer_split|>b", ["a", "b"]),
+    ],
 )
 def test_answers_of_odd_types(tmp_path, answer, expected):
     path = tmp_path / "file.jsonl"
@@ -155,6 +163,7 @@ def test_answers_of_odd_types(tmp_path, answer, expected):
             "who wrote The Question: A Story?",
         ),
         ({"prompt": "Question: who wrote it?"}, "who wrote it?"),
+        ({"question": " \u200b", "prompt": "\ufeffwho?"}, "who?"),
         ({"prompt": SEARCH_R1, "extra_info": {"question": "Who?"}}, "Who?"),
         ({"prompt": json.dumps(VERL["prompt"])}, "who wrote hamlet?"),
         ({"prompt": str(VERL["prompt"]), "extra_info": "{'index': 7}"}, "who wrote hamlet?"),
@@ -166,7 +175,20 @@ def test_the_question_of_a_prompt(tmp_path, row, question):
     assert load(path)[0]["question"] == question
 
 
-@pytest.mark.parametrize("prompt", ["Think first. Question: who?", "Think first\nQuestion: who?"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Think first. Question: who?",
+        "Think first\nQuestion: who?",
+        "Think first. User question: who?",
+        "Think first.\n**Question:** who?",
+        "Think first.\nQuestion：who?",
+        "Question: who? Answer:",
+        "Answer inside <answer> and </answer>. Who?",
+        "who?\nReason in <think> first.",
+        "<|im_start|>user\nwho?<|im_end|>",
+    ],
+)
 def test_an_instruction_of_another_form_is_an_error(tmp_path, prompt):
     path = tmp_path / "file.jsonl"
     path.write_text(json.dumps({"prompt": prompt, "answer": "a"}))
@@ -264,6 +286,7 @@ def test_ids_that_repeat_get_their_row_number(tmp_path):
         ('{"question": "q", "answer": "a", "supporting_facts": "t"}', r"is 't'; expected a list"),
         ('{"question": "q", "answer": "a", "supporting_facts": [7]}', r"is \[7\]; expected pairs of title"),
         ('{"question": "q", "answer": "a", "paragraphs": ["t"]}', r"holds 't'; expected objects"),
+        ('{"question": "q", "answer": "a", "answerable": false}', r"none of its 1 questions is answerable"),
         ("", r"no rows"),
     ],
 )

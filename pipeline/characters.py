@@ -1,0 +1,28 @@
+"""Characters that look alike, show nothing, or belong to scripts that put no spaces between words."""
+
+import re
+import unicodedata
+
+from pipeline import spaces
+
+MARKS = "".join(c for c in map(chr, range(0x300, 0x3100)) if unicodedata.category(c).startswith("M"))
+# Thai, Lao, Burmese and Khmer, whose vowels and tones are marks on the letter before.
+MARKED = re.compile(rf"[\u0e01-\u0e3a\u0e40-\u0eff\u1000-\u109f\u1780-\u17d3\u17dc-\u17ff][{MARKS}]*")
+# Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark.
+UNSEEN = dict.fromkeys(
+    map(ord, "\xad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
+)
+WIDTHS = re.compile(r"[\uff01-\uffee]+")  # letters, digits and kana of another width than usual
+
+
+def seen(text: str) -> str:
+    """The text as a reader sees it: characters composed and of their usual width, none that shows nothing."""
+    if text.isascii():
+        return text
+    usual = WIDTHS.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text.translate(UNSEEN))
+    return unicodedata.normalize("NFC", usual)
+
+
+def spaced(text: str) -> str:
+    """The text with spaces around each character of a script that puts none between its words."""
+    return text if text.isascii() else MARKED.sub(r" \g<0> ", spaces.spaced(text))
