@@ -3,8 +3,8 @@
 import re
 import unicodedata
 
-from pipeline import spaces
-
+# Kana, Han characters and their extensions; Korean puts spaces between words.
+UNSPACED = re.compile(r"[\u3041-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 MARKS = "".join(c for c in map(chr, range(0x300, 0x3100)) if unicodedata.category(c).startswith("M"))
 # Thai, Lao, Burmese and Khmer, whose vowels and tones are marks on the letter before.
 MARKED = re.compile(rf"[\u0e01-\u0e3a\u0e40-\u0eff\u1000-\u109f\u1780-\u17d3\u17dc-\u17ff][{MARKS}]*")
@@ -15,7 +15,12 @@ UNSEEN = dict.fromkeys(
 WIDTHS = re.compile(r"[\uff01-\uffee]+")  # letters, digits and kana of another width than usual
 
 
-def seen(text: str) -> str:
+def single_spaces(text: str) -> str:
+    """Any run of white space, no-break spaces included, becomes one space."""
+    return " ".join(text.split())
+
+
+def as_seen(text: str) -> str:
     """The text as a reader sees it: characters composed and of their usual width, none that shows nothing."""
     if text.isascii():
         return text
@@ -25,4 +30,4 @@ def seen(text: str) -> str:
 
 def spaced(text: str) -> str:
     """The text with spaces around each character of a script that puts none between its words."""
-    return text if text.isascii() else MARKED.sub(r" \g<0> ", spaces.spaced(text))
+    return text if text.isascii() else MARKED.sub(r" \g<0> ", UNSPACED.sub(r" \g<0> ", text))

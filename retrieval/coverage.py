@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import stage, storage
-from pipeline.characters import MARKS, seen, spaced
+from pipeline.characters import MARKS, as_seen, spaced
 from pipeline.errors import UserError
 from pipeline.log import log
 from retrieval.indexes.hits import Hit
@@ -46,7 +46,7 @@ Words = tuple[str, ...]
 
 def words(text: str) -> Words:
     """The words of a text as it is seen, without case; a character of a script without spaces is one."""
-    return tuple(WORD.findall(spaced(seen(seen(text).casefold()))))
+    return tuple(WORD.findall(spaced(as_seen(as_seen(text).casefold()))))
 
 
 def rank_of(answers: Sequence[Words], passages: Sequence[str]) -> float:

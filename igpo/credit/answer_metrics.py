@@ -12,7 +12,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.characters import seen, spaced
+from pipeline.characters import as_seen, spaced
 
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -26,7 +26,7 @@ def _words(text: str, plain: str) -> str:
 
 def normalise(text: str) -> str:
     """Lower-case, ASCII punctuation to spaces, white space collapsed; articles are kept."""
-    text = seen(text).lower()
+    text = as_seen(text).lower()
     return _words(text, text.translate(_PUNCTUATION))
 
 
@@ -51,7 +51,7 @@ def exact_match(answer: str | None, golds: Sequence[str]) -> float:
 
 def squad_normalise(text: str) -> str:
     """Lower-case, ASCII punctuation deleted, then the words a, an, the; white space collapsed."""
-    text = seen(text).lower()
+    text = as_seen(text).lower()
     return _words(text, _ARTICLES.sub(" ", text.translate(_NO_PUNCTUATION)))
 
 

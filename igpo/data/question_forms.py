@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 from igpo.data import supporting
 from igpo.data.fields import Row, missing, objects, part, plain, texts, whole, written
 from igpo.experiment.schema import QUESTIONS, SPLITS
-from pipeline.characters import UNSEEN
+from pipeline.characters import UNSEEN, single_spaces
 from pipeline.errors import UserError
 from pipeline.log import log
-from pipeline.spaces import single_spaces
 from retrieval.sources import compressed, forms
 
 # Benchmarks by the names that files give them -> by the names of the paper's tables.

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from igpo.data.fields import Row, objects, part, written
 from igpo.experiment.schema import QUESTIONS
-from pipeline.spaces import single_spaces
+from pipeline.characters import single_spaces
 from retrieval.indexes import passages
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from pipeline.spaces import single_spaces
+from pipeline.characters import single_spaces
 
 CONTROLS = "".join(map(chr, range(0x21)))  # Java's trim takes them away
 Passage = tuple[str, str, str]  # id, title, text

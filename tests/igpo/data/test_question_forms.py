@@ -29,8 +29,8 @@ from question_rows import (
 from igpo import questions
 from igpo.data.question_forms import load
 from igpo.experiment.schema import QUESTIONS
+from pipeline.characters import single_spaces
 from pipeline.errors import UserError
-from pipeline.spaces import single_spaces
 
 SPLITS = questions.SPLITS
 
