@@ -21,6 +21,7 @@ ASKED = [
     ("q2", "Which gas?", "Ar", ["argon"]),
 ]
 SETTINGS = read_params([PARAMS])
+SETTINGS["train"]["minibatches"] = 1  # a step an iteration: there are two questions
 # What methods can do that no arm of params.yaml asks for.
 SETTINGS["arms"] |= {
     "gtpo_by_turn": {"advantage": {"method": "gtpo", "scope": "group_turn", "gamma": 0.9}},
