@@ -30,7 +30,7 @@ class Limits:
 SYNONYMS = (("queries", "query_list"), ("topk", "k"))
 
 
-class Asked(BaseModel):
+class RequestBody(BaseModel):
     """A request whose body is looked at as a whole first; a null counts as not given."""
 
     @model_validator(mode="before")
@@ -50,7 +50,7 @@ class Asked(BaseModel):
         return values
 
 
-class Retrieve(Asked):
+class Retrieve(RequestBody):
     """Search-R1's request, with synonyms."""
 
     queries: list[str] = Field(validation_alias=AliasChoices("queries", "query_list"))
@@ -58,7 +58,7 @@ class Retrieve(Asked):
     return_scores: bool = False
 
 
-class Search(Asked):
+class Search(RequestBody):
     """SearchAgentReview's request: only queries with text stay."""
 
     queries: list[Any] = Field([], validation_alias=AliasChoices("query_list", "queries"))

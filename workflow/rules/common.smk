@@ -35,6 +35,12 @@ os.environ |= MALLOC
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+# What the command line and its profile give: cores, and how many model stages share them at a time, each on a GPU if
+# the machine has any.
+GIVEN = workflow.resource_settings
+CORES, SLOTS = GIVEN.cores, dict(GIVEN.resources.unwrapped_items()).get("gpu", 1)
+GPUS = len(gpu_devices())
+
 # `config` holds what --configfile and --config gave; the files are read again by a reader that refuses what would
 # change a value unseen. One line and exit code 2 for what a user can mend; os._exit, since Snakemake would wrap
 # SystemExit of an included file in a traceback.
@@ -43,6 +49,8 @@ try:
     config.update(merge(layers, numbers(config)))
     checks.check(config)
     checks.check_sources(config)
+    if 0 < GPUS < SLOTS and GIVEN.nodes is None:  # jobs on a cluster have its GPUs
+        raise UserError(f"--resources gpu={SLOTS}: this machine has {GPUS}")
 except UserError as error:
     print(f"error: {error}", file=sys.stderr, flush=True)
     os._exit(2)
@@ -51,14 +59,6 @@ ARMS = {name: apply_arm(config, name) for name in config["arms"]}
 RUN = config["run"]
 os.environ["IGPO_ITERATIONS"] = str(RUN["iterations"])  # for what snakemake_logger_plugin_igpo prints
 KINDS = config["index"]["kinds"]
-# What the command line and its profile give: cores, and how many model stages share them at a time, each on a GPU if
-# the machine has any.
-GIVEN = workflow.resource_settings
-CORES, SLOTS = GIVEN.cores, dict(GIVEN.resources.unwrapped_items()).get("gpu", 1)
-GPUS = len(gpu_devices())
-if 0 < GPUS < SLOTS and GIVEN.nodes is None:  # jobs on a cluster have its GPUs
-    print(f"error: --resources gpu={SLOTS}: this machine has {GPUS}", file=sys.stderr, flush=True)
-    os._exit(2)
 # How a model stage is started: on a CPU, importing what it needs would be most of what a short one does. In a
 # job of a cluster, whose Snakemake is no main process, the forked stages' server would outlive the job.
 FORKED = CORES and not GPUS and workflow.is_main_process
