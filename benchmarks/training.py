@@ -26,6 +26,39 @@ def training(folder: Path, size: Size) -> list[page.Row]:
         update.training_groups(tree, rollouts(shape, tokenizer), tokenizer)
         for shape in (size.pair, size.ragged)
     )
+    seconds = timed(tree, sdpa, {"": equal, ", ragged": ragged}, size.repeats)
+    peak = [matmul_flops() / value for value in seconds["matmul"]]
+
+    def compared(shape: Shape, which: str) -> page.Row:
+        what = f"training tokens/s, {turns(shape)}: ours / padded with full logits, two at a time"
+        return page.Row(what, "≥ 2.5", ratios(seconds[f"padded{which}"], seconds[f"ours{which}"]))
+
+    def at_peak(shape: Shape, which: str, operations: float) -> page.Row:
+        possible = ratios(seconds[f"padded{which}"], [operations / rate for rate in peak])
+        return page.Row(f"the same if ours ran at the matmul peak, {turns(shape)}", None, possible)
+
+    def flops(trees: Any) -> float:
+        return sum(update.training_flops(tree, pack(group.segments)) for group in trees)
+
+    total = sum(len(s.ids) for group in equal[1] for s in group.segments)  # a prompt for each trajectory
+    operations = flops(equal[0])
+    speed = [total / value for value in seconds["ours"]]
+    precision = str(compute_dtype()).removeprefix("torch.")
+    share = ratios([operations / value for value in seconds["ours"]], peak)
+    return [
+        compared(size.pair, ""),
+        at_peak(size.pair, "", operations),
+        compared(size.ragged, ", ragged"),
+        at_peak(size.ragged, ", ragged", flops(ragged[0])),
+        page.Row(f"training tokens/s, {turns(size.pair)}: ours", None, speed),
+        page.Row(f"training FLOP rate / {precision} matmul peak", "≥ 0.5", share),
+        page.Row(f"{precision} matmul peak, GFLOP/s", None, [value / 1e9 for value in peak]),
+        *gradients(folder, tree, sdpa, size, tokenizer),
+    ]
+
+
+def timed(tree: Any, sdpa: Any, batches: dict[str, Any], repeats: int) -> dict[str, list[float]]:
+    """Seconds of a matrix product, and of either gradient of every batch: trees, and one by one."""
 
     def ours(trees: Any) -> Callable[[], object]:
         return lambda: (tree.zero_grad(), train.accumulate(tree, trees, update.PARAMS))
@@ -33,48 +66,10 @@ def training(folder: Path, size: Size) -> list[page.Row]:
     def padded(trees: Any) -> Callable[[], object]:
         return lambda: (sdpa.zero_grad(), plain.padded_gradient(sdpa, trees, 2, update.PARAMS))
 
-    seconds = alternate(
-        {
-            "matmul": matmul(compute_dtype(), tree.device),
-            "ours": ours(equal[0]),
-            "padded": padded(equal[1]),
-            "ours, ragged": ours(ragged[0]),
-            "padded, ragged": padded(ragged[1]),
-        },
-        size.repeats,
-    )
-
-    def compared(shape: Shape, which: str) -> page.Row:
-        what = f"training tokens/s, {turns(shape)}: ours / padded with full logits, two at a time"
-        return page.Row(what, "≥ 2.5", ratios(seconds[f"padded{which}"], seconds[f"ours{which}"]))
-
-    def flops(trees: Any) -> float:
-        return sum(update.training_flops(tree, pack(group.segments)) for group in trees)
-
-    def at_peak(shape: Shape, which: str, operations: float) -> page.Row:
-        possible = ratios(seconds[f"padded{which}"], [operations / rate for rate in peak])
-        return page.Row(f"the same if ours ran at the matmul peak, {turns(shape)}", None, possible)
-
-    total = sum(len(s.ids) for group in equal[1] for s in group.segments)  # a prompt for each trajectory
-    operations = flops(equal[0])
-    peak = [matmul_flops() / value for value in seconds["matmul"]]
-    precision = str(compute_dtype()).removeprefix("torch.")
-    return [
-        compared(size.pair, ""),
-        at_peak(size.pair, "", operations),
-        compared(size.ragged, ", ragged"),
-        at_peak(size.ragged, ", ragged", flops(ragged[0])),
-        page.Row(
-            f"training tokens/s, {turns(size.pair)}: ours", None, [total / value for value in seconds["ours"]]
-        ),
-        page.Row(
-            f"training FLOP rate / {precision} matmul peak",
-            "≥ 0.5",
-            ratios([operations / s for s in seconds["ours"]], peak),
-        ),
-        page.Row(f"{precision} matmul peak, GFLOP/s", None, [value / 1e9 for value in peak]),
-        *gradients(folder, tree, sdpa, size, tokenizer),
-    ]
+    measured = {"matmul": matmul(compute_dtype(), tree.device)}
+    for which, (trees, single) in batches.items():
+        measured |= {f"ours{which}": ours(trees), f"padded{which}": padded(single)}
+    return alternate(measured, repeats)
 
 
 def turns(shape: Shape) -> str:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from advantage_settings import DEFAULTS
 from golden import CASES, EXPECTED, WEIGHTED
 from reward_rows import table_rows
+from small_batch import DEFAULTS
 
 from igpo import advantage
 from igpo.advantage import advantages

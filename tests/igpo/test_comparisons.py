@@ -13,11 +13,6 @@ from igpo.reporting.measured import cost_path
 PARAMS, CONFIG = SimpleNamespace(**results_tree.TABLES), results_tree.TABLES_CONFIG
 
 
-@pytest.fixture
-def made(tmp_path):
-    return results_tree.write_results(tmp_path / "results")
-
-
 def test_published_tables_agree_with_the_papers_averages():
     for table in ("algorithms", "ablation", "basis"):
         rows = published.read(table)

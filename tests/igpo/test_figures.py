@@ -1,9 +1,14 @@
-"""The figures' target."""
+"""Figures, the data behind them, and their target."""
 
+import pandas as pd
 import pytest
+import results_tree
 from dry_run import plans
 from root import PARAMS_FILE
 
+from igpo import figures
+from igpo.reporting import plots, published
+from igpo.reporting.curves import curve_row
 from pipeline.settings import read_params
 
 
@@ -14,3 +19,29 @@ def test_the_figures_are_a_target_of_the_iterations_alone(tmp_path):
     assert rules["figures"] == 1
     assert rules["train"] == rules["health"] == len(run["arms"]) * run["iterations"]
     assert "evaluation_rollout" not in rules
+
+
+def test_figures_are_drawn_against_the_tokens_that_made_a_policy(made, tmp_path):
+    rows = plots.with_derived(pd.DataFrame([curve_row(folder) for folder in made[1]]))
+    assert list(rows["tokens_used"]) == [0, 50, 0, 100]
+    assert list(rows["gold_entropy_reduction"]) == [0.5] * 4
+    written = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        dev = ["--validations", *map(str, results_tree.write_validations(tmp_path / "results"))]
+        figures.main(["--iterations", *map(str, made[1]), *dev, "--out", str(out)])
+        written.append({path.name: path.read_bytes() for path in out.iterdir() if path.suffix != ".json"})
+    assert written[0] == written[1]
+    assert set(written[0]) == {f"{name}.{form}" for name in plots.FIGURES for form in figures.FORMS}
+    assert written[0]["dev.pdf"].startswith(b"%PDF") and written[0]["dev.png"].startswith(b"\x89PNG")
+    assert "igpo s2 iteration 1: policy igpo-0" in written[0]["training.svg"].decode()
+    for name, (_, x, panels) in plots.FIGURES.items():
+        text = written[0][f"{name}.svg"].decode()
+        assert all(f">{words}</text>" in text for words in (plots.X_LABELS[x], "igpo", *panels.values()))
+
+
+def test_points_of_the_papers_curves_lie_in_their_order():
+    heads, start, *ends = published.curves()
+    assert len(heads) == 8 and len(ends) == 6
+    for best, last in zip(ends[::2], ends[1::2], strict=True):
+        for low, end, high in zip(start[1:], last[1:], best[1:], strict=True):
+            assert float(low) < float(end) <= float(high)

@@ -1,14 +1,11 @@
 """Scores against a slow reference that runs one forward pass per turn."""
 
 import itertools
-import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from small_index import refusal
+from scored_rows import GOLDS, context, naive_gold, rollout, stage_words
 from small_qwen import tokenizer
 from tiny import tiny
 
@@ -19,7 +16,6 @@ from igpo.experiment.policy import load, load_tokenizer
 from igpo.protocols import prepare
 from igpo.protocols.renderer import Renderer
 from igpo.tree.forward import autocast, logprobs
-from igpo.tree.groups import other_observations
 from igpo.tree.passes import run_model, run_naive
 from igpo.tree.segments import depth, flatten, packs
 from pipeline import storage
@@ -28,20 +24,6 @@ from pipeline.errors import UserError
 PARAMS = SimpleNamespace(
     step_reward="log_prob_diff", gold="first", counterfactuals=2, format_penalty=-2.0, dtype="float32"
 )
-
-
-def rollout(question: str, sample: int, prompt: list[int], turns: list[tuple[list[int], list[int]]], answer):
-    """Rollout rows from (policy_ids, observation_ids) of every turn."""
-    rows = []
-    for number, (policy, observation) in enumerate([([], prompt), *turns]):
-        row = dict.fromkeys(schema.ROLLOUTS.names)
-        last = number == len(turns)
-        row |= {"question_id": question, "sample": sample, "turn": number, "queries": []}
-        row["hit_ids"] = ["d"] if number and observation else []
-        row |= {"policy_ids": policy, "observation_ids": observation, "policy_logprobs": [0.0] * len(policy)}
-        row["tool"] = None if last else "web_search"
-        rows.append(row | {"answer": answer if last else None, "stop": "answered" if last else None})
-    return rows
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +49,7 @@ def rows(renderer):
     ]
 
 
-GOLDS = {"q1": ["1819"], "q2": ["Jane Austen", "Austen", " "]}
 QUESTIONS = {name: {"answers": golds, "supporting_ids": []} for name, golds in GOLDS.items()}
-
-
-def naive_gold(model, renderer, context, gold):
-    """Mean gold log-probability after a context by one plain forward pass."""
-    ids, chosen = renderer.forced_answer(gold)
-    logits = model(torch.tensor([context + ids])).logits[0].log_softmax(-1)
-    return sum(float(logits[len(context) + i - 1, ids[i]]) for i in chosen) / len(chosen)
-
-
-def context(rows, turn, observation=None):
-    """All tokens up to a turn's end; with `observation` in place of the turn's own."""
-    ids = [token for row in rows[:turn] for token in row["policy_ids"] + row["observation_ids"]]
-    own = rows[turn]["observation_ids"] if observation is None else observation
-    return ids + rows[turn]["policy_ids"] + own
 
 
 def score_rows(base_model, renderer, rows, **changed):
@@ -197,38 +164,6 @@ def test_a_counterfactual_gain_is_less_what_other_questions_observations_give(ba
     assert gains[0] > 0.5
 
 
-def test_random_observations_come_from_other_questions_and_follow_from_the_turn(caplog):
-    rows = [
-        {"question_id": f"q{number}", "sample": 0, "turn": turn, "tool": "web_search"}
-        | {"observation_ids": [number, turn], "hit_ids": ["d"]}
-        for number in range(6)
-        for turn in range(4)
-    ]
-    drawn = other_observations(rows, 3)
-    assert set(drawn) == {(row["question_id"], 0, row["turn"]) for row in rows if row["turn"]}
-    for (question_id, _, _), observations in drawn.items():
-        assert len({tuple(ids) for ids in observations}) == 3
-        assert all(f"q{number}" != question_id and turn for number, turn in observations)
-    assert drawn == other_observations(rows, 3)
-    assert len({repr(observations) for observations in drawn.values()}) > 6
-    assert not caplog.records
-    assert other_observations(rows[:4], 3) == {("q0", 0, turn): [] for turn in (1, 2, 3)}
-    assert "3 of 3 search turns have a gain of 0" in caplog.text
-
-
-def test_what_names_an_error_or_no_results_stands_for_no_document(caplog):
-    rows = [
-        {"question_id": f"q{number}", "sample": 0, "turn": turn, "tool": "web_search"}
-        | {"observation_ids": [number, turn], "hit_ids": ["d"] if (number, turn) == (1, 2) else []}
-        for number in range(3)
-        for turn in range(3)
-    ]
-    drawn = other_observations(rows, 3)
-    own = {("q1", 0, 1): [], ("q1", 0, 2): []}
-    assert drawn == {(row["question_id"], 0, row["turn"]): [[1, 2]] for row in rows if row["turn"]} | own
-    assert "2 of 6 search turns" in caplog.text
-
-
 def test_stepsearch_reads_the_passages_from_the_corpus(tmp_path):
     texts = [("1", "Melville", "writer"), ("2", "Emma", "novel by Austen"), ("3", "Rome", "city")]
     corpus = [dict(zip(("id", "title", "text"), row, strict=True)) for row in texts]
@@ -318,121 +253,6 @@ def test_a_training_pass_in_bf16_gives_the_same(base_model, renderer, rows):
         assert values[id(segment)] == pytest.approx(part.tolist(), abs=1e-6)
 
 
-def stage_words(folder: Path, policy: Path, reference: Path, rows) -> list[str]:
-    """Command line of the stage over `rows`, with the questions that they ask."""
-    questions = [
-        dict.fromkeys(schema.QUESTIONS.names)
-        | {"question_id": name, "answers": golds, "supporting_ids": [], "hops": 1}
-        for name, golds in GOLDS.items()
-    ]
-    storage.write(questions, schema.QUESTIONS, folder / "questions.parquet", schema.QUESTIONS_KEY)
-    storage.write(rows, schema.ROLLOUTS, folder / "rollouts.parquet", schema.TURN_KEY)
-    files = {"rollouts": folder / "rollouts.parquet", "questions": folder / "questions.parquet"}
-    files |= {"policy": policy, "reference": reference, "out": folder / "scores.parquet"}
-    return [word for name, path in files.items() for word in (f"--{name}", str(path))]
-
-
-def copied(base_model: Path, folder: Path) -> Path:
-    """A copy of the base model that a test may spoil."""
-    shutil.copytree(base_model, folder, ignore=shutil.ignore_patterns("policy.json"))
-    return folder
-
-
-def other_vocabulary(folder: Path) -> None:
-    changed = load_tokenizer(folder)
-    changed.add_tokens(["<another>"])
-    changed.save_pretrained(folder)
-    weights = load_file(folder / "model.safetensors")
-    first = next(iter(weights))
-    save_file(weights | {first: weights[first] + 1}, folder / "model.safetensors", {"format": "pt"})
-
-
-def no_template(folder: Path) -> None:
-    (folder / "chat_template.jinja").unlink()
-
-
-def short_context(folder: Path) -> None:
-    config = storage.read_json(folder / "config.json")
-    storage.write_json(config | {"max_position_embeddings": 128}, folder / "config.json")
-
-
-def nan_weight(folder: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
-    next(iter(weights.values())).view(-1)[0] = torch.nan
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-
-
-@pytest.mark.parametrize(
-    ("spoil", "spoilt", "message"),
-    [
-        (no_template, "policy", "has no chat template"),
-        (short_context, "policy", "exceeds the context of 128 tokens"),
-        (nan_weight, "policy", "holds NaN or infinity"),
-        (other_vocabulary, "reference", "the reference's vocabulary differs"),
-    ],
-)
-def test_an_unusable_model_is_one_line_and_no_file(
-    base_model, rows, tmp_path, capsys, spoil, spoilt, message
-):
-    folder = copied(base_model, tmp_path / "model")
-    spoil(folder)
-    policy, reference = (folder, base_model) if spoilt == "policy" else (base_model, folder)
-    words = stage_words(tmp_path, policy, reference, rows)
-    with pytest.raises(SystemExit) as stopped:
-        score.main([*words, "--params", "params.yaml"])
-    assert stopped.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1
-    assert message in lines[0]
-    assert not (tmp_path / "scores.parquet").exists()
-
-
-@pytest.fixture
-def short(tmp_path) -> Path:
-    """A tiny policy that reads 128 tokens."""
-    words = tokenizer()
-    tiny("qwen2", len(words)).bfloat16().save_pretrained(tmp_path / "short")
-    words.save_pretrained(tmp_path / "short")
-    short_context(tmp_path / "short")
-    return tmp_path / "short"
-
-
-def test_a_prompt_beyond_the_context_is_one_line_that_names_its_question(short, tmp_path, capsys):
-    rows = [*rollout("q1", 0, [1, 2], [([3], [])], None), *rollout("q2", 0, [1] * 150, [([], [])], None)]
-    said = refusal(capsys, score.main, *stage_words(tmp_path, short, short, rows), "--params", "params.yaml")
-    assert "question 'q2': its prompt of 150 tokens, 1" in said
-    assert "exceeds the context of 128 tokens of" in said
-    assert "rollout.k" in said
-
-
-def test_an_other_observation_beyond_the_context_is_left_out(short, tmp_path, caplog):
-    """The first sample's observation fits into its own trajectory, not into the other question's."""
-    rows = [
-        *rollout("q1", 0, [1, 2], [([3], [4] * 80), ([5], [])], "x"),
-        *rollout("q1", 1, [1, 2], [([3], [6] * 5), ([5], [])], "x"),
-        *rollout("q2", 0, [1] * 20, [([3] * 40, [7] * 5), ([5], [])], "x"),
-    ]
-    words = [*stage_words(tmp_path, short, short, rows), "--params", "params.yaml"]
-    score.main([*words, "--set", "score.step_reward=counterfactual", "--set", "score.dtype=float32"])
-    assert "1 of 4 other observations are left out of the gains" in caplog.text
-    found = storage.read(tmp_path / "scores.parquet", schema.SCORES).to_pylist()[-2]
-    renders = Renderer(load_tokenizer(short), prepare("igpo"))
-    model = load(short, torch.float32, "eager").eval()
-    with torch.inference_mode():
-        own, other = (
-            naive_gold(model, renders, context(rows[-3:], 1, seen), "Jane Austen")
-            for seen in ([7] * 5, [6] * 5)
-        )
-    assert found["step_reward"] == pytest.approx(own - other, abs=2e-4)
-    assert found["step_reward"] != 0
-
-
 def test_depth_counts_the_whole_path(renderer, rows):
     trunk = score.groups(rows)[0][0].trunk
     assert depth(trunk) == sum(len(row["policy_ids"]) + len(row["observation_ids"]) for row in rows[:4])
-
-
-def test_rollouts_of_another_vocabulary_are_one_line(short, tmp_path, capsys):
-    rows = rollout("q1", 0, [1, 10**6], [([3], [])], None)
-    said = refusal(capsys, score.main, *stage_words(tmp_path, short, short, rows), "--params", "params.yaml")
-    assert "rollouts: token id 1000000 is none of the" in said

@@ -1,16 +1,10 @@
 """The printer of trajectories: which one, with what it was worth, and nothing that a terminal acts on."""
 
 import pytest
-import results_tree
 
 from igpo import show
 from igpo.experiment import schema
 from pipeline import storage
-
-
-@pytest.fixture
-def made(tmp_path):
-    return results_tree.write_results(tmp_path / "results")
 
 
 def test_show_prints_a_trajectory_with_its_scores(made, capsys):

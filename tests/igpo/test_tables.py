@@ -4,40 +4,25 @@ import json
 import re
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import results_tree
 import yaml
 
-from igpo import evaluate, figures, report, tables
+from igpo import evaluate, report, tables
 from igpo.experiment import schema
-from igpo.reporting import plots, published
-from igpo.reporting.cells import percent
+from igpo.reporting import published
 from igpo.reporting.curves import curve_row
 from igpo.reporting.results import read_evaluation, table_rows
-from igpo.reporting.text import Part, csv_text, latex_parts, markdown_parts
 from igpo.reporting.validation import run_of
-from pipeline import cost, storage
+from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.settings import SCHEMA
 
 PARAMS, CONFIG = SimpleNamespace(**results_tree.TABLES), results_tree.TABLES_CONFIG
 
 
-@pytest.fixture
-def made(tmp_path):
-    return results_tree.write_results(tmp_path / "results")
-
-
-def make_tables(made, out, config=CONFIG):
-    tables.main(results_tree.command(*made, config=config, out=out))
-    return {
-        path.name: path.read_bytes() for path in sorted(out.iterdir()) if path != cost.path(out, "tables")
-    }
-
-
 def test_seeds_become_mean_std_and_an_interval_over_both(made, tmp_path):
-    make_tables(made, tmp_path / "out")
+    results_tree.tables_of(made, tmp_path / "out")
     rows = {
         row["method"]: row
         for row in results_tree.read_csv(tmp_path / "out/main.csv")
@@ -53,7 +38,7 @@ def test_seeds_become_mean_std_and_an_interval_over_both(made, tmp_path):
 
 
 def test_differences_are_paired_by_question_and_hold_the_spread_over_seeds(made, tmp_path):
-    make_tables(made, tmp_path / "out")
+    results_tree.tables_of(made, tmp_path / "out")
     rows = {
         row["method"]: row
         for row in results_tree.read_csv(tmp_path / "out/main.csv")
@@ -65,7 +50,7 @@ def test_differences_are_paired_by_question_and_hold_the_spread_over_seeds(made,
 
 
 def test_rows_say_what_they_were_made_from_and_split_by_coverage(made, tmp_path):
-    make_tables(made, tmp_path / "out")
+    results_tree.tables_of(made, tmp_path / "out")
     row = next(row for row in results_tree.read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
     assert row["seed_names"] == "1 2"
     assert row["questions_sha256"] == "ab" * 32
@@ -80,7 +65,7 @@ def test_rows_say_which_iteration_was_taken_and_by_what(made, tmp_path):
         metrics = storage.read_json(path)
         metrics["provenance"] |= {"iteration": iteration, "selected": "best_dev"}
         storage.write_json(metrics, path)
-    text = make_tables(made, tmp_path / "out")["main.md"].decode()
+    text = results_tree.tables_of(made, tmp_path / "out")["main.md"].decode()
     row = next(row for row in results_tree.read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
     assert (row["seed_names"], row["iteration"], row["selected"]) == ("1 2", "2 1", "best_dev")
     assert "| igpo | igpo | 1 2 | 2 1 best_dev |" in re.sub(" +", " ", text)
@@ -93,7 +78,7 @@ def test_questions_of_one_hop_and_of_two_stand_apart(made, tmp_path):
         for row in rows:
             row["f1"] += shift * (row["hops"] - 1)  # 0.7 and 0.9 on the two of two hops
         storage.write(rows, schema.PER_QUESTION, by_question, ("question_id",))
-    text = re.sub(" +", " ", make_tables(made, tmp_path / "out")["main.md"].decode())
+    text = re.sub(" +", " ", results_tree.tables_of(made, tmp_path / "out")["main.md"].decode())
     row = next(row for row in results_tree.read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
     assert (row["n_1hop"], row["n_2hop"]) == ("2", "2")
     assert [float(row[f"f1_{hops}hop"]) for hops in (1, 2)] == pytest.approx([0.6, 0.8])
@@ -108,13 +93,13 @@ def test_a_benchmark_of_one_number_of_hops_has_no_table_by_hops(made, tmp_path):
         by_question = path.with_name("questions.parquet")
         rows = storage.read(by_question, schema.PER_QUESTION).to_pylist()
         storage.write([row | {"hops": 1} for row in rows], schema.PER_QUESTION, by_question, ("question_id",))
-    assert b"By hops" not in make_tables(made, tmp_path / "out")["main.md"]
+    assert b"By hops" not in results_tree.tables_of(made, tmp_path / "out")["main.md"]
     row = next(row for row in results_tree.read_csv(tmp_path / "out/main.csv") if row["method"] == "igpo")
     assert (row["n_1hop"], row["n_2hop"], row["f1_2hop"]) == ("4", "0", "")
 
 
 def test_main_csv_keeps_its_first_columns(made, tmp_path):
-    make_tables(made, tmp_path / "out")
+    results_tree.tables_of(made, tmp_path / "out")
     heads = (tmp_path / "out/main.csv").read_text().splitlines()[0]
     assert heads.startswith(
         "source,method,seeds,benchmark,n,f1,em,f1_format,answer_rate,format_failure,turns,searches,"
@@ -123,7 +108,7 @@ def test_main_csv_keeps_its_first_columns(made, tmp_path):
 
 
 def test_two_runs_give_equal_bytes(made, tmp_path):
-    assert make_tables(made, tmp_path / "one") == make_tables(made, tmp_path / "two")
+    assert results_tree.tables_of(made, tmp_path / "one") == results_tree.tables_of(made, tmp_path / "two")
 
 
 def test_published_rows_are_told_apart_and_keep_the_papers_average():
@@ -135,47 +120,14 @@ def test_published_rows_are_told_apart_and_keep_the_papers_average():
     assert sum(cells) / 7 == pytest.approx(average, abs=0.0005)
 
 
-def test_markdown_has_both_tables_and_says_what_vitalqa_is(made, tmp_path):
-    text = make_tables(made, tmp_path / "out")["main.md"].decode()
-    assert "| 60.0 (3) | 60.0 (1) |" in re.sub(" +", " ", text)  # covered, uncovered
-    ours, published = text.split("## Published by the paper")
-    assert "| igpo | igpo | 1 2 | 2 2 | vitalqa:4 | abababababab | igpo_s1 policy igpo_s2 policy |" in re.sub(
-        " +", " ", ours
-    )
-    assert "60.0 ± 14.1 | [50.0, 70.0]" in re.sub(" +", " ", ours)
-    assert "this project's own question set" in ours
-    assert "closed book" in ours and "closed book" not in published
-    assert "StepSearch-base | – |" in re.sub(" +", " ", published)  # the paper's dashes stay dashes
-    assert "arXiv:2510.14967v2" in published
-
-
-def test_names_with_signs_of_markdown_and_latex_stay_text():
-    part = Part("T", ["method", "Q&A|x"], [[r"a\b #1 $x$ {y} ~ ^", "1"]])
-    assert r"| Q&A\|x |" in markdown_parts([part])
-    latex = latex_parts([part])
-    assert "method & Q\\&A|x \\\\\n\\hline" in latex
-    assert r"a\textbackslash{}b \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{} & 1 \\" in latex
-
-
-def test_whole_numbers_stay_whole_beside_empty_cells():
-    rows = [{"n": 12345678, "x": 0.1234567}, {"x": None}, {"n": None, "x": 2.0, "y": "a,b"}]
-    assert csv_text(rows, ("n", "x", "y")) == 'n,x,y\n12345678,0.123457,\n,,\n,2,"a,b"\n'
-
-
 def test_a_folder_that_is_no_iteration_is_named(tmp_path):
     assert run_of(tmp_path / "grpo/s3/002") == ("grpo", "3", "002")
     with pytest.raises(UserError, match=r"it1: not an iteration's folder, ARM/sSEED/K"):
         run_of(tmp_path / "it1")
 
 
-def test_latex_is_balanced_and_escaped(made, tmp_path):
-    text = make_tables(made, tmp_path / "out")["main.tex"].decode()
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
-    assert not re.search(r"(?<!\\)[%_]", text.replace(r"\begin{", "").replace(r"\end{", ""))
-
-
 def test_curves_hold_reward_information_gain_and_training_metrics(made, tmp_path):
-    make_tables(made, tmp_path / "out")
+    results_tree.tables_of(made, tmp_path / "out")
     rows = results_tree.read_csv(tmp_path / "out/curves.csv")
     assert [(row["arm"], row["seed"], row["iteration"]) for row in rows] == [
         ("igpo", seed, k) for seed in "12" for k in "12"
@@ -204,7 +156,7 @@ def test_what_went_wrong_reaches_curves_and_page(made, tmp_path):
     path = made[1][1] / "health.json"
     health = json.loads(path.read_text()) | {"warnings": ["it falls", "KL < inf"]}
     storage.write_json(health, path)
-    make_tables(made, tmp_path / "out")
+    results_tree.tables_of(made, tmp_path / "out")
     told = [row["warnings"] for row in results_tree.read_csv(tmp_path / "out/curves.csv")]
     assert told == ["", "it falls | KL < inf", "", ""]
     rows = [curve_row(folder) for folder in made[1]]
@@ -225,13 +177,15 @@ def test_the_page_has_information_gain_by_evidence_over_a_run(made):
 
 
 def test_flat_metrics_for_dvc(made, tmp_path):
-    metrics = json.loads(make_tables(made, tmp_path / "out")["metrics.json"])
+    metrics = json.loads(results_tree.tables_of(made, tmp_path / "out")["metrics.json"])
     assert metrics["igpo"]["vitalqa"]["f1"] == pytest.approx(0.6)
 
 
 def test_another_metric_takes_the_place_of_f1(made, tmp_path):
     sections = json.loads(CONFIG) | {"metric": "em"}
-    text = re.sub(" +", " ", make_tables(made, tmp_path / "out", json.dumps(sections))["main.md"].decode())
+    text = re.sub(
+        " +", " ", results_tree.tables_of(made, tmp_path / "out", json.dumps(sections))["main.md"].decode()
+    )
     assert "| method | EM | 95 % interval | Δ EM | F1 | answered |" in text
     assert "| igpo | 50.0 ± 0.0 | [50.0, 50.0] | +0.0 | 60.0 |" in text
     rows = results_tree.read_csv(tmp_path / "out/main.csv")
@@ -296,39 +250,3 @@ def test_a_file_that_is_no_metrics_file_ends_in_one_line(tmp_path, capsys):
     assert end.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
-
-
-def test_what_was_not_measured_is_a_dash():
-    assert percent(None) == "–"
-
-
-@pytest.fixture
-def params(params):
-    params["run"] |= {"arms": ["igpo"], "baselines": ["closed_book"], "seeds": [1, 2]}
-    return params
-
-
-def test_figures_are_drawn_against_the_tokens_that_made_a_policy(made, tmp_path):
-    rows = plots.with_derived(pd.DataFrame([curve_row(folder) for folder in made[1]]))
-    assert list(rows["tokens_used"]) == [0, 50, 0, 100]
-    assert list(rows["gold_entropy_reduction"]) == [0.5] * 4
-    written = []
-    for out in (tmp_path / "one", tmp_path / "two"):
-        dev = ["--validations", *map(str, results_tree.write_validations(tmp_path / "results"))]
-        figures.main(["--iterations", *map(str, made[1]), *dev, "--out", str(out)])
-        written.append({path.name: path.read_bytes() for path in out.iterdir() if path.suffix != ".json"})
-    assert written[0] == written[1]
-    assert set(written[0]) == {f"{name}.{form}" for name in plots.FIGURES for form in figures.FORMS}
-    assert written[0]["dev.pdf"].startswith(b"%PDF") and written[0]["dev.png"].startswith(b"\x89PNG")
-    assert "igpo s2 iteration 1: policy igpo-0" in written[0]["training.svg"].decode()
-    for name, (_, x, panels) in plots.FIGURES.items():
-        text = written[0][f"{name}.svg"].decode()
-        assert all(f">{words}</text>" in text for words in (plots.X_LABELS[x], "igpo", *panels.values()))
-
-
-def test_points_of_the_papers_curves_lie_in_their_order():
-    heads, start, *ends = published.curves()
-    assert len(heads) == 8 and len(ends) == 6
-    for best, last in zip(ends[::2], ends[1::2], strict=True):
-        for low, end, high in zip(start[1:], last[1:], best[1:], strict=True):
-            assert float(low) < float(end) <= float(high)

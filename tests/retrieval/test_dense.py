@@ -9,19 +9,17 @@ from types import SimpleNamespace
 import faiss
 import numpy as np
 import pytest
-from small_index import ROWS, SETTINGS, build, call, config, refusal
+from small_index import QUESTIONS, ROWS, SETTINGS, build, call, config, nothing_is_encoded, refusal
 
 from pipeline import storage
 from pipeline.errors import UserError
 from pipeline.package_data import package_file
 from retrieval import encode, index
 from retrieval.encoder.encoder import Encoder
-from retrieval.indexes import factory, vectors
+from retrieval.indexes import vectors
 from retrieval.indexes.manifest import chosen, encoder_sha256, read_manifest
 from retrieval.indexes.searcher import open_searcher
 from retrieval.indexes.vectors import Progress, read_shards, vectors_key
-
-QUESTIONS = ["When did Herman Melville die?", "capital of Burkina Faso", "noble gas with atomic number 18"]
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +107,6 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(built, tmp_path, monkey
     assert encoded == [5, 2]
     assert (resumed / "dense.faiss").read_bytes() == (whole / "dense.faiss").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed", "whole"]
-
-
-def nothing_is_encoded(*_):
-    raise AssertionError("encoded again")
 
 
 def killed_at(out: Path, take_place):
@@ -222,83 +216,6 @@ def test_a_flat_index_is_what_faiss_would_write(built, tmp_path):
     faiss.write_index(index_read, str(tmp_path / "again"))
     assert (tmp_path / "again").read_bytes() == (built[2] / "dense.faiss").read_bytes()
     assert index_read.ntotal == len(ROWS)
-
-
-def test_lists_shorter_than_k_give_what_they_hold(built, tmp_path):
-    searcher = open_searcher([build(built[0], "dense", tmp_path / "dense", faiss="IVF2,Flat")])
-    dense, asked = searcher.indexes[0], []
-    dense.index = SimpleNamespace(
-        ntotal=10_000, search=lambda vector, count: asked.append(count) or searched(vector, count)
-    )
-    searched = open_searcher([tmp_path / "dense"]).indexes[0].index.search
-    found = dense.search(QUESTIONS[:1], 5)[0]
-    assert 0 < len(found) <= 5
-    assert len(asked) == 1
-
-
-@pytest.mark.parametrize("form", ["HNSW8", "IVF2,Flat"])
-def test_other_faiss_indexes_work(built, tmp_path, form):
-    searcher = open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=form)])
-    assert searcher.search(QUESTIONS[:1], 1)[0][0].id == "melville"
-
-
-def test_search_parameters_are_kept_in_the_index(built, tmp_path):
-    folder = build(built[0], "dense", tmp_path / "ivf", faiss="IVF4,Flat nprobe=4")
-    dense = open_searcher([folder]).indexes[0]
-    assert dense.index.nprobe == 4
-    assert len(dense.search(QUESTIONS[:1], len(ROWS))[0]) == len(ROWS)
-    plain = build(built[0], "dense", tmp_path / "plain", faiss="IVF4,Flat")
-    manifests = [read_manifest(path) for path in (folder, plain)]
-    assert manifests[0]["identity"] != manifests[1]["identity"]
-    assert len(open_searcher([plain]).search(QUESTIONS[:1], len(ROWS))[0]) < len(ROWS)
-    graph = build(built[0], "dense", tmp_path / "graph", faiss="HNSW8 efSearch=99")
-    assert open_searcher([graph]).indexes[0].index.hnsw.efSearch == 99
-
-
-@pytest.mark.parametrize("given", ["nprobe=32", "IVF2,Flat nprob=3", "HNSW8 nprobe=2", "IVF2,Flat nprobe",
-                                   "IVF2,Flat nprobe=0", "IVF2,Flat nprobe=2,max_codes=9", ""])  # fmt: skip
-def test_unknown_search_parameters_are_refused(given):
-    with pytest.raises(UserError, match=r"params: index\.faiss: ") as refused:
-        factory.blank_index(given, 384, [2048])
-    assert repr((given.split() or [""])[-1]) in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("form", "said"),
-    [
-        ("Nonsense", "'Nonsense' does not fit vectors of 384 numbers: could not parse"),
-        ("IVF2,PQ7", "'IVF2,PQ7' does not fit vectors of 384 numbers: "),
-        ("IVF13,Flat", "learns from 13 vectors or more, here from 12 (12 passages, "),
-        ("IVF2,PQ48x4", "learns from 16 vectors or more"),
-        ("HNSW8_PQ48", "learns from 256 vectors or more"),
-        ("OPQ48,IVF2,PQ48x4", "learns from 256 vectors or more"),
-        ("PCA16,IVF2,Flat,RFlat", "learns from 16 vectors or more"),
-        ("HNSW1", "can't be built"),
-        ("IDMap,HNSW8", "can't be built"),
-    ],
-)
-def test_an_index_that_cannot_be_built_is_refused_before_encoding(
-    built, tmp_path, capsys, monkeypatch, form, said
-):
-    monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
-    argv = (*config(faiss=form), "--corpus", built[0], "--out", tmp_path / "out")
-    assert said in refusal(capsys, index.main, *argv, "--kind", "dense")
-    assert said in refusal(capsys, encode.main, *argv, "--shard", 1)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_lists_may_be_as_many_as_the_vectors_that_they_learn_from():
-    sizes = [2048] * 195 + [700]  # 400,060 passages: every third
-    learned = 195 * 683 + 234
-    assert factory.blank_index(f"IVF{learned},Flat", 384, sizes).nlist == learned
-    with pytest.raises(UserError, match=f"{learned + 1} vectors or more, here from {learned} "):
-        factory.blank_index(f"IVF{learned + 1},PQ64", 384, sizes)
-
-
-def test_what_faiss_refuses_late_is_one_line(built, tmp_path, capsys):
-    argv = (*config(faiss="NSG8"), "--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
-    assert "index.faiss does not fit 12 passages: " in refusal(capsys, index.main, *argv)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

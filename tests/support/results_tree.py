@@ -4,10 +4,11 @@ import csv
 import json
 from pathlib import Path
 
+from igpo import tables
 from igpo.evaluate import METRICS
 from igpo.experiment import checks, schema
 from igpo.experiment.schema import PER_QUESTION
-from pipeline import storage
+from pipeline import cost, storage
 
 
 def block(f1: float, n: int = 4) -> dict:
@@ -178,3 +179,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 COMPARED = {"baseline": "warmup", "rows": {"igpo": "IGPO"}}
 TABLES = {"baseline": "closed_book", "metric": "f1", "bootstrap": 200, "seed": 0}
 TABLES_CONFIG = config(**TABLES, **dict.fromkeys(checks.COMPARISONS, COMPARED), collapse=["igpo"])
+
+
+def tables_of(
+    made: tuple[list[Path], list[Path]], out: Path, config: str = TABLES_CONFIG
+) -> dict[str, bytes]:
+    """The files that the tables stage writes into `out`, its costs aside, by name."""
+    tables.main(command(*made, config=config, out=out))
+    files = sorted(path for path in out.iterdir() if path != cost.path(out, "tables"))
+    return {path.name: path.read_bytes() for path in files}

@@ -111,3 +111,10 @@ def paged_index(factory) -> Path:
         ("b", "Bow", "flood"),
     ]
     return build(write_corpus(folder, texts), "bm25", folder / "bm25")
+
+
+QUESTIONS = ["When did Herman Melville die?", "capital of Burkina Faso", "noble gas with atomic number 18"]
+
+
+def nothing_is_encoded(*_):
+    raise AssertionError("encoded again")

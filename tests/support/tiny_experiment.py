@@ -1,7 +1,10 @@
 """The tiny experiment: the whole loop in a copy of the repository, with a tiny random model, in a minute."""
 
+import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +95,25 @@ def make(folder: Path, base_model: Path, **over: Any) -> Path:
     params = merge(merge(yaml.safe_load((ROOT / "params.yaml").read_text()), SETTINGS), over)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
+
+
+def snakemake(folder: Path, *options: str, offline: bool = False) -> subprocess.CompletedProcess:
+    """Run `snakemake` in `folder`; `offline` gives it a network of its own that has loopback only."""
+    command = [sys.executable, "-m", "snakemake", *options]
+    if offline:
+        command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def can_cut_network() -> bool:
+    """Whether this machine lets a user make a network namespace."""
+    return bool(shutil.which("unshare") and shutil.which("ip")) and not (
+        subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True).returncode
+    )
+
+
+def digests(tree: Path, *patterns: str) -> dict[str, str]:
+    """SHA-256 of the result files that match."""
+    found = {path for pattern in patterns for path in (tree / "results").glob(pattern)}
+    files = sorted(path for path in found if not path.name.endswith(".cost.json"))
+    return {str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -9,6 +9,11 @@ from root import ROOT
 
 PACKAGES = ("pipeline", "retrieval", "igpo")  # each may import those before it
 FILES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+ALL = [
+    *FILES,
+    *(path for folder in ("workflow", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
+]
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def name_of(path: Path) -> str:
@@ -57,8 +62,12 @@ def test_commands_are_imported_by_nothing():
     assert not wrong
 
 
-def test_modules_and_folders_are_small():
-    assert not [path for path in FILES if len(path.read_text().splitlines()) > 300]
+def test_modules_functions_and_folders_are_small():
+    assert not [path for path in ALL if len(path.read_text().splitlines()) > 300]
+    functions = [
+        node for path in ALL for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, FUNCTION)
+    ]
+    assert not [node.name for node in functions if node.end_lineno - node.lineno >= 50]
     folders = {path.parent for path in FILES}
     assert not [folder for folder in folders if sum(path.is_file() for path in folder.iterdir()) > 20]
 

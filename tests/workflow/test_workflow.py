@@ -17,24 +17,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_experiment import PASSAGES, make
+from tiny_experiment import PASSAGES, can_cut_network, digests, make, snakemake
 
 pytestmark = pytest.mark.slow
-
-
-def snakemake(folder: Path, *options: str, offline: bool = False) -> subprocess.CompletedProcess:
-    """Run `snakemake` in `folder`; `offline` gives it a network of its own that has loopback only."""
-    command = [sys.executable, "-m", "snakemake", *options]
-    if offline:
-        command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
-def can_cut_network() -> bool:
-    """Whether this machine lets a user make a network namespace."""
-    return bool(shutil.which("unshare") and shutil.which("ip")) and not (
-        subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True).returncode
-    )
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +62,6 @@ def planned(tree: Path, *options: str) -> Counter:
     rules = Counter(re.findall(r"^(?:local)?rule (\w+?)(?:_kept)?:", done.stdout + done.stderr, re.MULTILINE))
     del rules["all"]
     return rules
-
-
-def digests(tree: Path, *patterns: str) -> dict[str, str]:
-    """SHA-256 of the result files that match."""
-    found = {path for pattern in patterns for path in (tree / "results").glob(pattern)}
-    files = sorted(path for path in found if not path.name.endswith(".cost.json"))
-    return {str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_every_output_is_there(finished):

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import make_golden
 import pytest
 import yaml
-from advantage_settings import DEFAULTS
 from golden import CASES, EXPECTED, NEIGHBOURS, SHOWN, TOKENS, WEIGHTED
+from small_batch import DEFAULTS, close, group, run
 
 from igpo.credit.methods import METHODS, WITH_CRITIC, Rewards, discounted, z_scores
 from pipeline.settings import SCHEMA
@@ -29,19 +29,6 @@ every_variant = pytest.mark.parametrize(("method", "chosen"), VARIANTS)
 every_variant_by_group = pytest.mark.parametrize(("method", "chosen"), BY_GROUP)
 
 
-def run(method: str, batch: list[Rewards], **changed) -> list[list[float]]:
-    """Advantages of a batch; other settings are the defaults."""
-    normalised, advantages = METHODS[method](batch, SimpleNamespace(**DEFAULTS | changed))
-    shape = [len(t.rewards) for t in batch]
-    assert [len(row) for row in normalised] == [len(row) for row in advantages] == shape
-    return advantages
-
-
-def group(rewards: list[list[float]], name: str = "g") -> list[Rewards]:
-    """Trajectories that all were shown the same; two tokens a turn, and of one value to a critic."""
-    return [Rewards(name, row, [2] * len(row), range(len(row)), [0.5] * len(row)) for row in rewards]
-
-
 def ragged() -> list[Rewards]:
     draw = random.Random(1).random
     return [
@@ -52,11 +39,6 @@ def ragged() -> list[Rewards]:
 
 
 ALONE = Rewards("alone", [1.0], [2], ["q"], [0.2])
-
-
-def close(found: list[list[float]], expected: list[list[float]], tolerance: float = 2e-6) -> None:
-    for left, right in zip(found, expected, strict=True):
-        assert left == pytest.approx(right, abs=tolerance)
 
 
 def test_every_method_can_be_chosen():
@@ -249,81 +231,6 @@ def test_gigpo_compares_turns_in_the_same_state_only():
     ]
     assert run("gigpo", batch, std="none") == [[1.0, 0.5], [-1.0, -0.5]]
     assert run("gigpo", batch, std="none", omega=0.0) == [[0.5, 0.5], [-0.5, -0.5]]
-
-
-def test_joint_normalisation_invents_signal_where_separate_gives_none():
-    """Every trajectory right, every gain equal: nothing to learn, but joint advantages punish searching."""
-    batch = group([[0.05] * turns + [1.0] for turns in (0, 1, 2, 2)])
-    assert run("igpo", batch) == [[0.0] * len(t.rewards) for t in batch]
-    joint = run("igpo", batch, normalisation="joint")
-    close(joint, [[1.118], [0.2236, 1.118], [-0.6708, 0.2236, 1.118], [-0.6708, 0.2236, 1.118]], 1e-4)
-
-
-def test_a_pool_of_all_depths_punishes_the_second_search_of_identical_trajectories():
-    batch = group([[0.3, -0.1, 1.0], [0.3, -0.1, 1.0]])
-    z = METHODS["igpo"](batch, SimpleNamespace(**DEFAULTS))[0]
-    close(z, [[1.0, -1.0, 0.0]] * 2, 1e-5)
-    assert run("igpo", batch, scope="group_turn") == [[0.0] * 3] * 2
-
-
-def test_advantages_grow_with_the_number_of_turns():
-    """At gamma 1 a first turn's advantage is a sum of T values of unit variance: about sqrt(T) large."""
-    draw = random.Random(0).gauss
-    means = {}
-    for turns in (2, 8):
-        batch = group([[draw(0, 1) for _ in range(turns)] for _ in range(2000)])
-        first = [abs(row[0]) for row in run("igpo", batch)]
-        means[turns] = sum(first) / len(first)
-    assert means[8] / means[2] == pytest.approx(2.0, abs=0.1)
-
-
-def test_joint_scope_by_turn_compares_an_answer_with_searches_of_its_depth():
-    found = run("igpo", group([[0.0, 1.0], [2.0]]), normalisation="joint", scope="group_turn")
-    close(found, [[-1.0, 0.0], [1.0]], 1e-5)
-
-
-# A group of gains 0.4, 0.2, 0.6 (deviation 0.163299) and outcomes 1, 0 (z = 1, -1); 1e-6 is on top of both.
-RAW = [[0.4, 0.2, 1.0], [0.6, 0.0]]
-
-
-def test_raw_ig_by_hand():
-    close(
-        run("igpo", group(RAW), normalisation="raw_ig"),
-        [[3.449473, 2.224735, 0.999998], [2.674214, -0.999998]],
-    )
-    close(
-        run("igpo", group(RAW), normalisation="raw_ig", gain_weight=0.5, outcome_weight=2.0),
-        [[3.224733, 2.612364, 1.999996], [-0.16289, -1.999996]],
-    )
-
-
-def test_raw_ig_by_turn_divides_by_the_deviation_of_the_turn():
-    """First searches: 0.4 and 0.6, deviation 0.1; the only second one has nothing to compare with."""
-    found = run("igpo", group(RAW), normalisation="raw_ig", scope="group_turn")
-    close(found, [[4.999958, 0.999998, 0.999998], [4.999942, -0.999998]])
-
-
-def test_raw_ig_accumulates_nothing_and_knows_no_gamma():
-    first, *_ = run("igpo", group(RAW), normalisation="raw_ig")
-    another, *_ = run("igpo", group([[0.4, 0.6, 1.0], [0.2, 0.0]]), normalisation="raw_ig", gamma=0.5)
-    assert another[0] == pytest.approx(first[0], abs=1e-9)
-
-
-# Four trajectories with outcome 1; two stop after a gain of 0.5, two search on for 0.3 more.
-SEARCHED_ON = [[0.5, 1.0], [0.5, 1.0], [0.5, 0.3, 1.0], [0.5, 0.3, 1.0]]
-
-
-def test_centred_and_accumulated_gains_punish_those_who_search_on():
-    """Turn-shortening (verl RFC #7244): who learned more by searching again is pushed down."""
-    first = [row[0] for row in run("igpo", group(SEARCHED_ON), std="none")]
-    assert first == pytest.approx([0.066667, 0.066667, -0.066667, -0.066667], abs=1e-6)
-
-
-def test_what_is_advised_against_turn_shortening_does_not_punish_those_who_search_on():
-    first = [row[0] for row in run("igpo", group(SEARCHED_ON), normalisation="raw_ig")]
-    assert first == pytest.approx([first[0]] * 4)
-    first = [row[0] for row in run("gtpo", group(SEARCHED_ON), scope="group_turn", std="none")]
-    assert first == pytest.approx([-0.15, -0.15, 0.15, 0.15])
 
 
 def test_the_golden_values_are_those_that_their_script_makes():

@@ -1,14 +1,10 @@
 """Published forms of questions, as people write them: what is read, and what is an error."""
 
 import json
-import tempfile
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from question_rows import (
     BOTH,
     FLASHRAG,
@@ -29,30 +25,29 @@ from question_rows import (
 from igpo import questions
 from igpo.data.question_forms import load
 from igpo.experiment.schema import QUESTIONS
-from pipeline.characters import single_spaces
 from pipeline.errors import UserError
 
 SPLITS = questions.SPLITS
 
 
 @pytest.mark.parametrize(
-    ("row", "question_id", "benchmark", "answers", "hops", "type_"),
+    ("row", "expected"),
     [
-        (IGPO, "bamboogle_7", "bamboogle", BOTH, 0, ""),
-        (SEARCH_R1_ROW, "nq_7", "nq", BOTH, 0, ""),
-        (VERL, "nq_7", "nq", BOTH, 0, ""),
-        (FLASHRAG, "file_test_7", "file", BOTH, 0, ""),
-        (REVIEW, "hotpotqa_q7", "hotpotqa", ONE, 0, ""),
-        (HOTPOT, "file_5a7", "file", ONE, 2, "bridge"),
-        (HUB, "file_5a7", "file", ONE, 2, "bridge"),
-        (TWO_WIKI, "file_5a7", "file", ONE, 2, "comparison"),
-        (MUSIQUE, "file_3hop1__1_2_3", "file", BOTH, 3, ""),
-        (POPQA, "file_7", "file", BOTH, 1, "author"),
-        (NQ_OPEN, "file_0", "file", BOTH, 0, ""),
+        (IGPO, ("bamboogle_7", "bamboogle", BOTH, 0, "")),
+        (SEARCH_R1_ROW, ("nq_7", "nq", BOTH, 0, "")),
+        (VERL, ("nq_7", "nq", BOTH, 0, "")),
+        (FLASHRAG, ("file_test_7", "file", BOTH, 0, "")),
+        (REVIEW, ("hotpotqa_q7", "hotpotqa", ONE, 0, "")),
+        (HOTPOT, ("file_5a7", "file", ONE, 2, "bridge")),
+        (HUB, ("file_5a7", "file", ONE, 2, "bridge")),
+        (TWO_WIKI, ("file_5a7", "file", ONE, 2, "comparison")),
+        (MUSIQUE, ("file_3hop1__1_2_3", "file", BOTH, 3, "")),
+        (POPQA, ("file_7", "file", BOTH, 1, "author")),
+        (NQ_OPEN, ("file_0", "file", BOTH, 0, "")),
     ],
 )
 @pytest.mark.parametrize("form", ["list.json", "lines.json", "lines.jsonl", "parquet"])
-def test_every_published_form_is_read(tmp_path, form, row, question_id, benchmark, answers, hops, type_):
+def test_every_published_form_is_read(tmp_path, form, row, expected):
     """Disagreement 25: gold answers are those of the file, NQ-open's or those of the released test file."""
     path = tmp_path / f"file.{form.rpartition('.')[2]}"
     if form == "parquet":
@@ -66,65 +61,10 @@ def test_every_published_form_is_read(tmp_path, form, row, question_id, benchmar
         path.write_text(json.dumps(row) + "\n\n")
     (read,) = load(path)
     assert read.keys() == {*QUESTIONS.names, "supports"}
-    assert read["question_id"] == question_id
-    assert read["benchmark"] == benchmark
+    assert tuple(read[name] for name in ("question_id", "benchmark", "answers", "hops", "type")) == expected
     assert read["question"].rstrip("?").casefold() == "who wrote hamlet"
-    assert read["answers"] == answers
-    assert read["hops"] == hops
-    assert read["type"] == type_
     assert read["supporting_ids"] == (["12", "d3"] if row.get("dataset") == "hotpotqa" else [])
     assert read["split"] == "test"  # whatever the row says of its original data set
-
-
-# Text as people write it; what begins like a list is one, and an error if it can't be read (docs/inputs.md).
-PLAIN = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=40).filter(
-    lambda text: text.strip() and text.strip()[0] not in "[({" and "<|" not in text
-)
-WRITTEN = {  # form -> a row that asks a question with these answers
-    "igpo": lambda question, answers: {
-        **IGPO,
-        "prompt": [{"content": question, "role": "user"}],
-        "reward_model": {"ground_truth": "<|answer_split|>".join(answers)},
-    },
-    "verl": lambda question, answers: {
-        **VERL,
-        "prompt": [{"content": "You search.", "role": "system"}, {"content": question, "role": "user"}],
-        "reward_model": {"style": "rule", "ground_truth": {"target": answers}},
-    },
-    "flashrag": lambda question, answers: {**FLASHRAG, "question": question, "golden_answers": answers},
-    "hotpotqa": lambda question, answers: {**HUB, "question": question, "answer": answers[0]},
-    "musique": lambda question, answers: {
-        **MUSIQUE,
-        "question": question,
-        "answer": answers[0],
-        "answer_aliases": answers[1:],
-    },
-    "popqa": lambda question, answers: {
-        **POPQA,
-        "question": question,
-        "possible_answers": json.dumps(answers),
-    },
-    "nq_open": lambda question, answers: {"question": question, "answer": answers},
-}
-
-
-@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
-@pytest.mark.parametrize("form", WRITTEN)
-@given(question=PLAIN, answers=st.lists(PLAIN, min_size=1, max_size=3))
-@settings(max_examples=30)
-def test_what_is_written_in_a_published_form_is_read_back(form, suffix, question, answers):
-    row = WRITTEN[form](question, answers)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"file.{suffix}")
-        if suffix == "parquet":
-            pq.write_table(pa.Table.from_pylist([row, row]), path)
-        else:
-            path.write_text(json.dumps([row, row]) if suffix == "json" else 2 * f"{json.dumps(row)}\n")
-        first, second = load(path)
-    known = answers[:1] if form == "hotpotqa" else answers
-    assert first["question"] == second["question"] == single_spaces(question)
-    assert first["answers"] == list(dict.fromkeys(answer.strip() for answer in known))
-    assert first["question_id"] != second["question_id"]
 
 
 def test_a_question_in_plain_text_stays_as_it_is(tmp_path):
