@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import update
-from benchmarks.measure import machine
-from benchmarks.workload import Shape, rollouts
+from benchmarks.method import update
+from benchmarks.method.workload import Shape, rollouts
+from benchmarks.pages.measure import machine
 from igpo import train
 from igpo.experiment.policy import load, load_tokenizer
 from pipeline import storage

@@ -17,8 +17,8 @@ from typing import Any
 
 from playwright.sync_api import Page
 
-from benchmarks.chromium import chromium
-from benchmarks.measure import machine
+from benchmarks.pages.chromium import chromium
+from benchmarks.pages.measure import machine
 from igpo import report
 from igpo.reporting import browser
 from pipeline import storage

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.finished_run import wall
+from benchmarks.pages import measure
+from benchmarks.pages.finished_run import wall
 from igpo.experiment import checks, layout
 from pipeline import storage
 from pipeline.devices import compute_dtype

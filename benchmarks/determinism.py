@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks import measure
+from benchmarks.pages import measure
 from igpo import score
 from igpo.acting.engine import Request, open_engine
 from igpo.experiment import schema

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measure import machine
+from benchmarks.pages.measure import machine
 from pipeline import storage
 from pipeline.devices import compute_dtype
 from workflow import forked

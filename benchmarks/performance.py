@@ -14,11 +14,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import finished_run, iteration, page
-from benchmarks.measure import Load, machine, measured
-from benchmarks.scoring import cost, scoring
-from benchmarks.sizes import SIZES, Size
-from benchmarks.training import training
+from benchmarks.method import iteration
+from benchmarks.method.scoring import cost, scoring
+from benchmarks.method.sizes import SIZES, Size
+from benchmarks.method.training import training
+from benchmarks.pages import finished_run, page
+from benchmarks.pages.measure import Load, machine, measured
 from igpo import model as model_stage
 from igpo.training.memory import MALLOC
 from pipeline import stage, storage
@@ -33,7 +34,7 @@ def memory(folder: Path, size: Size) -> list[page.Row]:
     for work in ("scoring", "training"):
         for group in size.memory_groups:
             words = ["--model", str(folder), "--work", work, "--group", str(group)]
-            usage = measured("benchmarks.memory", *words)
+            usage = measured("benchmarks.method.memory", *words)
             how = " with checkpointing" if work == "training" else ""
             what = f"peak memory of {work}{how}, 4,096 tokens per trajectory, group of {group}, GB"
             rows.append(page.Row(what, "≤ 4", [usage["peak"]]))

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import machine
+from benchmarks.pages.measure import machine
 from pipeline import storage
 from pipeline.devices import compute_dtype
 from pipeline.errors import UserError

@@ -16,7 +16,7 @@ from typing import Any
 
 import bm25s
 
-from benchmarks.measure import machine
+from benchmarks.pages.measure import machine
 from igpo.data.question_forms import load
 from pipeline import storage
 from pipeline.devices import compute_dtype

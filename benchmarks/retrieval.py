@@ -20,8 +20,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarks import growth
-from benchmarks.load import message
+from benchmarks.search import growth
+from benchmarks.search.load import message
 
 INDEX = Path("results/index")
 QUESTIONS = Path("results/questions/train.parquet")
@@ -138,7 +138,7 @@ def server(command: list[str], port: int) -> dict[str, Any]:
         result: dict[str, Any] = {"first": first_answer(port, process, start)}
         for clients, group in LOADS:
             arguments = map(str, (port, QUESTIONS, clients, group, SECONDS))
-            load = subprocess.check_output([sys.executable, "-m", "benchmarks.load", *arguments])
+            load = subprocess.check_output([sys.executable, "-m", "benchmarks.search.load", *arguments])
             result[f"{clients}, {group} the same"] = json.loads(load)
         return result
     finally:
@@ -148,7 +148,7 @@ def server(command: list[str], port: int) -> dict[str, Any]:
 
 def servers() -> dict[str, Any]:
     """Our server and the plain one over BM25, dense vectors and both."""
-    modules = {"ours": "retrieval.serve", "plain": "benchmarks.plain_server"}
+    modules = {"ours": "retrieval.serve", "plain": "benchmarks.search.plain_server"}
     kinds = {"bm25": ["bm25"], "dense": ["dense"], "hybrid": ["bm25", "dense"]}
     return {
         f"{kind} {name}": server(

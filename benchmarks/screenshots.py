@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from benchmarks.chromium import chromium
+from benchmarks.pages.chromium import chromium
 from pipeline.errors import UserError
 
 REPORT, OUT = Path("results/report.html"), Path("docs/results")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
+from benchmarks.pages import measure
 from igpo.experiment import checks, layout
 from igpo.report import evidence_cells
 from igpo.reporting import plots

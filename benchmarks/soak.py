@@ -22,9 +22,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from benchmarks.load import message
-from benchmarks.measure import machine
+from benchmarks.pages.measure import machine
 from benchmarks.retrieval import QUESTIONS, first_answer, free_port
+from benchmarks.search.load import message
 from pipeline.devices import compute_dtype
 
 FOLDERS = [Path("results/index/bm25"), Path("results/index/dense")]

@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks import growth
-from benchmarks.measure import machine, measured
+from benchmarks.pages.measure import machine, measured
 from benchmarks.retrieval import free_port, server
+from benchmarks.search import growth
 from pipeline import sections, storage
 from pipeline.devices import compute_dtype
 from pipeline.settings import read_params

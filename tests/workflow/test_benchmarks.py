@@ -8,7 +8,7 @@ import results_tree
 from results_tree import write_cost
 
 from benchmarks import checks, seeds
-from benchmarks.finished_run import covered, rows
+from benchmarks.pages.finished_run import covered, rows
 from pipeline.errors import UserError
 
 END = 1000.0

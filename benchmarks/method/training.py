@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import page, plain, update
-from benchmarks.measure import alternate, matmul, matmul_flops, ratios
-from benchmarks.sizes import Size
-from benchmarks.workload import Shape, rollouts
+from benchmarks.method import plain, update
+from benchmarks.method.sizes import Size
+from benchmarks.method.workload import Shape, rollouts
+from benchmarks.pages import page
+from benchmarks.pages.measure import alternate, matmul, matmul_flops, ratios
 from igpo import train
 from igpo.experiment.policy import load, load_tokenizer
 from igpo.training.loss import Columns

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from benchmarks.measure import measured
+from benchmarks.pages.measure import measured
 
 SIZES = (10_000, 100_000, 1_000_000)
 WIKIPEDIA = 21_000_000  # passages of the usual dump

@@ -1,6 +1,6 @@
 """One scoring pass or two updates of a long group, for a look at its process's memory.
 
-    python -m benchmarks.memory --model DIR --work scoring|training --group 8
+    python -m benchmarks.method.memory --model DIR --work scoring|training --group 8
 
 The first update, on one trajectory, makes AdamW's state, which the second one's passes then have beside them.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import update
-from benchmarks.workload import Shape, rollouts
+from benchmarks.method import update
+from benchmarks.method.workload import Shape, rollouts
 from igpo import train
 from igpo.experiment.policy import load, load_tokenizer
 

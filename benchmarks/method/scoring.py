@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import page, plain, update
-from benchmarks.measure import alternate, median_quotient, ratios
-from benchmarks.sizes import Size
-from benchmarks.workload import forced, rollouts
+from benchmarks.method import plain, update
+from benchmarks.method.sizes import Size
+from benchmarks.method.workload import forced, rollouts
+from benchmarks.pages import page
+from benchmarks.pages.measure import alternate, median_quotient, ratios
 from igpo.experiment.policy import load, load_tokenizer
 from igpo.tree.groups import tree
 from igpo.tree.segments import flatten

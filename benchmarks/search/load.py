@@ -1,6 +1,6 @@
 """Clients of a /retrieve server: each asks one query after another over its own connection.
 
-python -m benchmarks.load PORT QUESTIONS.parquet CLIENTS GROUP SECONDS   prints JSON
+python -m benchmarks.search.load PORT QUESTIONS.parquet CLIENTS GROUP SECONDS   prints JSON
 
 The clients of a group ask the same questions in the same order, as the trajectories of a rollout's group do;
 beside that no query is asked twice.

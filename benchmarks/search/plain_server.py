@@ -1,6 +1,6 @@
 """The server to compare with: FastAPI, Lucene and FAISS, one query at a time, much as Search-R1 ships it.
 
-python -m benchmarks.plain_server --index DIR [DIR] --port N      two are fused by reciprocal rank
+python -m benchmarks.search.plain_server --index DIR [DIR] --port N      two are fused by reciprocal rank
 """
 
 import argparse

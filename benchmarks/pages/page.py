@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import spread
+from benchmarks.pages.measure import spread
 from pipeline import storage
 
 HEAD = """\

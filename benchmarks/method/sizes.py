@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from benchmarks.workload import Shape
+from benchmarks.method.workload import Shape
 
 
 @dataclass(frozen=True)

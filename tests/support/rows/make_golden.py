@@ -1,6 +1,6 @@
 """Makes the numbers of golden.py again, with numpy and by the paper's Eq. 5 and 6 alone:
 
-    PYTHONPATH=. python tests/support/make_golden.py
+    PYTHONPATH=. python tests/support/rows/make_golden.py
 
 "separate": step rewards and outcomes of a group are pools of their own; "joint": one pool. A pool's z-scores
 have the population deviation + 1e-6, and are 0 if its variance is at most 1e-12. A turn's advantage is the

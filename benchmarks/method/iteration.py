@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import plain, update
-from benchmarks.measure import alternate, median_quotient, ratios
-from benchmarks.page import Row
-from benchmarks.sizes import Size
-from benchmarks.workload import forced
+from benchmarks.method import plain, update
+from benchmarks.method.sizes import Size
+from benchmarks.method.workload import forced
+from benchmarks.pages.measure import alternate, median_quotient, ratios
+from benchmarks.pages.page import Row
 from igpo import protocols, train
 from igpo.acting import stream
 from igpo.acting.agent import Agent, Trajectory, request_seed

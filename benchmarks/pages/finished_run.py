@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.page import Row
+from benchmarks.pages.page import Row
 from igpo.reporting.measured import PHASES, cost_path
 from pipeline import storage
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.workload import credited, forced
+from benchmarks.method.workload import credited, forced
 from igpo.experiment.schema import Rows
 from igpo.training import selection
 from igpo.training.selection import TrainingGroup
