@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from web import free_ports
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "srun", "scancel", "scontrol", "sinfo")
 NODES = ("node1", "node2")
 CONF = """
@@ -60,15 +62,6 @@ def missing() -> str:
         return "root is needed"
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     return f"{', '.join(absent)} not installed: apt-get install slurm-wlm munge" if absent else ""
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports that nothing listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def configure(folder: Path) -> None:

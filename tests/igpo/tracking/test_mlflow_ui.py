@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import chromium
 import pytest
 import results_tree
 from root import PARAMS_FILE, ROOT
+from web import free_ports
 
 from igpo.experiment import schema
 from pipeline import storage
@@ -46,9 +46,7 @@ def ui(tmp_path_factory):
     words = results_tree.command(evaluations, folders, config=json.dumps(params), tables="tables")
     command = [sys.executable, "-m", "igpo.track", *words, "--out", "track.json"]
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     server = subprocess.Popen([sys.executable, "-m", "mlflow", "ui", "--port", str(port)], cwd=folder)
     address, end = f"http://127.0.0.1:{port}", time.monotonic() + START_S
     while True:

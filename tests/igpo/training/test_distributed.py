@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from small_update import batch, scored, stage_words
 from tiny import tiny
 from update_process import chosen, run, trained
+from web import free_ports
 
 from igpo.critic import HEAD
 from igpo.experiment import schema
@@ -76,12 +76,6 @@ def same(left: Path, right: Path) -> None:
     others = weights(right)
     for name, weight in weights(left).items():
         torch.testing.assert_close(weight, others[name], rtol=2**-15, atol=STEP / 100)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def test_a_process_that_torchrun_did_not_start_shards_nothing(tmp_path):
@@ -182,7 +176,7 @@ def start_on(words: list[str], out: Path, port: int, **settings: object) -> subp
 @pytest.mark.parametrize("processes", [1, 2])
 def test_two_machines_make_the_update_of_one(words, tmp_path, processes):
     one = trained(words, tmp_path / "one", batch_tokens=30)
-    port = free_port()
+    port = free_ports(1)[0]
     machines = [
         start_on(words, tmp_path / "two", port, batch_tokens=30, processes=processes) for _ in range(2)
     ]
@@ -194,7 +188,7 @@ def test_two_machines_make_the_update_of_one(words, tmp_path, processes):
 
 def test_a_machine_that_does_not_come_is_one_line(monkeypatch):
     monkeypatch.setattr(launch, "MEETING_S", 2)
-    monkeypatch.setenv(launch.RENDEZVOUS, f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv(launch.RENDEZVOUS, f"127.0.0.1:{free_ports(1)[0]}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which it sets, for the processes that it starts
     with pytest.raises(UserError, match=r"train.nodes: not all 2 machines met at 127.0.0.1:\d+ within 2 s"):
         launch.launch(1, 2, "igpo.train", [])
