@@ -22,6 +22,8 @@ from retrieval.indexes import modes
 from retrieval.indexes.searcher import check_corpus
 from retrieval.server.client import open_search
 
+CLOCKED = 8  # trajectories whose times are kept, at least those that MLflow shows
+
 
 def choose_questions(
     questions: list[dict[str, Any]], params: sections.Rollout, seed: int, iteration: int
@@ -83,6 +85,11 @@ def play(
             player.run(batch) if params.exact else stream.run(player, batch)
 
 
+def clock(trajectories: list[agent.Trajectory]) -> list[Any]:
+    """(question, sample, times of its turns) of the first trajectories, for their traces in MLflow."""
+    return [(t.question["question_id"], t.sample, t.clock) for t in trajectories[:CLOCKED]]
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     parser.add_argument("--policy", type=Path, required=True, metavar="DIR")
@@ -119,7 +126,7 @@ def run(args: argparse.Namespace, params: sections.Rollout) -> str:
     play(batches, searcher, renderer, args, params)
     trajectories = [trajectory for batch in batches for trajectory in batch]
     rows = [row for trajectory in trajectories for row in trajectory.rows]
-    cost.note(tokens=schema.tokens(rows))
+    cost.note(tokens=schema.tokens(rows), clock=clock(trajectories))
     identity = getattr(index, "identity", "none")  # a server tells it with its first answer
     meta = {
         "policy": weights_sha256(args.policy),

@@ -7,6 +7,8 @@
     device         what its model ran on, as in "2 CPU cores"; null without a model
     threads        of torch; null if the stage doesn't import it
     peak_bytes     memory at most, of the process or of its largest child
+    clock          of rollouts alone, and of their first trajectories: question, sample, of every turn when
+                   it was asked for, when it was generated and, if it called a tool, when that had answered
 
 `plan`, the tables of time and the benchmarks read it. It is the one output that is never the same twice.
 """
@@ -28,7 +30,7 @@ _phases: dict[str, float] = {}
 
 
 def note(**values: Any) -> None:
-    """Note `tokens` or `device`."""
+    """Note `tokens`, `device` or `clock`."""
     _notes.update(values)
 
 

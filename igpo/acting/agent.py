@@ -8,6 +8,7 @@ why. A call whose result would leave no room for another turn ends its trajector
 
 import hashlib
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +25,17 @@ from retrieval.server.exchange import Refused
 
 @dataclass
 class Trajectory:
-    """One rollout in the making: its rows so far and the token ids of its context."""
+    """One rollout in the making: its rows so far and the token ids of its context.
+
+    `clock` has the times of every turn, in seconds since 1970: when it was asked for, when it was generated,
+    and, if it called a tool, when that had answered.
+    """
 
     question: dict[str, Any]
     sample: int
     context: list[int] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    clock: list[list[float]] = field(default_factory=list)
 
     @property
     def live(self) -> bool:
@@ -148,7 +154,8 @@ class Agent:
                 trajectory.add(None, "", [], stop="token_limit")
 
     def request(self, trajectory: Trajectory) -> Request:
-        """What the engine is asked for the trajectory's next turn."""
+        """What the engine is asked for the trajectory's next turn, whose time begins."""
+        trajectory.clock.append([time.time()])
         return Request(trajectory.context, request_seed(*self.seeding, trajectory))
 
     def is_last(self, trajectory: Trajectory) -> bool:
@@ -195,6 +202,7 @@ class Agent:
         """
         calls, invalid = [], self.renderer.protocol.invalid
         for trajectory, generation in zip(live, generations, strict=True):
+            trajectory.clock[-1].append(time.time())
             goes_on = invalid is not None and not self.is_last(trajectory)
             message = self.renderer.encode(invalid or "") if goes_on else None
             text = self.renderer.decode(generation.ids, generation.stopped)
@@ -226,6 +234,7 @@ class Agent:
     def append(self, calls: list[Call]) -> None:
         """Append the calls' turns; what a trajectory's last turn found is noted but not read."""
         for call in calls:
+            call.trajectory.clock[-1].append(time.time())
             encode = self.renderer.encode if call.turn.error else self.renderer.observation
             call.stop = call.stop or ("turn_limit" if self.is_last(call.trajectory) else None)
             ids = [] if call.stop else encode(call.observation)

@@ -4,6 +4,7 @@ What the shards cost is joined too: seconds, phases and tokens are summed, so th
 """
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def joined_costs(costs: list[dict[str, Any]]) -> dict[str, Any]:
     for shard_cost in costs:
         for name, seconds in shard_cost["phases"].items():
             phases[name] = phases.get(name, 0.0) + seconds
+    clocks = [shard_cost["clock"] for shard_cost in costs if "clock" in shard_cost]
     return {
+        **({"clock": list(itertools.chain.from_iterable(clocks))} if clocks else {}),
         "began": min(shard_cost["began"] for shard_cost in costs),
         "ended": max(shard_cost["ended"] for shard_cost in costs),
         "seconds": sum(shard_cost["seconds"] for shard_cost in costs),

@@ -1,8 +1,9 @@
 """Sampled trajectories as MLflow traces: an agent's span, in it one of each turn, in it one of its search.
 
-Tables hold no clock times, so a span's times are those of its logging.
+A span's times are the rollout's, from its costs; those of its logging if the costs have none.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from mlflow.entities import SpanType
 
 from igpo.experiment import schema
 from igpo.reporting.folders import WORTH, trajectories
+from pipeline import cost, storage
 
 TRACES = 2  # trajectories of a folder of rollouts
 TAG = "igpo.traced"  # of a run: the folders whose trajectories it has
@@ -26,8 +28,9 @@ def log_traces(client: MlflowClient, where: str, run_id: str, folders: Sequence[
     for parts in [folder.absolute().parts for folder in folders]:
         if parts[-1] in before:
             continue
-        for rows in trajectories(Path(*parts))[:TRACES]:
-            log_trace(where, run_id, "/".join(parts[-3:]), rows)
+        folder, name = Path(*parts), "/".join(parts[-3:])
+        for rows in trajectories(folder)[:TRACES]:
+            log_trace(where, run_id, name, rows, clocks(folder))
         before.append(parts[-1])
     client.set_tag(run_id, TAG, json.dumps(before))
 
@@ -38,9 +41,23 @@ def attributes(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def log_trace(where: str, run_id: str, name: str, rows: schema.Rows) -> None:
-    """Log one trajectory."""
+Clocks = dict[tuple[str, int], list[list[int]]]
+
+
+def clocks(folder: Path) -> Clocks:
+    """Times of the turns of a folder's trajectories, in nanoseconds since 1970, if its costs have them."""
+    path = cost.path(folder / "rollouts.parquet", "rollout")
+    rows = storage.read_json(path).get("clock", []) if path.exists() else []
+    return {
+        (question_id, sample): [[round(seconds * 1e9) for seconds in turn] for turn in turns]
+        for question_id, sample, turns in rows
+    }
+
+
+def log_trace(where: str, run_id: str, name: str, rows: schema.Rows, clocks: Clocks) -> None:
+    """Log one trajectory, with its times if `clocks` has them."""
     first, last = rows[0], rows[-1]
+    clock = clocks.get((first["question_id"], first["sample"]), [])
     root = mlflow.start_span_no_context(
         f"{name}: {first['question_id']}",
         SpanType.AGENT,
@@ -48,15 +65,23 @@ def log_trace(where: str, run_id: str, name: str, rows: schema.Rows) -> None:
         attributes=attributes(first),
         metadata={"mlflow.sourceRun": run_id},
         experiment_id=where,
+        start_time_ns=clock[0][0] if clock else None,
     )
-    for number, row in enumerate(rows[1:], start=1):
-        values = attributes(row)
-        turn = mlflow.start_span_no_context(f"turn {number}", SpanType.LLM, root, attributes=values)
+    for number, (row, times) in enumerate(itertools.zip_longest(rows[1:], clock, fillvalue=[None]), start=1):
+        turn = mlflow.start_span_no_context(
+            f"turn {number}", SpanType.LLM, root, attributes=attributes(row), start_time_ns=times[0]
+        )
         if row["queries"]:
             search = mlflow.start_span_no_context(
-                row["tool"] or "search", SpanType.RETRIEVER, turn, inputs={"queries": row["queries"]}
+                row["tool"] or "search",
+                SpanType.RETRIEVER,
+                turn,
+                inputs={"queries": row["queries"]},
+                start_time_ns=times[1] if len(times) > 1 else None,
             )
             documents = [{"page_content": row["observation"] or "", "metadata": {"ids": row["hit_ids"]}}]
-            search.end(outputs=documents)
-        turn.end(outputs={"text": row["text"]})
-    root.end(outputs={"answer": last["answer"], "stop": last["stop"]})
+            search.end(outputs=documents, end_time_ns=times[-1])
+        turn.end(outputs={"text": row["text"]}, end_time_ns=times[-1])
+    root.end(
+        outputs={"answer": last["answer"], "stop": last["stop"]}, end_time_ns=clock[-1][-1] if clock else None
+    )

@@ -4,6 +4,7 @@ import json
 import math
 import os
 
+import mlflow
 import pytest
 import results_tree
 import yaml
@@ -211,3 +212,28 @@ def test_the_folders_of_the_longest_run_fit_into_its_tag(uri, tmp_path, monkeypa
     for _ in range(2):
         traces.log_traces(client, where, run_id, folders)
     assert logged == [f"a_long_name_of_an_arm/s1/{number:03d}" for number in range(2, 1000)]
+
+
+def test_spans_have_the_times_of_the_rollout(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(store, "NAME", tmp_path.name)
+    timed, untimed = (results_tree.write_iteration(tmp_path, "igpo", 1, k, 0.5) for k in (1, 2))
+    clock = [["q1", 0, [[100.0, 101.5, 101.75], [102.0, 104.0]]]]
+    results_tree.write_cost(timed / "rollout.cost.json", 5.0, clock=clock)
+    client, where = store.open_store(uri)
+    run_id = client.create_run(where).info.run_id
+    traces.log_traces(client, where, run_id, [timed, untimed])
+    mlflow.flush_trace_async_logging()
+    spans = {}
+    for trace in client.search_traces(locations=[where]):
+        agent, *others = trace.data.spans
+        spans[agent.name.partition(":")[0]] = [
+            (span.name, span.start_time_ns / 1e9, span.end_time_ns / 1e9) for span in (agent, *others)
+        ]
+    assert sorted(spans["igpo/s1/001"]) == [
+        ("igpo/s1/001: q1", 100.0, 104.0),
+        ("turn 1", 100.0, 101.75),
+        ("turn 2", 102.0, 104.0),
+        ("web_search", 101.5, 101.75),
+    ]
+    assert all(start > 1e9 for _, start, _ in spans["igpo/s1/002"]), "without times, those of the logging"

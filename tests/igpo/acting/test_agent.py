@@ -1,5 +1,6 @@
 """The loop of turns: tools, what a policy is shown, control retrievers."""
 
+import itertools
 import sys
 from types import SimpleNamespace
 
@@ -85,6 +86,9 @@ def test_an_agent_reads_on_in_a_page_that_it_found(paged, base_model):
     made = Trajectory({"question_id": "q", "question": "What?"}, 0)
     PLAY(Agent(Scripted(renderer, texts), paged, renderer, params, (0, 1)), [made])
     assert [row["hit_ids"] for row in made.rows[1:]] == [[], ["a0"], ["a1"], ["a2"], []]
+    assert list(map(len, made.clock)) == [3, 3, 3, 3, 2]
+    times = list(itertools.chain.from_iterable(made.clock))
+    assert times == sorted(times)
     assert made.rows[1]["observation"] == "No further passages of Ark"
     assert made.rows[3]["observation"] == "Ark: one dove"
     assert (made.rows[3]["tool"], made.rows[3]["queries"]) == ("open", ["Ark"])

@@ -105,6 +105,7 @@ def test_costs_are_joined(start, whole, tmp_path):
     assert cost["seconds"] == sum(one["seconds"] for one in each)
     assert cost["phases"]["turns"] == sum(one["phases"]["turns"] for one in each)
     assert cost["device"] == each[0]["device"]
+    assert [row[:2] for row in cost["clock"]] == [row[:2] for one in each for row in one["clock"]]
 
 
 def test_shards_of_two_tables_are_one_line(start, tmp_path, capsys):
