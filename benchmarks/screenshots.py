@@ -1,4 +1,4 @@
-"""Pictures of a finished run's report -> docs/results/report.png, report_phone.png.
+"""Pictures of a finished run's report -> docs/results/pictures: report.png, report_phone.png.
 
     python -m benchmarks.screenshots
 
@@ -13,7 +13,7 @@ from playwright.sync_api import Page
 from benchmarks.pages.chromium import chromium
 from pipeline.errors import UserError
 
-REPORT, OUT = Path("results/report.html"), Path("docs/results")
+REPORT, OUT = Path("results/report.html"), Path("docs/results/pictures")
 SIZES = {"report": (1200, 900), "report_phone": (390, 844)}
 MOST_BYTES = 300_000
 

@@ -1,4 +1,4 @@
-"""The default experiment, with several seeds or as it is -> docs/results/NAME.md and NAME_dev.svg.
+"""The default experiment, with several seeds or as it is -> docs/results/NAME.md and pictures/NAME_dev.svg.
 
     make tables CONFIG=experiments/seeds.yaml && python -m benchmarks.seeds
     make tables && python -m benchmarks.seeds --default NAME       on another kind of processor
@@ -45,7 +45,7 @@ Made by `{made_by}`. Made on: {machine}.
 
 ## Dev curves
 
-![dev F1 by updates]({name}_dev.svg)
+![dev F1 by updates](pictures/{name}_dev.svg)
 
 Greedy answers to the same {dev_n} dev questions. A thin line is a seed, a thick one the mean of all; the band
 is the 95 % interval over questions.
@@ -136,7 +136,7 @@ def main() -> None:
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     write_text(text, args.out / f"{name}.md")
-    write_text(figure, args.out / f"{name}_dev.svg")
+    write_text(figure, args.out / f"pictures/{name}_dev.svg")
 
 
 if __name__ == "__main__":

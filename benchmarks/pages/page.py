@@ -119,9 +119,9 @@ def write(folder: Path, parts: list[str], out: Path) -> None:
         rows = [Row(**row) for row in part["rows"]]
         body = shown(rows)
         if name == "cost":
-            image = out.with_name(f"{out.stem}_cost.svg")
+            image = out.with_name("pictures") / f"{out.stem}_cost.svg"
             plot(rows, image)
-            body += f"\n\n![seconds over tokens]({image.name})"
+            body += f"\n\n![seconds over tokens](pictures/{image.name})"
         text.append(f"## {name.capitalize()}\n\n{body}\n\n{part['machine']}; {part['load']}.\n")
     with storage.replacing(out) as temporary:
         Path(temporary).write_text("\n".join(text))
