@@ -1,6 +1,7 @@
-"""The default experiment, with several seeds or as it is -> docs/results/NAME.md and pictures/NAME_dev.svg.
+"""A finished experiment with all its seeds -> docs/results/NAME.md and pictures/NAME_dev.svg.
 
     make tables CONFIG=experiments/seeds.yaml && python -m benchmarks.seeds
+    make tables CONFIG=experiments/methods.yaml && python -m benchmarks.seeds methods
     make tables && python -m benchmarks.seeds --default NAME       on another kind of processor
 
 On the machine that made it: the page names its processor.
@@ -25,9 +26,8 @@ from pipeline.devices import compute_dtype
 from pipeline.errors import UserError
 from pipeline.settings import read_params
 
-OVERLAY = Path("experiments/seeds.yaml")
 PAGE = """\
-# Seeds {seeds} of the default experiment
+# The default recipe: {methods}, {seeds}
 
 Made by `{made_by}`. Made on: {machine}.
 
@@ -87,6 +87,11 @@ def dev_cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]
     return ["method", "seed", *(f"{step} updates" for step in steps)], cells
 
 
+def counted(what: str, values: Sequence[Any]) -> str:
+    """How many values there are, in words."""
+    return f"{len(values)} {what}{'s' if len(values) > 1 else ''}"
+
+
 def page(params: dict[str, Any], root: Path, name: str, made_by: str) -> tuple[str, str]:
     """(page, figure) of a finished run below `root`. Raises UserError if it is not finished."""
     run = params["run"]
@@ -101,7 +106,8 @@ def page(params: dict[str, Any], root: Path, name: str, made_by: str) -> tuple[s
     rows = table_rows(evaluations, settings)
     heads = ["method", "seed", "F1", "Δ F1", "95 % interval", "one hop", "two hops"]
     text = PAGE.format(
-        seeds=", ".join(map(str, run["seeds"])),
+        methods=counted("method", run["arms"]),
+        seeds=counted("seed", run["seeds"]),
         made_by=made_by,
         name=name,
         machine=measure.machine(compute_dtype()),
@@ -122,13 +128,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "name", nargs="?", default="seeds", metavar="NAME", help="of experiments/NAME.yaml; default: seeds"
+    )
     parser.add_argument("--default", metavar="NAME", help="of the page of the default experiment as it is")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
     args = parser.parse_args()
-    overlays = [] if args.default else [OVERLAY]
-    command = "make tables" if args.default else f"make tables CONFIG={OVERLAY}"
-    words = f" --default {args.default}" if args.default else ""
-    name = args.default or "seeds"
+    overlay = Path(f"experiments/{args.name}.yaml")
+    overlays = [] if args.default else [overlay]
+    command = "make tables" if args.default else f"make tables CONFIG={overlay}"
+    words = f" --default {args.default}" if args.default else f" {args.name}"
+    name = args.default or args.name
     try:
         params = read_params([Path("params.yaml"), *overlays])
         checks.check(params)

@@ -107,8 +107,7 @@ def plot(rows: list[Row], out: Path) -> None:
 
 
 def write(folder: Path, parts: list[str], out: Path) -> None:
-    """The page from the parts that `folder` holds, and beside it the plot."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    """The page from the parts that `folder` holds, and the plot in its folder "pictures"."""
     contents: dict[str, dict[str, Any]] = {
         name: storage.read_json(folder / f"{name}.json")
         for name in parts
@@ -120,6 +119,7 @@ def write(folder: Path, parts: list[str], out: Path) -> None:
         body = shown(rows)
         if name == "cost":
             image = out.with_name("pictures") / f"{out.stem}_cost.svg"
+            image.parent.mkdir(parents=True, exist_ok=True)
             plot(rows, image)
             body += f"\n\n![seconds over tokens](pictures/{image.name})"
         text.append(f"## {name.capitalize()}\n\n{body}\n\n{part['machine']}; {part['load']}.\n")

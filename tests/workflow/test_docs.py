@@ -138,6 +138,18 @@ def test_every_method_and_arm_has_its_page():
         assert set(", ".join(asked).split(", ")) - {""} <= set(arms), name
 
 
+def test_the_numbers_of_a_method_are_those_of_the_pages_that_it_names():
+    compared = 0
+    for path in (ROOT / "docs/methods").glob("*.md"):
+        for item in re.split(r"^\* |; ", path.read_text().partition("## Numbers")[2], flags=re.MULTILINE):
+            for page in re.findall(r"\]\((\.\./results/\w+\.md)\)", item):
+                cells = re.findall(r"[+-]?\d+\.\d", (path.parent / page).read_text())
+                for number in re.findall(r"[+-]?\d+\.\d", item):
+                    assert number in cells, f"{path.name}: {number} is not in {page}"
+                    compared += 1
+    assert compared > 10
+
+
 @pytest.mark.slow
 def test_the_data_card_counts_the_questions_that_there_are(tmp_path):
     corpus.main(["--config", '{"source": "vital"}', "--out", str(tmp_path / "corpus.parquet")])
