@@ -214,6 +214,11 @@ def test_dvc_publishes_reports_and_then_finds_nothing_to_do(finished):
     shown = json.loads(dvc("metrics", "show", "--json"))
     metrics = shown[""]["data"][str(Path("reports") / "metrics.json")]["data"]
     assert set(metrics) == {"warmup", "igpo", "igpo_best_dev"}
+    plot = json.loads(dvc("plots", "show", "--json"))["data"]["dev F1"][0]["content"]
+    with (finished / "reports/curves.csv").open(newline="") as file:
+        points = [(row["arm"], row["updates"], row["dev_f1"]) for row in csv.DictReader(file)]
+    assert [(row["arm"], row["updates"], row["dev_f1"]) for row in plot["data"]["values"]] == points
+    assert plot["encoding"]["color"]["field"] == "arm", "else all methods are one line"
 
 
 def test_a_failed_stage_leaves_no_output_and_its_log(tree):
