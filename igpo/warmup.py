@@ -17,6 +17,7 @@ import torch
 from igpo import protocols
 from igpo.acting import agent
 from igpo.acting.engine import Generation
+from igpo.acting.tools import search_all
 from igpo.data.vitalqa_rules import CAPITAL
 from igpo.experiment import schema
 from igpo.experiment.policy import context, load, load_tokenizer, save, weights_sha256
@@ -135,7 +136,7 @@ def build_traces(
     pool = (schema.in_turns(pool) if params.by_type else pool)[: 2 * params.traces]
     hops = [[hop_of(searcher, q, passage) for passage in q["supporting_ids"]] for q in pool]
     queries = [hop.query for question_hops in hops for hop in question_hops]
-    hit_lists = agent.search_all(searcher, queries, params.k)
+    hit_lists = search_all(searcher, queries, params.k)
     passages = [
         [(hit.id, passage_text(hit.title, hit.text, params.passage_chars)) for hit in hits]
         for hits in hit_lists

@@ -7,13 +7,13 @@ why. A call whose result would leave no room for another turn ends its trajector
 """
 
 import hashlib
-import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from igpo.acting.engine import Engine, Generation, Request
+from igpo.acting.tools import read_on, search_apart
 from igpo.protocols.protocol import Turn, observation_text
 from igpo.protocols.renderer import Renderer
 from pipeline import sections
@@ -86,33 +86,6 @@ def request_seed(seed: int, iteration: int, trajectory: Trajectory, *purpose: st
     """A 32-bit seed from the identity of a turn, whatever else is in the batch."""
     key = (seed, iteration, trajectory.question["question_id"], trajectory.sample, trajectory.turn)
     return int.from_bytes(hashlib.sha256(repr(key + purpose).encode()).digest()[:4], "big")
-
-
-def search_all(searcher: Any, queries: Sequence[str], k: int) -> list[list[Hit]]:
-    """The top k hits of every query; each distinct query is searched once."""
-    distinct = sorted(set(queries))
-    hits_of = dict(zip(distinct, searcher.search(distinct, k), strict=True)) if distinct else {}
-    return [hits_of[query] for query in queries]
-
-
-def search_apart(
-    searcher: Any, query_lists: Sequence[Sequence[str]], k: int
-) -> list[list[list[Hit]] | Refused]:
-    """The hits of each asker's queries in one search; if a server refuses it, each asker's alone."""
-    try:
-        results = iter(search_all(searcher, [query for queries in query_lists for query in queries], k))
-    except Refused as error:
-        return (
-            [error] if len(query_lists) == 1 else [search_apart(searcher, [one], k)[0] for one in query_lists]
-        )
-    return [list(itertools.islice(results, len(queries))) for queries in query_lists]
-
-
-def read_on(searcher: Any, trajectory: Trajectory, title: str, k: int) -> list[Hit]:
-    """A page's next k passages after the last one that the trajectory was shown."""
-    hit_ids = [hit for row in reversed(trajectory.rows) for hit in reversed(row["hit_ids"])]
-    last = next((name for name in hit_ids if (hit := searcher.get(name)) and hit.title == title), None)
-    return searcher.following(last, k) if last is not None else []
 
 
 @dataclass(frozen=True)
@@ -267,7 +240,7 @@ class Agent:
         for call in calls:
             turn = call.turn
             if turn.tool == "open" and "open" in params.tools and turn.queries:
-                call.hits = [read_on(self.searcher, call.trajectory, turn.queries[0], params.k)]
+                call.hits = [read_on(self.searcher, call.trajectory.rows, turn.queries[0], params.k)]
             if call.stop is None:
                 call.observation = observation_text(
                     self.renderer.protocol, turn, call.hits, params.tools, params.passage_chars

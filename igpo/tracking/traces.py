@@ -3,7 +3,6 @@
 A span's times are the rollout's, from its costs; those of its logging if the costs have none.
 """
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,9 +66,11 @@ def log_trace(where: str, run_id: str, name: str, rows: schema.Rows, clocks: Clo
         experiment_id=where,
         start_time_ns=clock[0][0] if clock else None,
     )
-    for number, (row, times) in enumerate(itertools.zip_longest(rows[1:], clock, fillvalue=[None]), start=1):
+    untimed: list[list[int]] = [[] for _ in rows[1 + len(clock) :]]
+    for number, (row, times) in enumerate(zip(rows[1:], [*clock, *untimed], strict=True), start=1):
+        asked, generated, end = (times[0], times[1], times[-1]) if times else (None, None, None)
         turn = mlflow.start_span_no_context(
-            f"turn {number}", SpanType.LLM, root, attributes=attributes(row), start_time_ns=times[0]
+            f"turn {number}", SpanType.LLM, root, attributes=attributes(row), start_time_ns=asked
         )
         if row["queries"]:
             search = mlflow.start_span_no_context(
@@ -77,11 +78,11 @@ def log_trace(where: str, run_id: str, name: str, rows: schema.Rows, clocks: Clo
                 SpanType.RETRIEVER,
                 turn,
                 inputs={"queries": row["queries"]},
-                start_time_ns=times[1] if len(times) > 1 else None,
+                start_time_ns=generated,
             )
             documents = [{"page_content": row["observation"] or "", "metadata": {"ids": row["hit_ids"]}}]
-            search.end(outputs=documents, end_time_ns=times[-1])
-        turn.end(outputs={"text": row["text"]}, end_time_ns=times[-1])
+            search.end(outputs=documents, end_time_ns=end)
+        turn.end(outputs={"text": row["text"]}, end_time_ns=end)
     root.end(
         outputs={"answer": last["answer"], "stop": last["stop"]}, end_time_ns=clock[-1][-1] if clock else None
     )
