@@ -138,6 +138,14 @@ def test_every_method_and_arm_has_its_page():
         assert set(", ".join(asked).split(", ")) - {""} <= set(arms), name
 
 
+def test_the_tests_that_the_docs_name_exist():
+    named = re.findall(r"`(test_\w+)::(test_\w+)", (ROOT / "docs/differences.md").read_text())
+    assert len(named) > 30
+    for module, name in named:
+        (path,) = (ROOT / "tests").rglob(f"{module}.py")
+        assert f"\ndef {name}(" in path.read_text(), f"{module}::{name}"
+
+
 def test_the_numbers_of_a_method_are_those_of_the_pages_that_it_names():
     compared = 0
     for path in (ROOT / "docs/methods").glob("*.md"):
