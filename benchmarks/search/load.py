@@ -7,9 +7,11 @@ beside that no query is asked twice.
 """
 
 import asyncio
+import itertools
 import json
 import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,15 +34,12 @@ def body(questions: list[str], number: int, salt: str) -> bytes:
     return json.dumps({"queries": [query], "topk": 3, "return_scores": True}).encode()
 
 
-async def client(
-    port: int, questions: list[str], salt: str, first: int, step: int, until: float, took: list[float]
-) -> None:
-    """Ask until the time is up; appends the seconds of every answer."""
+async def client(port: int, bodies: Iterator[bytes], until: float) -> list[float]:
+    """Ask until the time is up; returns the seconds of every answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    at = first
+    took = []
     while time.perf_counter() < until:
-        request = message(body(questions, at, salt))
-        at += step
+        request = message(next(bodies))
         start = time.perf_counter()
         writer.write(request)
         answer = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -49,16 +48,20 @@ async def client(
             raise SystemExit(f"the server said {answer!r}")
         took.append(time.perf_counter() - start)
     writer.close()
+    return took
 
 
 async def main(port: int, path: str, clients: int, group: int, seconds: float) -> None:
     """Run all clients at once and print what they saw."""
     questions = pq.read_table(path)["question"].to_pylist()
-    took: list[float] = []
-    start = time.perf_counter()
-    step, until, salt = clients // group, start + seconds, f"{clients} {group} "
-    asking = (client(port, questions, salt, i // group, step, until, took) for i in range(clients))
-    await asyncio.gather(*asking)
+    start, salt = time.perf_counter(), f"{clients} {group} "
+
+    def bodies(number: int) -> Iterator[bytes]:
+        numbers = itertools.count(number // group, clients // group)
+        return (body(questions, number, salt) for number in numbers)
+
+    asking = (client(port, bodies(number), start + seconds) for number in range(clients))
+    took = [*itertools.chain.from_iterable(await asyncio.gather(*asking))]
     p50, p99 = np.percentile(took, [50, 99])
     print(json.dumps({"per_second": len(took) / (time.perf_counter() - start), "p50": p50, "p99": p99}))
 

@@ -68,6 +68,8 @@ def test_modules_functions_and_folders_are_small():
         node for path in ALL for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, FUNCTION)
     ]
     assert not [node.name for node in functions if node.end_lineno - node.lineno >= 50]
+    parameters = {node.name: len(node.args.args) + len(node.args.kwonlyargs) for node in functions}
+    assert not [name for name, number in parameters.items() if number > 6]
     folders = {path.parent for path in ALL}
     assert not [folder for folder in folders if sum(path.is_file() for path in folder.iterdir()) > 20]
 

@@ -54,7 +54,7 @@ def policies(words, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "spoil", "said"),
+    "case",
     [
         ("plain", half, "file not fully covered"),
         ("plain", empty, "header too small"),
@@ -66,7 +66,8 @@ def policies(words, tmp_path_factory) -> dict[str, Path]:
         ("adapted", lacking(ADAPTER), f"{ADAPTER} has shape none, expected (48, 4)"),
     ],
 )
-def test_an_unusable_state_is_one_line_that_names_it(words, policies, tmp_path, capsys, kind, spoil, said):
+def test_an_unusable_state_is_one_line_that_names_it(words, policies, tmp_path, capsys, case):
+    kind, spoil, said = case
     policy = tmp_path / "policy"
     shutil.copytree(policies[kind], policy)
     spoil(policy / STATE)
