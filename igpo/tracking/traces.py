@@ -28,8 +28,9 @@ def log_traces(client: MlflowClient, where: str, run_id: str, folders: Sequence[
         if parts[-1] in before:
             continue
         folder, name = Path(*parts), "/".join(parts[-3:])
+        times = clocks(folder)
         for rows in trajectories(folder)[:TRACES]:
-            log_trace(where, run_id, name, rows, clocks(folder))
+            log_trace(where, run_id, name, rows, times)
         before.append(parts[-1])
     client.set_tag(run_id, TAG, json.dumps(before))
 
@@ -53,10 +54,10 @@ def clocks(folder: Path) -> Clocks:
     }
 
 
-def log_trace(where: str, run_id: str, name: str, rows: schema.Rows, clocks: Clocks) -> None:
-    """Log one trajectory, with its times if `clocks` has them."""
+def log_trace(where: str, run_id: str, name: str, rows: schema.Rows, times_of: Clocks) -> None:
+    """Log one trajectory, with its times if `times_of` has them."""
     first, last = rows[0], rows[-1]
-    clock = clocks.get((first["question_id"], first["sample"]), [])
+    clock = times_of.get((first["question_id"], first["sample"]), [])
     root = mlflow.start_span_no_context(
         f"{name}: {first['question_id']}",
         SpanType.AGENT,
