@@ -14,13 +14,16 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from benchmarks.method import iteration
 from benchmarks.method.scoring import cost, scoring
 from benchmarks.method.sizes import SIZES, Size
 from benchmarks.method.training import training
 from benchmarks.pages import finished_run, page
-from benchmarks.pages.measure import Load, machine, measured
+from benchmarks.pages.measure import Load, alternate, machine, matmul, matmul_flops, measured
 from igpo import model as model_stage
+from igpo.experiment.policy import load
 from igpo.training.memory import MALLOC
 from pipeline import stage, storage
 from pipeline.devices import compute_dtype
@@ -46,9 +49,12 @@ def rollouts_and_iteration(_folder: Path, size: Size) -> list[page.Row]:
     return iteration.rows(size)
 
 
-def run(_folder: Path, _size: Size) -> list[page.Row]:
+def run(folder: Path, size: Size) -> list[page.Row]:
     """Where the time of the run in results/ went."""
-    return finished_run.rows(Path("results"))
+    model = load(folder, torch.float32, "tree")
+    product = matmul(compute_dtype(), model.device)
+    peak = matmul_flops() / min(alternate({"matmul": product}, size.repeats)["matmul"])
+    return finished_run.rows(Path("results"), model.num_parameters(), peak)
 
 
 PARTS = {

@@ -1,16 +1,17 @@
 """A corpus of the paper's size: building, opening and serving it -> docs/results/wikipedia.md.
 
-    python -m benchmarks.wikipedia --work DIR                  hours on 2 cores, about 70 GB of disk
+    python -m benchmarks.wikipedia --work DIR                  hours on 2 cores, about 60 GB of disk
     python -m benchmarks.wikipedia --work DIR --passages 200000
 
 Passages are made up: 100 words each, drawn by their frequency in the mini corpus. So are the vectors: what
 encoding would take is the encoder's measured rate times the passages. Every step leaves a file with what it
-took; a run that was stopped goes on after the last one.
+took, and removes what no later step needs; a run that was stopped goes on after the last one.
 """
 
 import argparse
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.pages.measure import machine, measured
-from benchmarks.retrieval import free_port, server
+from benchmarks.retrieval import LOADS, encoder_ours, free_port, server
 from benchmarks.search import growth
 from pipeline import sections, storage
 from pipeline.devices import compute_dtype
@@ -32,7 +33,7 @@ from retrieval.indexes.vectors import part_sizes, vectors_key
 
 WORDS, DIMENSION, CHUNK = 100, 384, 100_000
 FAISS = {"small": "IVF256,PQ64 nprobe=8", "full": "IVF16384,PQ64 nprobe=32"}
-STEPS = ("source", "corpus", "bm25", "vectors", "dense", "serve bm25", "serve dense")
+LAST_NEEDED = {"corpus": "source.parquet", "serve bm25": "bm25", "dense": "vectors", "serve dense": "dense"}
 
 
 def write_source(path: Path, passages: int) -> None:
@@ -79,12 +80,17 @@ def size_of(path: Path) -> float:
     return sum(one.stat().st_size for one in files) / 1e9
 
 
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def steps(work: Path, passages: int, form: str) -> dict[str, Callable[[], dict[str, Any]]]:
     """What each step does."""
     source, corpus, vectors = work / "source.parquet", work / "corpus.parquet", work / "vectors"
     again = ["--work", str(work), "--passages", str(passages)]
-    params = ["--params", "params.yaml", "--set", f"index.faiss={form}"]
-    index = ["retrieval.index", *params, "--corpus", str(corpus)]
+    params = ["--params", "params.yaml"]
+    index = ["retrieval.index", *params, "--set", f"index.faiss={form}", "--corpus", str(corpus)]
 
     def made(path: Path, took: dict[str, Any]) -> dict[str, Any]:
         return {**took, "gb": size_of(path)}
@@ -93,38 +99,41 @@ def steps(work: Path, passages: int, form: str) -> dict[str, Callable[[], dict[s
         return server(["-m", "retrieval.serve", "--index", str(work / kind)], free_port())
 
     return {
+        "encoder": lambda: {"per_second": encoder_ours()},
         "source": lambda: made(source, timed("source", again)),
         "corpus": lambda: made(
             corpus, measured("retrieval.corpus", *params, "--source", str(source), "--out", str(corpus))
         ),
         "bm25": lambda: made(work / "bm25", measured(*index, "--kind", "bm25", "--out", str(work / "bm25"))),
+        "serve bm25": lambda: served("bm25"),
         "vectors": lambda: made(vectors, timed("vectors", again)),
         "dense": lambda: made(
             work / "dense",
             measured(*index, "--kind", "dense", "--vectors", str(vectors), "--out", str(work / "dense")),
         ),
-        "serve bm25": lambda: served("bm25"),
         "serve dense": lambda: served("dense"),
     }
 
 
 def page(results: dict[str, dict[str, Any]], passages: int, form: str) -> str:
     """The page."""
-    rows, loads = [], []
+    rate, rows, loads = results["encoder"]["per_second"], [], []
     for name in ("corpus", "bm25", "dense"):
         took = results[name]
         rows.append(f"| {name} | {took['seconds'] / 60:,.1f} | {took['peak']:.1f} | {took['gb']:.1f} |")
     for name in ("serve bm25", "serve dense"):
-        first = results[name].pop("first")
-        for load, values in results[name].items():
-            cells = [name.removeprefix("serve "), f"{first:.1f}", load, f"{values['per_second']:,.0f}"]
-            loads.append(f"| {' | '.join(cells)} | {1000 * values['p99']:,.0f} |")
+        for clients, group in LOADS:
+            load = f"{clients}, {group} the same"
+            took = results[name][load]
+            cells = [name.removeprefix("serve "), f"{results[name]['first']:.1f}", load]
+            loads.append(f"| {' | '.join(cells)} | {took['per_second']:,.0f} | {1000 * took['p99']:,.0f} |")
     return "\n".join(
         [
             f"# {passages:,} passages",
             "",
             f"Made up: {WORDS} words each, drawn by their frequency in the mini corpus, with made-up vectors",
-            f"of {DIMENSION} numbers in a FAISS index `{form}`. Encoding is not in it.",
+            f"of {DIMENSION} numbers in a FAISS index `{form}`. MiniLM encodes {rate:.0f} passages of the",
+            f"mini corpus a second, at most 256 tokens of each: {passages / rate / 3600:,.1f} hours for all.",
             "",
             f"Made by `python -m benchmarks.wikipedia --work DIR --passages {passages}`. Made on:",
             f"{machine(compute_dtype())}.",
@@ -151,6 +160,8 @@ def make(work: Path, passages: int, form: str) -> None:
             storage.write_json(step(), file)
         results[name] = storage.read_json(file)
         print(name, json.dumps(results[name]), flush=True)
+        if name in LAST_NEEDED:
+            remove(work / LAST_NEEDED[name])
     with storage.replacing(Path("docs/results/wikipedia.md")) as path:
         path.write_text(page(results, passages, form))
 

@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import faiss
+import numpy as np
 import pytest
 from small_index import QUESTIONS, ROWS, build, config, nothing_is_encoded, refusal
 
@@ -9,6 +11,7 @@ from pipeline.errors import UserError
 from retrieval import encode, index
 from retrieval.encoder.encoder import Encoder
 from retrieval.indexes import factory
+from retrieval.indexes.dense import NEVER, fill
 from retrieval.indexes.manifest import read_manifest
 from retrieval.indexes.searcher import open_searcher
 
@@ -29,6 +32,21 @@ def test_lists_shorter_than_k_give_what_they_hold(built, tmp_path):
 def test_other_faiss_indexes_work(built, tmp_path, form):
     searcher = open_searcher([build(built[0], "dense", tmp_path / "dense", faiss=form)])
     assert searcher.search(QUESTIONS[:1], 1)[0][0].id == "melville"
+
+
+@pytest.mark.parametrize("form", ["HNSW8", "IVF64,PQ48", "IVF64_HNSW8,Flat"])
+def test_an_index_does_not_depend_on_the_number_of_threads(tmp_path, form):
+    part, threads = tmp_path / "part.npy", faiss.omp_get_max_threads()
+    np.save(part, np.random.default_rng(0).standard_normal((4096, 96), np.float32))
+    made = []
+    for count in (1, 5):
+        index = factory.blank_index(form, 96, [4096])
+        faiss.omp_set_num_threads(count)
+        fill(index, [part], 4096, form)
+        made.append(faiss.serialize_index(index))
+    faiss.omp_set_num_threads(threads)
+    assert np.array_equal(*made)
+    assert faiss.cvar.distance_compute_blas_threshold == NEVER
 
 
 def test_search_parameters_are_kept_in_the_index(built, tmp_path):
