@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.pages.measure import machine, measured
@@ -36,20 +37,24 @@ FAISS = {"small": "IVF256,PQ64 nprobe=8", "full": "IVF16384,PQ64 nprobe=32"}
 LAST_NEEDED = {"corpus": "source.parquet", "serve bm25": "bm25", "dense": "vectors", "serve dense": "dense"}
 
 
+def joined(words: pa.Array, sample: np.ndarray) -> pa.Array:
+    """A text for each row of `sample`, which holds places in `words`."""
+    count, size = sample.shape
+    rows = pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32) * size, words.take(sample.ravel()))
+    return pc.binary_join(rows, " ")
+
+
 def write_source(path: Path, passages: int) -> None:
     """Write the made-up passages."""
     counts = Counter(word for text in growth.texts() for word in re.findall(r"\w+", text))
-    words, weights = np.array(list(counts)), np.array(list(counts.values()), float)
+    words, weights = pa.array(list(counts)), np.array(list(counts.values()), float)
     edges, draw = np.cumsum(weights / weights.sum()), np.random.default_rng(0)
     with storage.replacing(path) as temporary, pq.ParquetWriter(temporary, storage.CORPUS) as writer:
         for low in range(0, passages, CHUNK):
             size = min(CHUNK, passages - low)
-            sample = words[np.minimum(edges.searchsorted(draw.random((size, WORDS))), len(words) - 1)]
-            columns = [
-                [str(number) for number in range(low, low + size)],
-                [" ".join(row) for row in sample[:, :3]],
-                [" ".join(row) for row in sample[:, 3:]],
-            ]
+            sample = np.minimum(edges.searchsorted(draw.random((size, WORDS))), len(words) - 1)
+            ids = pa.array(range(low, low + size)).cast(pa.string())
+            columns = [ids, joined(words, sample[:, :3]), joined(words, sample[:, 3:])]
             writer.write_table(pa.table(columns, schema=storage.CORPUS))
 
 
