@@ -24,13 +24,13 @@ if config["rollout"]["shards"] > 1 or config["score"]["shards"] > 1:
 
 # Runs in MLflow while they go on; it ends when this process does.
 onstart:
-    with open(".snakemake/follow.log", "w") as said:
+    with open(".snakemake/follow.log", "w") as output:
         subprocess.Popen(
             [sys.executable, "-m", "igpo.tracking.follow", "--config", json.dumps(config)],
             env={name: value for name, value in os.environ.items() if name != "IGPO_DIE_WITH_PARENT"},
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
 

@@ -36,9 +36,11 @@ def difference(old: Path, new: Path) -> str:
     if len(before) != len(after):
         return f"{len(before)} rows, now {len(after)}"
     columns = [name for name in before if name in after and name != CODE]
-    wrong = [name for name in columns if before[name].map(repr).ne(after[name].map(repr)).any()]
+    unequal_columns = [name for name in columns if before[name].map(repr).ne(after[name].map(repr)).any()]
     lost_columns = [name for name in before if name not in after]
-    return ", ".join([*(f"{name} differs" for name in wrong), *(f"{name} is gone" for name in lost_columns)])
+    return ", ".join(
+        [*(f"{name} differs" for name in unequal_columns), *(f"{name} is gone" for name in lost_columns)]
+    )
 
 
 def main() -> None:
@@ -56,9 +58,9 @@ def main() -> None:
     for path, words in differences.items():
         if words:
             print(f"{path}: {words}")
-    wrong = sum(map(bool, differences.values()))
-    print(f"{len(files)} files, {wrong} of them differ")
-    sys.exit(wrong > 0)
+    count = sum(map(bool, differences.values()))
+    print(f"{len(files)} files, {count} of them differ")
+    sys.exit(count > 0)
 
 
 if __name__ == "__main__":

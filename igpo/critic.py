@@ -77,21 +77,21 @@ class Critic(torch.nn.Module):
         check_finite(self.value.named_parameters(), path)
 
     def forward(self, packed: Pack) -> torch.Tensor:
-        """Values (M,) ahead of a pack's wanted tokens."""
+        """Values (M,) ahead of a pack's target tokens."""
         with autocast(self.device.type):
             hidden_states = states(self.body, packed)
         return self.value(hidden_states.float())[:, 0]
 
 
 def value_tree(group: list[Scored]) -> list[Segment]:
-    """A group's segments, of which the first policy token of every turn is wanted."""
+    """A group's segments, of which the first policy token of every turn is a target."""
     trajectories = []
     for trajectory in group:
         sizes = [(len(row["policy_ids"]), len(row["observation_ids"])) for row in trajectory.rows[1:]]
         starts = itertools.accumulate((sum(size) for size in sizes), initial=0)
         first_tokens = [start for start, (policy, _) in zip(starts, sizes, strict=False) if policy]
         trajectories.append(
-            dataclasses.replace(trajectory, trunk=dataclasses.replace(trajectory.trunk, wanted=first_tokens))
+            dataclasses.replace(trajectory, trunk=dataclasses.replace(trajectory.trunk, targets=first_tokens))
         )
     return tree(trajectories)
 
@@ -111,7 +111,7 @@ def learn(critic: Critic, trees: list[list[Segment]], targets: torch.Tensor, tok
 
     Of several processes each takes a share of the trees, and all have the values.
     """
-    sizes = [sum(len(segment.wanted) for segment in segments) for segments in trees]
+    sizes = [sum(len(segment.targets) for segment in segments) for segments in trees]
     parts = targets.split(sizes)
     numbers, idle = distributed.share(trees, tokens)
     values: dict[int, torch.Tensor] = {}

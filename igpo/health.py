@@ -173,7 +173,7 @@ def writing(turns: pd.DataFrame) -> Health:
     token, which estimates the policy's entropy at temperature 1. `repeated_characters`: share of characters
     in runs of four or more. `invalid_turns`: share of turns that are malformed, cut off or failed, or call a
     tool without an argument. `update_tokens`: number of the sampled tokens whose turn has an advantage other
-    than 0, from which an update learns (where `train.drop_equal_groups` leaves no group out);
+    than 0, from which an update learns (if `train.drop_equal_groups` leaves no group out);
     `credited_tokens`: their share.
     """
     acts = turns[turns["turn"] > 0]
@@ -235,7 +235,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, params: sections.Health) -> str:
-    """Compute and write the numbers and warnings; UserError for a collapse where `on_collapse` is "stop"."""
+    """Compute and write the numbers and warnings; UserError for a collapse if `on_collapse` is "stop"."""
     schemas = {
         "rollouts": schema.ROLLOUTS,
         "scores": schema.SCORES,

@@ -244,7 +244,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=stage.positive(float),
         metavar="N",
-        help="of the model; default: counted where it is here",
+        help="of the model; default: counted if it is here",
     )
     parser.add_argument(
         "--passages",

@@ -50,7 +50,7 @@ def evidence(
     """What the step rewards of a trajectory follow from; of several gold answers the likeliest counts."""
 
     def mean(answer: Segment) -> float:
-        return math.fsum(values[id(answer)]) / len(answer.wanted)
+        return math.fsum(values[id(answer)]) / len(answer.targets)
 
     gold = [[max(map(mean, answers)) for answers in contexts] for contexts in trajectory.branches]
     hits = [row["hit_ids"] for row in trajectory.rows[1:-1]]

@@ -134,7 +134,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
     )
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--topk", type=int, default=3, help="hits per query where a request names no number")
+    parser.add_argument("--topk", type=int, default=3, help="hits per query if a request names no number")
 
 
 def run(args: Namespace) -> str:

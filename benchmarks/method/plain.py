@@ -40,7 +40,7 @@ def gold_by_turn(
 def logprobs(model: Any, segments: list[Segment]) -> torch.Tensor:
     """Log-probabilities of a trajectory's policy tokens (M,), full logits; segments from prompt to end."""
     ids = torch.tensor([token for segment in segments for token in segment.ids], device=model.device)
-    rows = torch.tensor(segments[-1].wanted, device=model.device) + len(ids) - len(segments[-1].ids)
+    rows = torch.tensor(segments[-1].targets, device=model.device) + len(ids) - len(segments[-1].ids)
     # log_softmax in fp32 would put 5e-5 of relative error into the gradient on a CPU.
     return model(ids[None]).logits[0].double().log_softmax(-1)[rows - 1, ids[rows]]
 
@@ -82,7 +82,7 @@ def padded_gradient(
         losses = []
         for number, group in enumerate(part):
             first = sum(len(segment.ids) for segment in group.segments[:-1])
-            indices = torch.tensor(group.segments[-1].wanted, device=model.device)
+            indices = torch.tensor(group.segments[-1].targets, device=model.device)
             columns, spans = Columns(*group.columns.to(model.device)), group.spans.to(model.device)
             token_logprobs = logprobs[number, indices + first - 1]
             losses.append((policy_loss(token_logprobs, columns, spans, params).loss * columns.weights).sum())

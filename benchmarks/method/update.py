@@ -37,7 +37,7 @@ def scoring_trees(rows: Rows, tokenizer: Any, information_gain: bool) -> list[li
 
 @torch.inference_mode()
 def scored(model: Any, trees: list[list[Segment]], dtype: torch.dtype | None = None) -> list[list[float]]:
-    """Log-probabilities of every segment with wanted tokens, in the order of the packs; weights are fp32."""
+    """Log-probabilities of every segment with target tokens, in the order of the packs; weights are fp32."""
     result = []
     for packed, _ in packs(trees, PARAMS.batch_tokens, model.device, "scored"):
         with autocast(model.device.type, dtype):

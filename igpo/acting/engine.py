@@ -1,4 +1,4 @@
-"""Text generation: vLLM, or transformers where vLLM can't run; the same results type.
+"""Text generation: vLLM, or transformers if vLLM can't run; the same results type.
 
 With transformers a sequence's tokens depend on its prompt and seed alone. So they do with vLLM, but on
 processors whose kernels round a row by its neighbours, as AMX's in bf16: there a few of 24 changed.

@@ -13,11 +13,11 @@ from igpo.acting.engine import Generation, Request
 
 @dataclass
 class Stream:
-    """Plays an agent's trajectories; `asked` is what the engine works on, by number of request."""
+    """Plays an agent's trajectories; `owners` says whose requests the engine works on, by number."""
 
     agent: Agent
     pool: ThreadPoolExecutor
-    asked: dict[int, Trajectory | Call] = field(default_factory=dict)
+    owners: dict[int, Trajectory | Call] = field(default_factory=dict)
     number: int = 0
 
     def submit(self, whose: Trajectory | Call, request: Request) -> None:
@@ -25,12 +25,12 @@ class Stream:
         stops = self.agent.renderer.protocol.stops if isinstance(whose, Trajectory) else ()
         params = self.agent.params
         self.agent.engine.submit(self.number, request, params.turn_tokens, params.temperature, stops)
-        self.asked[self.number] = whose
+        self.owners[self.number] = whose
         self.number += 1
 
     def generated(self, number: int, generation: Generation) -> list[Call]:
         """Go on with what a finished request was for; returns the call that it makes, if any."""
-        whose = self.asked.pop(number)
+        whose = self.owners.pop(number)
         if isinstance(whose, Trajectory):
             return self.agent.decide([whose], [generation])
         self.agent.condense([whose], [generation])
@@ -57,11 +57,11 @@ class Stream:
         calls: list[Call] = []
         out: list[Call] = []
         search: Future[None] | None = None
-        while self.asked or calls or search:
+        while self.owners or calls or search:
             if search is None and calls:
                 out, calls = calls, []
                 search = self.pool.submit(self.agent.find, out)
-            if self.asked:
+            if self.owners:
                 for number, generation in self.agent.engine.step():
                     calls += self.generated(number, generation)
             elif search:

@@ -28,7 +28,7 @@ class Rewards:
     group: str  # the question
     rewards: Sequence[float]  # step rewards of turns 1…T-1, then the outcome
     tokens: Sequence[int]  # numbers of policy tokens
-    shown: Sequence[Hashable]  # all that the policy had been shown ahead of the turn
+    states: Sequence[Hashable]  # all that the policy had been shown ahead of the turn
     values: Sequence[float | None] = ()  # a critic's; None for a turn without policy tokens
 
 
@@ -166,7 +166,7 @@ def gigpo(batch: Sequence[Rewards], params: sections.Advantage) -> tuple[Values,
     The step advantage compares the returns of turns that a question's trajectories took in the same state:
     after having been shown the same. `std` "none" is its mean_norm, "sample" its mean_std_norm.
     """
-    pools = [[(t.group, state) for state in t.shown] for t in batch]
+    pools = [[(t.group, state) for state in t.states] for t in batch]
     steps = normalise(outcome_returns(batch, params.gamma), pools, params.std)
     episodes = outcome_z(batch, params.std)
     return steps, [

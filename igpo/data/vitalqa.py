@@ -74,7 +74,7 @@ def by_works(articles: Articles, facts: Mapping[tuple[str, int], str]) -> Iterat
         x = called(articles, i, m)
         if m["year"] and kind.year and articles.years(MADE, i) <= {m["year"]}:
             yield Draft("work_year", kind.year.format(x=x), m["year"], i, (i,))
-        yield Draft("creator", f"Who {kind.made} {x}?", m["maker"], i, (i,))
+        yield Draft("creator", f"Who {kind.verb} {x}?", m["maker"], i, (i,))
         yield from maker_years(articles, facts, i, m["maker"], f"the {kind.maker} of {x}")
 
 

@@ -146,7 +146,7 @@ RULES = [
 class Kind(NamedTuple):
     """How to speak of a work: the verb of its maker, what the maker is called, how its year is asked."""
 
-    made: str
+    verb: str
     maker: str
     year: str
 

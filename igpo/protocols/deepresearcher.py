@@ -92,7 +92,7 @@ PROTOCOLS = {
         parse=parse,
         scaffold=SCAFFOLD,
         observation="{observation}",
-        given="<think>",
+        opening="<think>",
         passages=passages,
         signatures=(WEB_SEARCH,),
     )

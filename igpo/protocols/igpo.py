@@ -85,7 +85,7 @@ PROTOCOLS = {
         parse=parse,
         scaffold=SCAFFOLD,
         observation="<tool_response>\n{observation}\n</tool_response>",
-        given="<think>",
+        opening="<think>",
         open=OPEN,
     )
 }

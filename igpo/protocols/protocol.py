@@ -74,7 +74,7 @@ class Protocol:
     parse: Callable[[str], Turn]  # what a policy sampled in one turn, without the end-of-turn token
     scaffold: str  # forces `{gold}` as the answer after a prompt or an observation
     observation: str = ""  # around a tool's answer; empty: nothing can be called
-    given: str = ""  # how the policy's message begins; not sampled
+    opening: str = ""  # how the policy's message begins; not sampled
     stops: tuple[str, ...] = ()
     chat: bool = True  # False: `instructions` are the whole prompt, without a chat template
     cut_answers: bool = False  # whether an answer that the token limit cuts off still counts

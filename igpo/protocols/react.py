@@ -48,7 +48,7 @@ PROTOCOLS = {
         parse=parse,
         scaffold=" I know the answer\nFinal Answer: {gold}",
         observation=" {observation}\nThought:",
-        given="Thought:",
+        opening="Thought:",
         stops=(STOP,),
     )
 }

@@ -127,7 +127,7 @@ class Renderer:
 
     def _begun(self, text: str) -> str:
         """The text up to where the policy goes on; a chat template may have opened its thinking already."""
-        is_open, opening = text.rstrip().endswith(THINK), self.protocol.given
+        is_open, opening = text.rstrip().endswith(THINK), self.protocol.opening
         if text.rstrip().endswith(CLOSED) and opening.startswith(THINK):
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the chat template begins the policy's message with a "

@@ -24,18 +24,18 @@ METRIC_NAMES = {
     "mbe": "MBE",
 }
 NOTES = {  # F1: `with_metric` puts another metric in its place
-    "ours": "Per cent. In brackets the 95 % bootstrap interval over questions, and over seeds where there are"
+    "ours": "Per cent. In brackets the 95 % bootstrap interval over questions, and over seeds if there are"
     " several; Δ is the difference in F1 to the baseline's; ± is the standard deviation over seeds.",
     "detail": "Per cent. Δ F1 and its 95 % bootstrap interval are paired by question and seed; p is twice the"
     " share of resamples on the other side of zero. Covered: F1 where the corpus holds an answer and every"
     " supporting passage, in brackets the number of questions.",
     "hops": "In brackets the number of questions; Δ F1 is to the baseline's on the same questions, paired.",
     "columns": "SQuAD: F1 on multisets of words and EM, both without articles. MBE: share that a judge"
-    " model finds right, where one is set. At the end the share of trajectories by what ended them without an"
+    " model finds right, if one is set. At the end the share of trajectories by what ended them without an"
     " answer.",
     "vitalqa": "VitalQA is this project's own question set, derived from its corpus by fixed rules: no"
     " number on it compares with a published one.",
-    "comparison": "F1 in per cent with its 95 % bootstrap interval over questions, and over seeds where there"
+    "comparison": "F1 in per cent with its 95 % bootstrap interval over questions, and over seeds if there"
     " are several (± is their standard deviation), every arm from one warm start; in brackets the published"
     " row that the arm stands for. Δ F1 is paired by question and seed, on the last benchmark; p is twice the"
     " share of resamples on the other side of zero. Answered and malformed (per cent) and searches are of the"
@@ -47,8 +47,8 @@ NOTES = {  # F1: `with_metric` puts another metric in its place
     " other arm's.",
     "time": "Per cent of the wall time of these stages, their starts included. rollout: sampling and search;"
     " score: gold-answer, old and reference log-probabilities; train: the update; critic: values and the"
-    " critic's update, where a method has one. Advantages take no time worth measuring.",
-    "devices": "What the stages' logs say that they ran on, all phases together; the CSV file has it by"
+    " critic's update, if a method has one. Advantages take no time worth measuring.",
+    "devices": "What the stages say that they ran on, all phases together; the CSV file has it by"
     " phase. A policy is the last of its run.",
     "published": "F1 in per cent as printed in arXiv:2510.14967v2, Table 1: other models (IGPO:"
     " Qwen2.5-7B-Instruct), other benchmarks, other retrievers, no seeds or intervals given."

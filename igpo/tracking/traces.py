@@ -69,9 +69,9 @@ def log_trace(where: str, run_id: str, name: str, rows: schema.Rows, times_of: C
     )
     untimed: list[list[int]] = [[] for _ in rows[1 + len(clock) :]]
     for number, (row, times) in enumerate(zip(rows[1:], [*clock, *untimed], strict=True), start=1):
-        asked, generated, end = (times[0], times[1], times[-1]) if times else (None, None, None)
+        begin, generated, end = (times[0], times[1], times[-1]) if times else (None, None, None)
         turn = mlflow.start_span_no_context(
-            f"turn {number}", SpanType.LLM, root, attributes=attributes(row), start_time_ns=asked
+            f"turn {number}", SpanType.LLM, root, attributes=attributes(row), start_time_ns=begin
         )
         if row["queries"]:
             search = mlflow.start_span_no_context(

@@ -94,7 +94,7 @@ def logprobs_of(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor
 
 def idle_pass(model: Any) -> None:
     """Take part in the others' pass of a sharded model: a tiny one, whose gradient, if any, is zero."""
-    packed = pack([Segment([0, 0], wanted=[1])], model.device)
+    packed = pack([Segment([0, 0], targets=[1])], model.device)
     nothing = (0 * model(packed)).sum()
     if torch.is_grad_enabled():
         nothing.backward()

@@ -38,7 +38,7 @@ class _Attention(torch.autograd.Function):
 
     On a CPU in bf16 they are faster than the kernel behind SDPA, which would keep scores in fp32. Nothing of
     the size of rows x keys is kept: the backward pass makes the probabilities p again, then from scores minus
-    each row's highest: bf16 rounds these least where p is high. With dx the gradient of x, o the output:
+    each row's highest: bf16 rounds these least if p is high. With dx the gradient of x, o the output:
 
         dv = p^T do        ds = p (dp - rowsum(p dp)), dp = do v^T        dq = ds k        dk = ds^T q
     """
@@ -58,8 +58,8 @@ class _Attention(torch.autograd.Function):
         output, highest = torch.empty_like(queries), queries.new_empty(queries.shape[:3])
         for block in blocks:
             keys, values = _gathered(block, key[0], value[0])
-            for rows, seen, hidden in block.parts:
-                k, v = _first(seen, keys, values)
+            for rows, visible, hidden in block.parts:
+                k, v = _first(visible, keys, values)
                 scores = _scores(queries[:, :, rows].flatten(1, 2), k, hidden)
                 if backward_follows:
                     highest[:, :, rows] = scores.amax(-1).view_as(highest[:, :, rows])
@@ -78,15 +78,15 @@ class _Attention(torch.autograd.Function):
             keys, values = _gathered(block, key[0], value[0])
             with_ones = functional.pad(keys, (0, 1), value=1.0)
             of_keys, of_values = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (keys, values))
-            for rows, seen, hidden in block.parts:
+            for rows, visible, hidden in block.parts:
                 q, of_rows = (tensor[:, :, rows].flatten(1, 2) for tensor in (queries_and_max, of_output))
-                k, k_one, v = _first(seen, keys, with_ones, values)
+                k, k_one, v = _first(visible, keys, with_ones, values)
                 p = _scores(q, k_one, hidden).softmax(-1)
                 of_p = of_rows @ v.transpose(1, 2)
                 of_scores = torch._softmax_backward_data(of_p, p, -1, p.dtype)
                 of_queries[:, :, rows] = (of_scores @ k).view_as(of_queries[:, :, rows])
-                of_keys[:, :seen] += of_scores.transpose(1, 2) @ q[..., :-1]
-                of_values[:, :seen] += p.transpose(1, 2) @ of_rows
+                of_keys[:, :visible] += of_scores.transpose(1, 2) @ q[..., :-1]
+                of_values[:, :visible] += p.transpose(1, 2) @ of_rows
             lengths = [piece.stop - piece.start for piece in block.keys]
             for total, part in ((of_key, of_keys), (of_value, of_values)):
                 for piece, of_piece in zip(block.keys, part.split(lengths, 1), strict=True):
@@ -107,9 +107,9 @@ def _over_paths(
     for block in reversed(blocks):
         path = torch.cat([torch.arange(piece.start, piece.stop) for piece in block.keys])
         if block.together:
-            [(rows, seen, hidden)] = block.parts
+            [(rows, visible, hidden)] = block.parts
             query_rows = torch.arange(rows.start, rows.stop)
-            mask = functional.pad(~hidden, (seen - hidden.shape[1], 0), value=True)
+            mask = functional.pad(~hidden, (visible - hidden.shape[1], 0), value=True)
         else:
             query_rows, mask = path, None
         new = todo[query_rows]

@@ -47,7 +47,7 @@ def check_passes(model: Any) -> None:
 
     An output layer may have a bias, scale its logits or cap them, which `logprobs` doesn't know.
     """
-    segment = Segment(list(range(8)), wanted=list(range(1, 8)))
+    segment = Segment(list(range(8)), targets=list(range(1, 8)))
     packed, training = pack([segment], model.device), model.training
     model.eval()
     from_tree = logprobs(model, packed)
@@ -137,7 +137,7 @@ def _of_layer(
 
 
 def states(model: Any, packed: Pack) -> torch.Tensor:
-    """Last hidden states ahead of a pack's wanted tokens, (M, width).
+    """Last hidden states ahead of a pack's target tokens, (M, width).
 
     `model` is a causal language model with attention "tree".
     """
@@ -153,7 +153,7 @@ def states(model: Any, packed: Pack) -> torch.Tensor:
 
 
 def logprobs(model: Any, packed: Pack, entropy: bool = False) -> torch.Tensor:
-    """Log-probabilities of a pack's wanted tokens, (M,) in fp32; logits exist for 512 rows at a time.
+    """Log-probabilities of a pack's target tokens, (M,) in fp32; logits exist for 512 rows at a time.
 
     With `entropy` (2, M): also the entropies of the distributions that these tokens stand in.
     """

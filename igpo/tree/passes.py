@@ -1,4 +1,4 @@
-"""Log-probabilities of the wanted tokens of token trees: from packed passes, or one plain pass for each."""
+"""Log-probabilities of the target tokens of token trees: from packed passes, or one plain pass for each."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 def run_model(
     folder: Path, trees: list[list[Segment]], tokens: int, dtype: torch.dtype
 ) -> dict[int, list[float]]:
-    """Log-probabilities of every segment's wanted tokens, by `id(segment)`.
+    """Log-probabilities of every segment's target tokens, by `id(segment)`.
 
     As in training the weights are in fp32, and only products of matrices in `dtype`: with all of it in bf16
     the first update's ratios would be further from 1.
@@ -50,7 +50,7 @@ def run_naive(folder: Path, trees: list[list[Segment]], dtype: torch.dtype) -> d
     check_context(model, max(depth(segment) for segment in segments))
     values: dict[int, list[float]] = {}
     for segment in segments:
-        indices = torch.tensor(segment.wanted, dtype=torch.long)
+        indices = torch.tensor(segment.targets, dtype=torch.long)
         ids = torch.tensor(segment.path_ids())
         at = indices + len(ids) - len(segment.ids)
         values[id(segment)] = _following(model, ids, at).tolist() if len(at) else []

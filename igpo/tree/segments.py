@@ -26,13 +26,13 @@ ROWS = 128  # that attend together
 class Segment:
     """Tokens that continue `parent` after its first `after` tokens.
 
-    `wanted` are the indices of tokens whose log-probability is asked for, in rising order.
+    `targets` are the indices of tokens whose log-probability is asked for, in rising order.
     """
 
     ids: Sequence[int]
     parent: "Segment | None" = None
     after: int = 0
-    wanted: Sequence[int] = field(default_factory=list)
+    targets: Sequence[int] = field(default_factory=list)
 
     def path_ids(self) -> list[int]:
         """All tokens of a segment's path, the root's first."""
@@ -48,10 +48,10 @@ class Segment:
 
 
 class Part(NamedTuple):
-    """Rows of a block: they attend to its first `seen` keys, but for `hidden` (rows, n) of the last n."""
+    """Rows of a block: they attend to its first `visible` keys, but for `hidden` (rows, n) of the last n."""
 
     rows: slice
-    seen: int
+    visible: int
     hidden: torch.Tensor
 
 
@@ -83,7 +83,7 @@ class Pack:
 
     def split(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Cut values of shape (M,) to one tensor per segment, in the order of `segments`."""
-        return list(values.split([len(segment.wanted) for segment in self.segments]))
+        return list(values.split([len(segment.targets) for segment in self.segments]))
 
 
 def pack(segments: list[Segment], device: torch.device | str = "cpu") -> Pack:
@@ -98,7 +98,7 @@ def pack(segments: list[Segment], device: torch.device | str = "cpu") -> Pack:
     positions = [before[id(s)] + i for s in segments for i in range(len(s.ids))]
     rows, targets = [], []
     for segment in segments:
-        for i in segment.wanted:
+        for i in segment.targets:
             if i:
                 rows.append(start[id(segment)] + i - 1)
             elif segment.parent:

@@ -49,7 +49,7 @@ class Searcher:
         self.identity: str = digest(sorted(manifest["identity"] for manifest in manifests))
         self.passages = Passages(folders[0])
         # A group's trajectories repeat each other's queries.
-        self.known: LRUCache[tuple[str, int], Ranking] = LRUCache(
+        self.cache: LRUCache[tuple[str, int], Ranking] = LRUCache(
             CACHED_HITS, lambda ranking: len(ranking) + QUERY_WEIGHT
         )
         self.indexes: list[Any] = []
@@ -90,12 +90,12 @@ class Searcher:
         """
         queries = list(map(clean, queries))
         query_set = {query for query in queries if query.strip()} if k > 0 else set()
-        rankings = {query: self.known[query, k] for query in query_set if (query, k) in self.known}
+        rankings = {query: self.cache[query, k] for query in query_set if (query, k) in self.cache}
         new = sorted(query_set - rankings.keys())
         if new:
             rankings |= zip(new, self._rankings(new, min(k, len(self))), strict=True)
         if k <= DEPTH:
-            self.known.update(((query, k), rankings[query]) for query in new if len(query) <= CACHED_CHARS)
+            self.cache.update(((query, k), rankings[query]) for query in new if len(query) <= CACHED_CHARS)
         return [[self._hit(*hit) for hit in rankings.get(query, [])] for query in queries]
 
     def _rankings(self, queries: list[str], k: int) -> list[Ranking]:

@@ -46,8 +46,8 @@ def snakemake(folder: Path, *options: str, environment: dict[str, str]) -> subpr
 def node_of(rule: str, environment: dict[str, str]) -> str:
     """The node on which a job of a rule runs, by Snakemake's comment on the job; empty if none does."""
     command = ["squeue", "-h", "-t", "R", "-o", "%k %N"]
-    shown = subprocess.run(command, env=environment, capture_output=True, text=True)
-    lines = [line.split() for line in shown.stdout.splitlines()]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    lines = [line.split() for line in process.stdout.splitlines()]
     return next((line[-1] for line in lines if line[0].startswith(f"rule_{rule}")), "")
 
 
@@ -72,8 +72,8 @@ def runs(tmp_path_factory, base_model):
         pytest.skip(f"NOT TESTED: jobs on a Slurm cluster: {reason}")
     local = make(tmp_path_factory.mktemp("local"), base_model, **SHORT)
     here = snakemake(local, "--cores", "1", environment=dict(os.environ))
-    said, _ = here.communicate()
-    assert here.returncode == 0, said[-6000:]
+    output, _ = here.communicate()
+    assert here.returncode == 0, output[-6000:]
     there = make(tmp_path_factory.mktemp("cluster"), base_model, **SHARDED)
     home = tmp_path_factory.mktemp("slurm")
     with slurm_cluster.cluster(home) as environment:
@@ -83,9 +83,9 @@ def runs(tmp_path_factory, base_model):
         while run.poll() is None and not (node := node_of("rollout_shard", environment)):
             time.sleep(0.2)
         kill_node(home, node)
-        said, _ = run.communicate()
-        assert run.returncode == 0, said[-6000:]
-    return local, there, said
+        output, _ = run.communicate()
+        assert run.returncode == 0, output[-6000:]
+    return local, there, output
 
 
 def test_tables_and_policies_are_those_of_a_local_run(runs):
@@ -101,10 +101,10 @@ def test_tables_and_policies_are_those_of_a_local_run(runs):
 
 
 def test_a_job_whose_node_failed_is_submitted_again(runs):
-    _, there, said = runs
+    _, there, output = runs
     (log,) = (there / ".snakemake/log").glob("*.log")
     assert re.search(r"Error in rule rollout_shard:(?s:.)*Trying to restart job", log.read_text())
-    assert "Trying to restart job" in said
+    assert "Trying to restart job" in output
 
 
 def test_jobs_of_a_cluster_start_no_server(runs):
@@ -130,7 +130,7 @@ def test_an_update_over_two_nodes_is_that_of_one_process(tmp_path):
             f"--chdir={ROOT}",
             f"--output={tmp_path / 'log'}",
         ]
-        done = subprocess.run([*job, "--wrap", command], env=environment, timeout=300)
-    assert done.returncode == 0, (tmp_path / "log").read_text()
+        process = subprocess.run([*job, "--wrap", command], env=environment, timeout=300)
+    assert process.returncode == 0, (tmp_path / "log").read_text()
     metrics = [storage.read_json(folder / "policy.json")["metrics"] for folder in (one, tmp_path / "two")]
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)

@@ -37,9 +37,9 @@ def test_a_row_for_every_turn_of_the_model_with_its_rewards():
 
 def test_a_method_sees_tokens_and_what_was_shown_ahead_of_each_turn():
     rollouts, scores = table_rows("q", [[0.3, 0.1, 1.0]])
-    found = trajectory(*joined(rollouts, scores=scores))
-    assert found.tokens == [1, 2, 3]
-    assert found.shown == [(None,), (None, "hit 1"), (None, "hit 1", "hit 2")]
+    rewards = trajectory(*joined(rollouts, scores=scores))
+    assert rewards.tokens == [1, 2, 3]
+    assert rewards.states == [(None,), (None, "hit 1"), (None, "hit 1", "hit 2")]
 
 
 def test_weights_move_from_start_to_end_over_a_run():

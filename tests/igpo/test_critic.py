@@ -50,7 +50,7 @@ def test_a_value_is_the_head_over_the_state_before_the_turn(folder):
     rollouts, _ = scored()
     model = critic.Critic(folder)
     torch.nn.init.normal_(model.value.weight)
-    found = values(model, rollouts).tolist()
+    predictions = values(model, rollouts).tolist()
     body = tiny("llama")
     body.set_attn_implementation("eager")
     body.load_state_dict(model.body.state_dict())
@@ -61,7 +61,7 @@ def test_a_value_is_the_head_over_the_state_before_the_turn(folder):
             states = body.model(torch.tensor([context])).last_hidden_state[0, -1]
             expected.append(model.value(states).item())
         context = context + row["policy_ids"] + row["observation_ids"]
-    assert found == pytest.approx(expected, abs=1e-5)
+    assert predictions == pytest.approx(expected, abs=1e-5)
 
 
 def test_returns_are_discounted_and_turns_without_tokens_have_none():
@@ -87,8 +87,8 @@ def test_a_critic_learns_what_follows(folder):
 
 
 def test_what_values_explain_of_equal_returns_is_unknown():
-    found = critic.fit(torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5]))
-    assert found == {"value_loss": pytest.approx(0.03125), "explained_variance": None}
+    fit = critic.fit(torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5]))
+    assert fit == {"value_loss": pytest.approx(0.03125), "explained_variance": None}
     assert critic.fit(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0]))["explained_variance"] == 1.0
 
 
@@ -130,17 +130,17 @@ def test_the_gradient_depends_neither_on_the_token_budget_nor_on_checkpointing(f
     rollouts, scores = scored()
     targets = torch.tensor(critic.returns(rollouts, scores, 0.9))
     trees = [critic.value_tree(group) for group in groups(rollouts)]
-    found = []
+    gradients = []
     for tokens, checkpoint in ((30, False), (10_000, False), (10_000, True)):
         model = critic.Critic(folder, checkpoint)
         assert model.body.is_gradient_checkpointing == checkpoint
         torch.nn.init.constant_(model.value.weight, 0.1)
         critic.learn(model, trees, targets, tokens)
-        found.append(
+        gradients.append(
             torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
         )
-    assert torch.allclose(found[0], found[1], atol=1e-6)
-    assert torch.equal(found[1], found[2])
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
+    assert torch.equal(gradients[1], gradients[2])
 
 
 def half(head: Path) -> None:
@@ -156,18 +156,18 @@ def not_finite(head: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (half, "not a readable value head: .*; delete .*policy and make this critic again"),
         (other_shape, "not a readable value head: .*size mismatch for weight.*; delete .*policy and make"),
         (not_finite, "weight weight holds NaN or infinity"),
     ],
 )
-def test_a_broken_head_is_one_line_that_names_it(folder, spoil, said):
+def test_a_broken_head_is_one_line_that_names_it(folder, spoil, message):
     save_file({"weight": torch.ones(1, 48), "bias": torch.zeros(1)}, folder / critic.HEAD)
     assert critic.Critic(folder).value.weight.sum() == 48
     spoil(folder / critic.HEAD)
-    with pytest.raises(UserError, match=rf"policy/{critic.HEAD}: {said}") as refused:
+    with pytest.raises(UserError, match=rf"policy/{critic.HEAD}: {message}") as refused:
         critic.Critic(folder)
     assert "\n" not in str(refused.value)
 
@@ -178,7 +178,7 @@ def test_ppo_needs_values_of_its_rollouts():
     with pytest.raises(UserError, match="run `igpo critic`"):
         advantage.advantages(rollouts, scores, params)
     rows = [{name: row[name] for name in schema.TURN_KEY} | {"value": 0.0} for row in rollouts if row["turn"]]
-    found = advantage.advantages(rollouts, scores, params, rows)
-    assert [row["normalised"] for row in found][:6] == [0.0, 0.0, 1.0, 2.0, 2.0, 2.0]
+    credits = advantage.advantages(rollouts, scores, params, rows)
+    assert [row["normalised"] for row in credits][:6] == [0.0, 0.0, 1.0, 2.0, 2.0, 2.0]
     with pytest.raises(UserError, match="make values again"):
         advantage.advantages(rollouts, scores, params, rows[1:])

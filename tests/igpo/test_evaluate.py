@@ -42,8 +42,8 @@ def trajectory(turns, answer, stop, question_id="q", sample=0):
 
 def test_an_answered_trajectory():
     rows = trajectory([(["a", "b"], ["1", "9"]), (["c"], ["1"]), ([], [])], "York", "answered")
-    found = evaluate.trajectory_metrics(rows, QUESTION, -2.0)
-    assert found == {
+    metrics = evaluate.trajectory_metrics(rows, QUESTION, -2.0)
+    assert metrics == {
         "f1": pytest.approx(2 / 3),
         "em": 0.0,
         "f1_squad": pytest.approx(2 / 3),
@@ -69,12 +69,12 @@ def test_an_answered_trajectory():
     [("format_error", 1.0), ("turn_limit", 0.0), ("token_limit", 1.0), ("error: no tokens", 1.0)],
 )
 def test_an_unanswered_trajectory(stop, failure):
-    found = evaluate.trajectory_metrics(trajectory([([], [])], None, stop), QUESTION, -2.0)
-    assert (found["f1"], found["f1_format"], found["answer_rate"]) == (0.0, -2.0, 0.0)
-    assert (found["em_squad"], found["em_squad_format"]) == (0.0, -2.0)
-    assert found["format_failure"] == failure
+    metrics = evaluate.trajectory_metrics(trajectory([([], [])], None, stop), QUESTION, -2.0)
+    assert (metrics["f1"], metrics["f1_format"], metrics["answer_rate"]) == (0.0, -2.0, 0.0)
+    assert (metrics["em_squad"], metrics["em_squad_format"]) == (0.0, -2.0)
+    assert metrics["format_failure"] == failure
     cause = stop.partition(":")[0]
-    assert {name: found[name] for name in schema.FAILURES} == {
+    assert {name: metrics[name] for name in schema.FAILURES} == {
         name: float(name == cause) for name in schema.FAILURES
     }
 
@@ -85,9 +85,9 @@ def test_a_question_counts_once_whatever_its_samples():
         *trajectory([([], [])], "x", "answered", "q1", 1),
         *trajectory([([], [])], "x", "answered", "q2", 0),
     ]
-    found = evaluate.question_metrics(rows, {"q1": QUESTION, "q2": QUESTION}, -2.0, {"q2"})
-    assert [(row["f1"], row["covered"]) for row in found] == [(0.5, True), (0.0, False)]
-    assert evaluate.summary(found, PARAMS)["f1"]["mean"] == 0.25
+    metrics = evaluate.question_metrics(rows, {"q1": QUESTION, "q2": QUESTION}, -2.0, {"q2"})
+    assert [(row["f1"], row["covered"]) for row in metrics] == [(0.5, True), (0.0, False)]
+    assert evaluate.summary(metrics, PARAMS)["f1"]["mean"] == 0.25
 
 
 def test_questions_of_one_hop_and_of_two_are_told_apart():
@@ -97,9 +97,9 @@ def test_questions_of_one_hop_and_of_two_are_told_apart():
         *trajectory([([], [])], "York", "answered", "q3"),
         *trajectory([([], [])], "New York", "answered", "q4"),
     ]
-    asked = {f"q{number}": QUESTION | {"hops": hops} for number, hops in enumerate((1, 1, 2, 0), start=1)}
-    found = evaluate.by_hops(evaluate.question_metrics(rows, asked, -2.0, None), PARAMS)
-    means = {hops: (block["n"], block["f1"]["mean"]) for hops, block in found.items()}
+    questions = {f"q{number}": QUESTION | {"hops": hops} for number, hops in enumerate((1, 1, 2, 0), start=1)}
+    blocks = evaluate.by_hops(evaluate.question_metrics(rows, questions, -2.0, None), PARAMS)
+    means = {hops: (block["n"], block["f1"]["mean"]) for hops, block in blocks.items()}
     assert means == {"1": (2, 0.5), "2": (1, pytest.approx(2 / 3))}  # of q4 it is unknown
 
 
@@ -126,33 +126,33 @@ def test_an_unknown_question_is_an_error():
 
 
 def test_a_paired_difference_by_hand():
-    found = paired_difference([1.0, 0.5, 0.0, 0.5], [0.5, 0.0, 0.0, 1.0], 4000, 0)
-    assert found["mean"] == pytest.approx(0.125)  # of 0.5, 0.5, 0, -0.5
+    difference = paired_difference([1.0, 0.5, 0.0, 0.5], [0.5, 0.0, 0.0, 1.0], 4000, 0)
+    assert difference["mean"] == pytest.approx(0.125)  # of 0.5, 0.5, 0, -0.5
     # every mean of four draws from these: sums of x = (#up - #down) / 8, over 4^4 equally likely draws
     sums = [sum(draw) / 4 for draw in itertools.product([0.5, 0.5, 0.0, -0.5], repeat=4)]
     below = sum(value <= 0 for value in sums) / len(sums)
-    assert found["p"] == pytest.approx(2 * below, abs=0.05)
-    assert (found["low"], found["high"]) == (-0.25, 0.5)
+    assert difference["p"] == pytest.approx(2 * below, abs=0.05)
+    assert (difference["low"], difference["high"]) == (-0.25, 0.5)
 
 
 def test_seeds_are_resampled_as_well_as_questions():
     values = [[0.0, 1.0], [1.0, 1.0]]
-    found = bootstrap_means(values, 20_000, 0)
+    means = bootstrap_means(values, 20_000, 0)
     first = {0.0: 1 / 4, 0.5: 1 / 2, 1.0: 1 / 4}  # question 1's mean over two drawn seeds; question 2's is 1
-    wanted: dict[float, float] = defaultdict(float)
+    shares: dict[float, float] = defaultdict(float)
     for value, share in first.items():
         for drawn in itertools.product((value, 1.0), repeat=2):  # the two drawn questions
-            wanted[sum(drawn) / 2] += share / 4
-    assert wanted.keys() == set(found)
-    for mean, share in wanted.items():
-        assert (found == mean).mean() == pytest.approx(share, abs=0.01)
+            shares[sum(drawn) / 2] += share / 4
+    assert shares.keys() == set(means)
+    for mean, share in shares.items():
+        assert (means == mean).mean() == pytest.approx(share, abs=0.01)
     one = interval([values[0]], 500, 1)
     assert one == interval(values[0], 500, 1)  # of one seed: of questions alone
 
 
 def test_a_baseline_of_one_seed_is_compared_with_each_seed():
-    found = paired_difference([[0.5, 0.5], [0.7, 0.7]], [[0.1, 0.1]], 500, 0)
-    assert found == pytest.approx({"mean": 0.5, "low": 0.4, "high": 0.6, "p": 0.0})
+    difference = paired_difference([[0.5, 0.5], [0.7, 0.7]], [[0.1, 0.1]], 500, 0)
+    assert difference == pytest.approx({"mean": 0.5, "low": 0.4, "high": 0.6, "p": 0.0})
     same = paired_difference([[0.5, 0.5], [0.7, 0.7]], [[0.5, 0.5], [0.7, 0.7]], 500, 0)
     assert same == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}  # paired by seed too
 
@@ -172,14 +172,14 @@ def test_pairs_keep_what_questions_share_out_of_the_interval():
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("settings", "message"),
     [
         ({"questions": 3}, "2 questions, 3 were asked for"),
         ({"questions": None, "benchmarks": ["b"]}, "2 questions, 1 were asked for"),
         ({"samples": 2}, "question 'q2' has 1 samples, 2 were asked for"),
     ],
 )
-def test_missing_rows_are_an_error(asked, said):
+def test_missing_rows_are_an_error(settings, message):
     """Disagreement 23: the released code leaves out what exceeds a multiple of the number of GPUs."""
     rows = [
         *trajectory([([], [])], "x", "answered", "q1", 0),
@@ -187,18 +187,22 @@ def test_missing_rows_are_an_error(asked, said):
         *trajectory([([], [])], "x", "answered", "q2", 0),
     ]
     questions = [{"question_id": f"q{i}", "benchmark": "b" if i == 1 else "c"} for i in range(1, 5)]
-    with pytest.raises(UserError, match=said):
-        evaluate.check_complete(rows, questions, {"benchmarks": [], "questions": 2, "samples": 1} | asked)
+    with pytest.raises(UserError, match=message):
+        evaluate.check_complete(rows, questions, {"benchmarks": [], "questions": 2, "samples": 1} | settings)
 
 
 def test_every_row_is_counted():
     """Disagreement 23: of 13 questions in two benchmarks none is left out."""
-    asked = {f"q{i:02}": QUESTION | {"question_id": f"q{i:02}", "benchmark": "ab"[i % 2]} for i in range(13)}
-    rows = [row for name in asked for row in trajectory([([], [])], "New York", "answered", name)]
-    evaluate.check_complete(rows, list(asked.values()), {"benchmarks": [], "questions": 200, "samples": 1})
-    found = evaluate.question_metrics(rows, asked, -2.0, None)
-    assert evaluate.summary(found, PARAMS)["n"] == 13
-    parts = evaluate.split_by(found, "benchmark", PARAMS)
+    questions = {
+        f"q{i:02}": QUESTION | {"question_id": f"q{i:02}", "benchmark": "ab"[i % 2]} for i in range(13)
+    }
+    rows = [row for name in questions for row in trajectory([([], [])], "New York", "answered", name)]
+    evaluate.check_complete(
+        rows, list(questions.values()), {"benchmarks": [], "questions": 200, "samples": 1}
+    )
+    metrics = evaluate.question_metrics(rows, questions, -2.0, None)
+    assert evaluate.summary(metrics, PARAMS)["n"] == 13
+    parts = evaluate.split_by(metrics, "benchmark", PARAMS)
     assert {name: (part["n"], part["f1"]["mean"]) for name, part in parts.items()} == {
         "a": (7, 1.0),
         "b": (6, 1.0),
@@ -225,8 +229,8 @@ def test_metrics_say_how_answers_were_decoded(tmp_path, monkeypatch, temperature
     tiny("qwen2", len(words)).bfloat16().save_pretrained(tmp_path / "policy")
     words.save_pretrained(tmp_path / "policy")
     monkeypatch.setattr(rollout, "open_engine", lambda *_: Says(words(" New York\n")["input_ids"]))
-    asked = dict.fromkeys(schema.QUESTIONS.names) | QUESTION | {"question_id": "q", "question": "Where?"}
-    storage.write([asked], schema.QUESTIONS, tmp_path / "questions", schema.QUESTIONS_KEY)
+    question = dict.fromkeys(schema.QUESTIONS.names) | QUESTION | {"question_id": "q", "question": "Where?"}
+    storage.write([question], schema.QUESTIONS, tmp_path / "questions", schema.QUESTIONS_KEY)
     files = ["--questions", str(tmp_path / "questions")]
     section = read_params([PARAMS_FILE])["rollout"]
     section |= {"protocol": "closed_book", "benchmarks": [], "temperature": temperature}
@@ -234,11 +238,11 @@ def test_metrics_say_how_answers_were_decoded(tmp_path, monkeypatch, temperature
     rollout.main([*files, *played, "--out", str(tmp_path / "rollouts")])
     scored = ["--rollouts", str(tmp_path / "rollouts"), "--params", str(PARAMS_FILE)]
     evaluate.main([*files, *scored, "--out", str(tmp_path / "metrics.json")])
-    found = storage.read_json(tmp_path / "metrics.json")
-    assert (found["overall"]["f1"]["mean"], found["provenance"]["decoding"]) == (1.0, decoding)
+    metrics = storage.read_json(tmp_path / "metrics.json")
+    assert (metrics["overall"]["f1"]["mean"], metrics["provenance"]["decoding"]) == (1.0, decoding)
 
 
 def test_all_rows_there_is_no_error():
     rows = trajectory([([], [])], "x", "answered", "q1", 0)
-    asked = {"benchmarks": ["b"], "questions": 200, "samples": 1}  # of one question, all
-    evaluate.check_complete(rows, [{"question_id": "q1", "benchmark": "b"}], asked)
+    settings = {"benchmarks": ["b"], "questions": 200, "samples": 1}  # of one question, all
+    evaluate.check_complete(rows, [{"question_id": "q1", "benchmark": "b"}], settings)

@@ -25,17 +25,17 @@ def test_figures_are_drawn_against_the_tokens_that_made_a_policy(made, tmp_path)
     rows = plots.with_derived(pd.DataFrame([curve_row(folder) for folder in made[1]]))
     assert list(rows["tokens_used"]) == [0, 50, 0, 100]
     assert list(rows["gold_entropy_reduction"]) == [0.5] * 4
-    written = []
+    outputs = []
     for out in (tmp_path / "one", tmp_path / "two"):
         dev = ["--validations", *map(str, results_tree.write_validations(tmp_path / "results"))]
         figures.main(["--iterations", *map(str, made[1]), *dev, "--out", str(out)])
-        written.append({path.name: path.read_bytes() for path in out.iterdir() if path.suffix != ".json"})
-    assert written[0] == written[1]
-    assert set(written[0]) == {f"{name}.{form}" for name in plots.FIGURES for form in figures.FORMS}
-    assert written[0]["dev.pdf"].startswith(b"%PDF") and written[0]["dev.png"].startswith(b"\x89PNG")
-    assert "igpo s2 iteration 1: policy igpo-0" in written[0]["training.svg"].decode()
+        outputs.append({path.name: path.read_bytes() for path in out.iterdir() if path.suffix != ".json"})
+    assert outputs[0] == outputs[1]
+    assert set(outputs[0]) == {f"{name}.{form}" for name in plots.FIGURES for form in figures.FORMS}
+    assert outputs[0]["dev.pdf"].startswith(b"%PDF") and outputs[0]["dev.png"].startswith(b"\x89PNG")
+    assert "igpo s2 iteration 1: policy igpo-0" in outputs[0]["training.svg"].decode()
     for name, (_, x, panels) in plots.FIGURES.items():
-        text = written[0][f"{name}.svg"].decode()
+        text = outputs[0][f"{name}.svg"].decode()
         assert all(f">{words}</text>" in text for words in (plots.X_LABELS[x], "igpo", *panels.values()))
 
 

@@ -35,7 +35,7 @@ ADVANTAGES = {"q1": 0.0, "q2": 0.7}
 
 def made() -> dict[str, list[dict]]:
     """The three tables; every turn samples two tokens of log-probability -1 and -3, and is shown three."""
-    found: dict[str, list[dict]] = {"rollouts": [], "scores": [], "advantages": []}
+    tables: dict[str, list[dict]] = {"rollouts": [], "scores": [], "advantages": []}
     for (question_id, sample), (turns, gains, outcome, stop) in PLAYED.items():
         gold, last = -2.0, len(turns)
         for number, (queries, hits, text) in enumerate([([], [], ""), *turns]):
@@ -43,7 +43,7 @@ def made() -> dict[str, list[dict]]:
             searched = 0 < number < last
             gold += gains[number - 1] if searched else 0.0
             sampled = [1, 2] if number else []
-            found["rollouts"].append(
+            tables["rollouts"].append(
                 dict.fromkeys(schema.ROLLOUTS.names)
                 | key
                 | {"policy_ids": sampled, "policy_logprobs": [-1.0, -3.0][: len(sampled)], "text": text}
@@ -52,7 +52,7 @@ def made() -> dict[str, list[dict]]:
                 | {"queries": queries, "hit_ids": hits, "tool": "web_search" if queries else None}
                 | {"stop": stop if number == last else None}
             )
-            found["scores"].append(
+            tables["scores"].append(
                 key
                 | {"gold_logprob": None if number == last else gold}
                 | {"info_gain": gains[number - 1] if searched else None}
@@ -60,18 +60,18 @@ def made() -> dict[str, list[dict]]:
                 | {"format_ok": outcome >= 0 if number == last else None}
             )
             if number:
-                found["advantages"].append(key | {"advantage": ADVANTAGES[question_id]})
-    return found
+                tables["advantages"].append(key | {"advantage": ADVANTAGES[question_id]})
+    return tables
 
 
 def test_searching():
-    found = health(**made(), questions=QUESTIONS)
-    assert found["searches"] == pytest.approx((1 + 1 + 3 + 0) / 4)
-    assert found["adaptivity"] == pytest.approx((3 + 0) / 2 - (1 + 1) / 2)
-    assert found["duplicate_queries"] == pytest.approx((0 + 0 + 1 / 3) / 3)  # of those that searched
-    assert found["hit_overlap"] == pytest.approx(1 / 2)  # x again, c new; the others have one turn of hits
-    assert found["gold_recall_1"] == pytest.approx((1 + 1 + 1 / 2 + 0) / 4)
-    assert found["gold_recall_2"] == found["gold_recall_3"] == pytest.approx((1 + 1 + 1 + 0) / 4)
+    metrics = health(**made(), questions=QUESTIONS)
+    assert metrics["searches"] == pytest.approx((1 + 1 + 3 + 0) / 4)
+    assert metrics["adaptivity"] == pytest.approx((3 + 0) / 2 - (1 + 1) / 2)
+    assert metrics["duplicate_queries"] == pytest.approx((0 + 0 + 1 / 3) / 3)  # of those that searched
+    assert metrics["hit_overlap"] == pytest.approx(1 / 2)  # x again, c new; the others have one turn of hits
+    assert metrics["gold_recall_1"] == pytest.approx((1 + 1 + 1 / 2 + 0) / 4)
+    assert metrics["gold_recall_2"] == metrics["gold_recall_3"] == pytest.approx((1 + 1 + 1 + 0) / 4)
 
 
 def test_opening_a_page_is_no_search():
@@ -79,21 +79,21 @@ def test_opening_a_page_is_no_search():
     for row in tables["rollouts"]:
         if row["queries"] == ["rome ", "Oslo"]:
             row["tool"] = "open"
-    found = health(**tables, questions=QUESTIONS)
-    assert found["adaptivity"] == pytest.approx((1 + 0) / 2 - (1 + 1) / 2)
-    assert found["duplicate_queries"] == 0.0
+    metrics = health(**tables, questions=QUESTIONS)
+    assert metrics["adaptivity"] == pytest.approx((1 + 0) / 2 - (1 + 1) / 2)
+    assert metrics["duplicate_queries"] == 0.0
 
 
 def test_information_by_depth():
-    found = health(**made(), questions=QUESTIONS)
-    assert found["info_gain"] == pytest.approx((0.5 + 0.5 + 0.2 - 0.4) / 4)
-    assert found["info_gain_1"] == pytest.approx(0.4)
-    assert found["info_gain_std_1"] == pytest.approx(math.sqrt((0.01 + 0.01 + 0.04) / 3))
-    assert (found["info_gain_positive_1"], found["info_gain_positive_2"]) == (1.0, 0.0)
-    assert found["info_gain_2"] == pytest.approx(-0.4)
-    assert "info_gain_3" not in found
-    assert found["gold_logprob_start"] == pytest.approx(-2.0)
-    assert found["gold_logprob_end"] == pytest.approx((-1.5 - 1.5 - 2.2 - 2.0) / 4)
+    metrics = health(**made(), questions=QUESTIONS)
+    assert metrics["info_gain"] == pytest.approx((0.5 + 0.5 + 0.2 - 0.4) / 4)
+    assert metrics["info_gain_1"] == pytest.approx(0.4)
+    assert metrics["info_gain_std_1"] == pytest.approx(math.sqrt((0.01 + 0.01 + 0.04) / 3))
+    assert (metrics["info_gain_positive_1"], metrics["info_gain_positive_2"]) == (1.0, 0.0)
+    assert metrics["info_gain_2"] == pytest.approx(-0.4)
+    assert "info_gain_3" not in metrics
+    assert metrics["gold_logprob_start"] == pytest.approx(-2.0)
+    assert metrics["gold_logprob_end"] == pytest.approx((-1.5 - 1.5 - 2.2 - 2.0) / 4)
 
 
 def test_information_gain_is_measured_whatever_the_step_reward():
@@ -103,17 +103,17 @@ def test_information_gain_is_measured_whatever_the_step_reward():
     assert health(**tables, questions=QUESTIONS) == health(**made(), questions=QUESTIONS)
 
 
-def by_evidence(found: dict, kind: str) -> tuple:
+def by_evidence(metrics: dict, kind: str) -> tuple:
     """Mean, number and share above 0 of the gains of one kind of search."""
-    return tuple(found[f"info_gain_{kind}{what}"] for what in ("", "_n", "_positive"))
+    return tuple(metrics[f"info_gain_{kind}{what}"] for what in ("", "_n", "_positive"))
 
 
 def test_information_by_evidence():
     """Both searches for q1 show its passage; of q2's passages the second holds the answer."""
-    found = health(**made(), questions=QUESTIONS)
-    assert by_evidence(found, "evidence") == pytest.approx(((0.5 + 0.5 + 0.2 - 0.4) / 4, 4, 3 / 4))
-    assert by_evidence(found, "answer") == pytest.approx(((0.5 + 0.5 - 0.4) / 3, 3, 2 / 3))
-    assert by_evidence(found, "no_evidence") == (None, 0, None)
+    metrics = health(**made(), questions=QUESTIONS)
+    assert by_evidence(metrics, "evidence") == pytest.approx(((0.5 + 0.5 + 0.2 - 0.4) / 4, 4, 3 / 4))
+    assert by_evidence(metrics, "answer") == pytest.approx(((0.5 + 0.5 - 0.4) / 3, 3, 2 / 3))
+    assert by_evidence(metrics, "no_evidence") == (None, 0, None)
 
 
 def test_a_passage_shown_before_is_no_new_evidence():
@@ -123,22 +123,22 @@ def test_a_passage_shown_before_is_no_new_evidence():
             row["hit_ids"] = ["x", "b"]
         if row["question_id"] == "q1" and not row["turn"]:
             row["hit_ids"] = ["a"]  # in the prompt
-    found = health(**tables, questions=QUESTIONS)
-    assert by_evidence(found, "evidence") == pytest.approx((0.2, 1, 1.0))
-    assert by_evidence(found, "no_evidence") == pytest.approx(((0.5 + 0.5 - 0.4) / 3, 3, 2 / 3))
+    metrics = health(**tables, questions=QUESTIONS)
+    assert by_evidence(metrics, "evidence") == pytest.approx((0.2, 1, 1.0))
+    assert by_evidence(metrics, "no_evidence") == pytest.approx(((0.5 + 0.5 - 0.4) / 3, 3, 2 / 3))
 
 
 def test_what_is_no_search_shows_no_evidence():
     tables = made()
     for row in tables["rollouts"]:
         row["tool"] = row["tool"] and "open"
-    found = health(**tables, questions=QUESTIONS)
-    assert by_evidence(found, "evidence") == by_evidence(found, "no_evidence") == (None, 0, None)
+    metrics = health(**tables, questions=QUESTIONS)
+    assert by_evidence(metrics, "evidence") == by_evidence(metrics, "no_evidence") == (None, 0, None)
 
 
 def test_spread():
-    found = health(**made(), questions=QUESTIONS)
-    assert [found[f"flat_{name}"] for name in ("outcome", "info_gain", "both", "advantage")] == [0.5] * 4
+    metrics = health(**made(), questions=QUESTIONS)
+    assert [metrics[f"flat_{name}"] for name in ("outcome", "info_gain", "both", "advantage")] == [0.5] * 4
 
 
 def test_a_group_may_be_flat_in_one_reward_only():
@@ -146,19 +146,19 @@ def test_a_group_may_be_flat_in_one_reward_only():
     for row in tables["scores"]:
         if row["outcome"] is not None:
             row["outcome"] = 1.0 + 1e-9 * row["sample"]  # below what counts as spread
-    found = health(**tables, questions=QUESTIONS)
-    assert (found["flat_outcome"], found["flat_info_gain"], found["flat_both"]) == (1.0, 0.5, 0.5)
+    metrics = health(**tables, questions=QUESTIONS)
+    assert (metrics["flat_outcome"], metrics["flat_info_gain"], metrics["flat_both"]) == (1.0, 0.5, 0.5)
 
 
 def test_writing():
     """Disagreement 24: of what the policy sampled; the released code's entropy is over tool results too."""
-    found = health(**made(), questions=QUESTIONS)
-    assert found["well_formed"] == pytest.approx(3 / 4)
-    assert found["entropy"] == pytest.approx(2.0)
+    metrics = health(**made(), questions=QUESTIONS)
+    assert metrics["well_formed"] == pytest.approx(3 / 4)
+    assert metrics["entropy"] == pytest.approx(2.0)
     # go so, go so, go !!!! so, hmmmm aaa: 4 of "!!!!" and 4 of "mmmm"; three equal letters are none
-    assert found["repeated_characters"] == pytest.approx(8 / (4 + 4 + 8 + 9))
-    assert found["invalid_turns"] == pytest.approx(1 / 8)
-    assert (found["update_tokens"], found["credited_tokens"]) == (8, pytest.approx(8 / 16))
+    assert metrics["repeated_characters"] == pytest.approx(8 / (4 + 4 + 8 + 9))
+    assert metrics["invalid_turns"] == pytest.approx(1 / 8)
+    assert (metrics["update_tokens"], metrics["credited_tokens"]) == (8, pytest.approx(8 / 16))
     tables = made()
     tables["rollouts"][1] |= {"tool": None, "queries": []}  # malformed, told so, and it went on
     assert health(**tables, questions=QUESTIONS)["invalid_turns"] == pytest.approx(2 / 8)
@@ -166,11 +166,11 @@ def test_writing():
 
 def test_unknown_hops_and_supporting_passages_are_null():
     unknown = [row | {"hops": 0, "supporting_ids": []} for row in QUESTIONS]
-    found = health(**made(), questions=unknown)
-    assert found["adaptivity"] is None
-    assert not any(name.startswith("gold_recall") for name in found)
+    metrics = health(**made(), questions=unknown)
+    assert metrics["adaptivity"] is None
+    assert not any(name.startswith("gold_recall") for name in metrics)
     for kind in ("evidence", "answer", "no_evidence"):
-        assert by_evidence(found, kind) == (None, None, None)
+        assert by_evidence(metrics, kind) == (None, None, None)
 
 
 @pytest.mark.parametrize("name", ["scores", "advantages"])
@@ -206,29 +206,29 @@ def files(tmp_path) -> list:
 
 def test_a_collapse_is_warned_of_in_file_log_and_summary(files, tmp_path, capsys):
     summary = call(main, *files, "--start", tmp_path / "start.json", "--config", json.dumps(SETTINGS))
-    found = json.loads((tmp_path / "health.json").read_text())
-    assert found["searches_of_start"] == pytest.approx(1.25 / 5)
-    assert [found[name] for name in ("loss", "grad_norm", "kl")] == [0.25, None, None]
-    assert len(found["warnings"]) == 2
-    searches, kl = found["warnings"]
+    metrics = json.loads((tmp_path / "health.json").read_text())
+    assert metrics["searches_of_start"] == pytest.approx(1.25 / 5)
+    assert [metrics[name] for name in ("loss", "grad_norm", "kl")] == [0.25, None, None]
+    assert len(metrics["warnings"]) == 2
+    searches, kl = metrics["warnings"]
     assert searches.startswith(
         "searches per trajectory 1.25, below 0.5 of the first iteration's 5: try score."
     )
     assert kl.startswith("KL is inf: try a lower train.lr")
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert lines == [f"warning: {tmp_path}: {sentence}" for sentence in found["warnings"]]
+    assert lines == [f"warning: {tmp_path}: {sentence}" for sentence in metrics["warnings"]]
     assert ", 2 warnings (" in summary
 
 
 def test_a_collapse_stops_the_run_if_it_should(files, tmp_path, capsys):
     config = json.dumps(SETTINGS | {"on_collapse": "stop"})
-    said = refusal(capsys, main, *files, "--start", tmp_path / "start.json", "--config", config)
-    assert said.startswith(f"error: {tmp_path}: searches per trajectory 1.25, below 0.5")
+    message = refusal(capsys, main, *files, "--start", tmp_path / "start.json", "--config", config)
+    assert message.startswith(f"error: {tmp_path}: searches per trajectory 1.25, below 0.5")
 
 
 def test_the_first_iteration_is_its_own_start(files, tmp_path):
     storage.write_json({"metrics": {}}, tmp_path / "policy.json")  # no update was made
     summary = call(main, *files, "--config", json.dumps(SETTINGS | {"on_collapse": "stop"}))
-    found = json.loads((tmp_path / "health.json").read_text())
-    assert (found["warnings"], found["searches_of_start"], found["loss"]) == ([], 1.0, None)
+    metrics = json.loads((tmp_path / "health.json").read_text())
+    assert (metrics["warnings"], metrics["searches_of_start"], metrics["loss"]) == ([], 1.0, None)
     assert "warning" not in summary

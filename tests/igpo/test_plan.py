@@ -41,11 +41,11 @@ def test_a_plan_has_the_arms_of_comparisons_and_their_critics(params):
     assert numbers["policies kept"] == 2 * numbers["runs"]  # the last and the best
     models = numbers["policies kept"] + 2 * 3 + 4  # critics go with their states; base, start, two in use
     assert plan.disk_bytes(numbers, 1000, keep_states=True) == 1000 * (8 * numbers["updates"] + 2 * models)
-    found = plan.hours(numbers, {"rollout": 10.0, "critic": 5.0})
+    hours = plan.hours(numbers, {"rollout": 10.0, "critic": 5.0})
     played = sum(numbers[f"{name} tokens"] for name in ("training", "validation", "evaluation"))
-    assert found["rollout"] == pytest.approx(played / 36_000)
-    assert found["critic"] == pytest.approx(numbers["of them for critics"] / 18_000)
-    assert found["score"] is found["train"] is None
+    assert hours["rollout"] == pytest.approx(played / 36_000)
+    assert hours["critic"] == pytest.approx(numbers["of them for critics"] / 18_000)
+    assert hours["score"] is hours["train"] is None
 
 
 def write_measured(root: Path, weights: int) -> None:
@@ -123,15 +123,15 @@ def test_sampling_reads_the_weights_once_a_step_for_all_that_is_sampled_together
 def test_an_iteration_counts_the_passes_of_its_stages(params):
     params["train"] |= {"checkpoint": False, "updates": 2}
     tokens, rate = 64 * 1000, 0.4 * 100e12
-    found = iteration_seconds(params, WORK, 1e9, GPU, 8, sharded=True)
-    assert found["score"] == pytest.approx(tokens * 2 * 2e9 / (8 * rate))
-    assert found["train"] == pytest.approx(tokens * 2 * 6e9 / (8 * rate))
+    seconds = iteration_seconds(params, WORK, 1e9, GPU, 8, sharded=True)
+    assert seconds["score"] == pytest.approx(tokens * 2 * 2e9 / (8 * rate))
+    assert seconds["train"] == pytest.approx(tokens * 2 * 6e9 / (8 * rate))
     alone = iteration_seconds(params, WORK, 1e9, GPU, 8, sharded=False)
-    assert alone["score"] == pytest.approx(8 * found["score"])
-    assert alone["train"] == found["train"]
+    assert alone["score"] == pytest.approx(8 * seconds["score"])
+    assert alone["train"] == seconds["train"]
     params["train"]["checkpoint"] = True
     again = iteration_seconds(params, WORK, 1e9, GPU, 8, sharded=True)
-    assert again["train"] == pytest.approx(found["train"] * 8 / 6)
+    assert again["train"] == pytest.approx(seconds["train"] * 8 / 6)
 
 
 @pytest.mark.parametrize(("gpus", "nodes"), [(1, 1), (8, 1), (8, 4)])
@@ -153,8 +153,8 @@ def test_a_plan_counts_the_disk_of_corpus_indexes_and_trajectories(params, tmp_p
     corpus = tmp_path / "results/corpus.parquet"
     storage.write([{"id": "1", "title": "a", "text": "b"}], storage.CORPUS, corpus, ("id",))
     for kind, settings in (("bm25", {"k1": 0.9}), ("dense", {"encoder": "minilm", "faiss": "Flat"})):
-        made = {"kind": kind, "rows": 10, "files": {"a": 1000, "b": 500}, "settings": settings}
-        storage.write_json(made, tmp_path / f"results/index/{kind}/manifest.json")
+        manifest = {"kind": kind, "rows": 10, "files": {"a": 1000, "b": 500}, "settings": settings}
+        storage.write_json(manifest, tmp_path / f"results/index/{kind}/manifest.json")
     sizes = {name: size for name, size, _ in plan.data_bytes(params, tmp_path, 2000)}
     assert sizes == {"corpus": 2000 * corpus.stat().st_size, "index bm25": 300_000, "index dense": 300_000}
     params["index"]["faiss"] = "IVF16,PQ64"
@@ -202,12 +202,12 @@ def test_plan_multiplies_and_status_counts(params, tmp_path, capsys):
         volume(params, {"test": 7})
     (tmp_path / "results/runs/igpo/s1/001").mkdir(parents=True)
     (tmp_path / "results/runs/igpo/s1/001/rollouts.parquet").touch()
-    found = {
-        name: (done, wanted, following) for name, done, wanted, following in status.steps(params, tmp_path)
+    steps = {
+        name: (count, total, following) for name, count, total, following in status.steps(params, tmp_path)
     }
-    assert found["igpo s1"] == (1, 12, "001/scores.parquet")
-    assert found["igpo s2"] == (0, 12, "001/rollouts.parquet")
-    assert found["validations"] == (0, 5, "validation/metrics.json")
+    assert steps["igpo s1"] == (1, 12, "001/scores.parquet")
+    assert steps["igpo s2"] == (0, 12, "001/rollouts.parquet")
+    assert steps["validations"] == (0, 5, "validation/metrics.json")
     assert list(status.warnings(params, tmp_path)) == []
     storage.write_json({"warnings": ["it falls"]}, tmp_path / "results/runs/igpo/s1/001/health.json")
     assert list(status.warnings(params, tmp_path)) == ["igpo/s1/001: it falls"]

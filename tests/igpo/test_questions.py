@@ -59,8 +59,8 @@ def test_questions_may_be_compressed(tmp_path, caplog):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "more").mkdir()
     run("--source", tmp_path, "--out", tmp_path / "out")
-    read = storage.read(tmp_path / "out/test.parquet", QUESTIONS)
-    assert read["benchmark"].to_pylist() == ["nq", "tq"]
+    table = storage.read(tmp_path / "out/test.parquet", QUESTIONS)
+    assert table["benchmark"].to_pylist() == ["nq", "tq"]
     assert "left out, no question files by their names: more, notes.txt" in caplog.text
 
 
@@ -104,10 +104,8 @@ def test_the_seven_benchmarks_raw_files_are_one_experiment(tmp_path):
         (raw / name).write_text(json.dumps(row))
     run("--source", raw, "--out", tmp_path / "folder")
     run("--source", *sorted(raw.glob("*.json*")), "--out", tmp_path / "list")
-    folder, listed = (
-        storage.read(tmp_path / name / "test.parquet", QUESTIONS) for name in ("folder", "list")
-    )
-    assert folder == listed
+    folder, files = (storage.read(tmp_path / name / "test.parquet", QUESTIONS) for name in ("folder", "list"))
+    assert folder == files
     assert sorted(folder["benchmark"].to_pylist()) == sorted(benchmark for _, benchmark in RAW.values())
 
 
@@ -142,17 +140,17 @@ def test_files_of_one_split_beside_files_for_each(tmp_path):
 
 
 def test_a_question_stands_in_one_split_only(tmp_path, capsys, caplog):
-    asked = {
+    splits = {
         "train": ["only train", "In dev?", "in test"],
         "dev": ["in dev", "In  TEST!"],
         "test": ["in test?"],
     }
-    for split, texts in asked.items():
+    for split, texts in splits.items():
         rows = [{"question": text, "answer": "a"} for text in texts]
         (tmp_path / f"b_{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     run("--source", tmp_path / "b_{split}.jsonl", "--out", tmp_path / "out")
-    left = [storage.read(tmp_path / f"out/{s}.parquet", QUESTIONS)["question"].to_pylist() for s in SPLITS]
-    assert left == [["only train"], ["in dev"], ["in test?"]]
+    rest = [storage.read(tmp_path / f"out/{s}.parquet", QUESTIONS)["question"].to_pylist() for s in SPLITS]
+    assert rest == [["only train"], ["in dev"], ["in test?"]]
     assert "2 taken out of train, 1 taken out of dev" in capsys.readouterr().out
     assert "1 questions of dev stand in a later split: taken out" in caplog.text
 
@@ -161,8 +159,8 @@ def test_our_own_columns_keep_their_split(tmp_path):
     row = {"question_id": "a", "benchmark": "b", "question": "q", "answers": ["x"], "split": "dev"}
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps(row))
-    (read,) = load(path)
-    assert read == {**row, "supporting_ids": [], "hops": 0, "type": "", "supports": []}
+    (question,) = load(path)
+    assert question == {**row, "supporting_ids": [], "hops": 0, "type": "", "supports": []}
     path.write_text(json.dumps({**row, "split": "validation"}))
     with pytest.raises(UserError, match="row 0: split 'validation'; expected one of train"):
         load(path)
@@ -175,8 +173,8 @@ def test_one_answer_in_our_own_columns_may_be_text(tmp_path):
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps(OWN | {"answers": "two words", "hops": None}))
     run("--source", path, "--out", tmp_path)
-    (read,) = storage.read(tmp_path / "dev.parquet", QUESTIONS).to_pylist()
-    assert read == {**OWN, "answers": ["two words"], "supporting_ids": [], "hops": 0, "type": ""}
+    (question,) = storage.read(tmp_path / "dev.parquet", QUESTIONS).to_pylist()
+    assert question == {**OWN, "answers": ["two words"], "supporting_ids": [], "hops": 0, "type": ""}
 
 
 @pytest.mark.parametrize(

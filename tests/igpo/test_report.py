@@ -19,7 +19,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)> \u202egnihton\u202c \x1b[31mred
 
 
 @pytest.fixture
-def made(tmp_path, params, base_model):
+def small_report(tmp_path, params, base_model):
     """A report of two seeds with validations, whose question is hostile."""
     params["run"] |= {"arms": ["igpo", "grpo"], "baselines": ["closed_book"], "seeds": [1, 2]}
     evaluations, folders = results_tree.write_results(tmp_path / "results")
@@ -37,8 +37,8 @@ def shown(path: Path) -> dict:
     return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
-def test_it_is_one_page_without_anything_from_elsewhere(made, tmp_path):
-    words, path = made
+def test_it_is_one_page_without_anything_from_elsewhere(small_report, tmp_path):
+    words, path = small_report
     text = path.read_text()
     assert text.count("<svg") == 2 + len(plots.FIGURES)
     assert "F1+IG step 60" in text and "read by eye" in text
@@ -50,31 +50,31 @@ def test_it_is_one_page_without_anything_from_elsewhere(made, tmp_path):
     assert (tmp_path / "again.html").read_text() == text
 
 
-def test_settings_that_differ_stand_ahead_of_all(made):
-    text = made[1].read_text()
+def test_settings_that_differ_stand_ahead_of_all(small_report):
+    text = small_report[1].read_text()
     assert text.index("advantage.method") < text.index("All parameters")
     assert re.search(r"<td>advantage.method</td><td>igpo</td><td>grpo</td>", text)
 
 
-def test_its_trajectories_are_those_of_the_tables(made):
-    found = shown(made[1])
-    kinds = [source["kind"] for source in found["sources"]]
+def test_its_trajectories_are_those_of_the_tables(small_report):
+    data = shown(small_report[1])
+    kinds = [source["kind"] for source in data["sources"]]
     assert (kinds.count("training"), kinds.count("validation"), kinds.count("evaluation")) == (4, 3, 4)
-    assert found["sources"][0] == {"kind": "training", "arm": "igpo", "seed": 1, "iteration": 1}
-    assert found["questions"]["q1"]["question"] == HOSTILE
-    assert len(found["trajectories"]) == 11
-    first, last = found["trajectories"][0], found["trajectories"][-1]
+    assert data["sources"][0] == {"kind": "training", "arm": "igpo", "seed": 1, "iteration": 1}
+    assert data["questions"]["q1"]["question"] == HOSTILE
+    assert len(data["trajectories"]) == 11
+    first, last = data["trajectories"][0], data["trajectories"][-1]
     assert (first["start"], first["outcome"], first["found"], first["f1"]) == (-2.0, 0.4, 1, 1.0)
     search, answer = first["turns"]
     assert (search["gold"], search["gain"], search["reward"]) == (-1.5, 0.5, 0.5)
     assert search["hits"] == [["a<b", 1]]
     assert (answer["gold"], answer["hits"], answer["logprobs"]) == (None, [], [-1.0])
     assert (last["outcome"], last["start"], last["turns"][0]["gain"]) == (None, None, None)
-    assert set(found["vocabulary"]) == {"3", "5"}
+    assert set(data["vocabulary"]) == {"3", "5"}
 
 
-def test_a_question_that_was_not_given_is_one_line(made, tmp_path, capsys):
-    words, _ = made
+def test_a_question_that_was_not_given_is_one_line(small_report, tmp_path, capsys):
+    words, _ = small_report
     question = {"question_id": "other", "benchmark": "b", "question": "?", "answers": ["x"]}
     question |= {"supporting_ids": [], "hops": 1, "split": "train", "type": ""}
     storage.write([question], schema.QUESTIONS, tmp_path / "other.parquet", ("question_id",))
@@ -93,13 +93,13 @@ def test_packed_values_are_equal_and_stand_any_text():
 
 
 @pytest.fixture
-def page(made):
+def page(small_report):
     """The report in Chromium; it asks for nothing else and complains of nothing."""
-    with chromium.opened(made[1].as_uri()) as page:
+    with chromium.opened(small_report[1].as_uri()) as page:
         page.wait_for_selector("#browser[data-ready]")
         yield page
         assert page.said == []
-        assert page.asked == [made[1].as_uri()]
+        assert page.asked == [small_report[1].as_uri()]
 
 
 @pytest.mark.slow
@@ -117,8 +117,8 @@ def test_filters_choose_trajectories(page):
 
 @pytest.mark.slow
 def test_hostile_text_shows_as_text(page):
-    said = page.inner_text("#shown h4")
-    assert "<img src=x onerror=alert(1)>" in said and "& <b>" in said
+    heading = page.inner_text("#shown h4")
+    assert "<img src=x onerror=alert(1)>" in heading and "& <b>" in heading
     assert page.query_selector("#shown img") is None
 
 

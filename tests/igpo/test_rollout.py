@@ -46,6 +46,6 @@ def test_by_type_a_rare_type_is_asked_as_often_while_it_has_questions(seed):
 
 
 def test_an_unknown_benchmark_is_one_error_with_the_nearest_name():
-    said = r"rollout\.benchmarks: no questions of 'hotpotq'; nearest: 'hotpotqa'"
-    with pytest.raises(UserError, match=said):
+    message = r"rollout\.benchmarks: no questions of 'hotpotq'; nearest: 'hotpotqa'"
+    with pytest.raises(UserError, match=message):
         chosen(1, ["nq", "hotpotq"], 2)

@@ -34,34 +34,36 @@ def renderer(base_model):
 @pytest.fixture(scope="module")
 def rows(renderer):
     """Two questions; the first with two samples, of three turns and of one."""
-    turn, seen = renderer.turn, renderer.observation
+    turn, observation = renderer.turn, renderer.observation
     first, second = renderer.prompt("When was Melville born?"), renderer.prompt("Who wrote Emma?")
     search = turn("\nI look.\n</think>\n<tool_call>{}</tool_call>")
     turns = [
-        (search, seen("Melville: American writer (1819–1891)")),
-        (search, seen("Nothing")),
+        (search, observation("Melville: American writer (1819–1891)")),
+        (search, observation("Nothing")),
         (turn("1819"), []),
     ]
     return [
         *rollout("q1", 0, first, turns, "1819"),
         *rollout("q1", 1, first, [(turn("\nNo"), [])], None),
-        *rollout("q2", 0, second, [(search, seen("Emma: novel by Jane Austen")), (turn("x"), [])], "x"),
+        *rollout(
+            "q2", 0, second, [(search, observation("Emma: novel by Jane Austen")), (turn("x"), [])], "x"
+        ),
     ]
 
 
 QUESTIONS = {name: {"answers": golds, "supporting_ids": []} for name, golds in GOLDS.items()}
 
 
-def score_rows(base_model, renderer, rows, **changed):
+def score_rows(base_model, renderer, rows, **overrides):
     """The rows that the stage would write."""
-    params = SimpleNamespace(**vars(PARAMS) | changed)
+    params = SimpleNamespace(**vars(PARAMS) | overrides)
     groups = score.forced_groups(rows, renderer, QUESTIONS, params)
     values = run_model(base_model, [score.tree(group) for group in groups], 4096, torch.float32)
     result = []
     for trajectory in itertools.chain.from_iterable(groups):
         question = QUESTIONS[trajectory.rows[0]["question_id"]]
-        known = score.evidence(trajectory, values, question, {})
-        result += score.score_trajectory(trajectory, values, values, known, question["answers"], params)
+        evidence = score.evidence(trajectory, values, question, {})
+        result += score.score_trajectory(trajectory, values, values, evidence, question["answers"], params)
     return result
 
 
@@ -134,7 +136,7 @@ def test_prob_diff_is_the_difference_of_probabilities(base_model, renderer, rows
 
 
 def test_the_best_gold_is_the_likeliest_alias(base_model, renderer, rows):
-    found = score_rows(base_model, renderer, rows, gold="best")[-3:]
+    scores = score_rows(base_model, renderer, rows, gold="best")[-3:]
     model = load(base_model, torch.float32, "eager").eval()
     trajectory = schema.trajectories(rows)[-1]
     with torch.inference_mode():
@@ -142,16 +144,16 @@ def test_the_best_gold_is_the_likeliest_alias(base_model, renderer, rows):
             max(naive_gold(model, renderer, context(trajectory, turn), gold) for gold in GOLDS["q2"][:2])
             for turn in (0, 1)
         ]
-    assert [row["gold_logprob"] for row in found[:2]] == pytest.approx(expected, abs=1e-4)
-    assert found[1]["info_gain"] == pytest.approx(expected[1] - expected[0], abs=2e-4)
+    assert [row["gold_logprob"] for row in scores[:2]] == pytest.approx(expected, abs=1e-4)
+    assert scores[1]["info_gain"] == pytest.approx(expected[1] - expected[0], abs=2e-4)
 
 
 def test_a_counterfactual_gain_is_less_what_other_questions_observations_give(base_model, renderer, rows):
-    found = score_rows(base_model, renderer, rows, step_reward="counterfactual")
+    scores = score_rows(base_model, renderer, rows, step_reward="counterfactual")
     model = load(base_model, torch.float32, "eager").eval()
     first, _, second = schema.trajectories(rows)
     searches = [(first, 1, [second[1]]), (first, 2, [second[1]]), (second, 1, [first[1], first[2]])]
-    gains = [row["step_reward"] for row in found if row["step_reward"] is not None]
+    gains = [row["step_reward"] for row in scores if row["step_reward"] is not None]
     with torch.inference_mode():
         for (trajectory, turn, others), gain in zip(searches, gains, strict=True):
             gold = GOLDS[trajectory[0]["question_id"]][0]
@@ -168,22 +170,22 @@ def test_stepsearch_reads_the_passages_from_the_corpus(tmp_path):
     texts = [("1", "Melville", "writer"), ("2", "Emma", "novel by Austen"), ("3", "Rome", "city")]
     corpus = [dict(zip(("id", "title", "text"), row, strict=True)) for row in texts]
     storage.write(corpus, storage.CORPUS, tmp_path / "corpus.parquet", ("id",))
-    asked = {"q1": {"supporting_ids": ["1"]}}
-    found = score.passage_vectors(tmp_path / "corpus.parquet", asked, [{"hit_ids": ["2"]}])
-    assert list(found) == ["1", "2"]
-    assert set(found["2"]) == {"emma", "novel", "by", "austen"}
+    questions = {"q1": {"supporting_ids": ["1"]}}
+    vectors = score.passage_vectors(tmp_path / "corpus.parquet", questions, [{"hit_ids": ["2"]}])
+    assert list(vectors) == ["1", "2"]
+    assert set(vectors["2"]) == {"emma", "novel", "by", "austen"}
     with pytest.raises(UserError, match="no passage '9'"):
-        score.passage_vectors(tmp_path / "corpus.parquet", asked, [{"hit_ids": ["9"]}])
+        score.passage_vectors(tmp_path / "corpus.parquet", questions, [{"hit_ids": ["9"]}])
     with pytest.raises(UserError, match="question 'q2' has no supporting passages"):
         score.passage_vectors(tmp_path / "corpus.parquet", {"q2": {"supporting_ids": []}}, [])
     with pytest.raises(UserError, match="give --corpus"):
-        score.passage_vectors(None, asked, [])
+        score.passage_vectors(None, questions, [])
 
 
 def test_without_step_rewards_they_are_0_and_the_rest_is_as_with_them(base_model, renderer, rows, scored):
-    found = score_rows(base_model, renderer, rows, step_reward="none")
-    assert [row["step_reward"] for row in found if row["step_reward"] is not None] == [0.0] * 3
-    for row, other in zip(found, scored, strict=True):
+    scores = score_rows(base_model, renderer, rows, step_reward="none")
+    assert [row["step_reward"] for row in scores if row["step_reward"] is not None] == [0.0] * 3
+    for row, other in zip(scores, scored, strict=True):
         assert row | {"step_reward": other["step_reward"]} == other
 
 
@@ -205,11 +207,11 @@ def test_the_call_that_ran_out_of_turns_carries_the_penalty_and_has_no_gain():
     rows[-1] |= {"stop": "turn_limit", "tool": "web_search", "hit_ids": ["x"]}
     ((trajectory,),) = score.groups(rows)
     logprobs = {id(trajectory.trunk): [-0.5, -0.25]}
-    known = Evidence([[-2.0], [-1.0]], [[]], [], {})
-    found = score.score_trajectory(trajectory, logprobs, logprobs, known, GOLDS["q1"], PARAMS)
-    assert [row["info_gain"] for row in found] == [row["step_reward"] for row in found] == [None, 1.0, None]
-    assert [row["outcome"] for row in found] == [None, None, -2.0]
-    assert [row["old_logprobs"] for row in found] == [[], [-0.5], [-0.25]]
+    evidence = Evidence([[-2.0], [-1.0]], [[]], [], {})
+    scores = score.score_trajectory(trajectory, logprobs, logprobs, evidence, GOLDS["q1"], PARAMS)
+    assert [row["info_gain"] for row in scores] == [row["step_reward"] for row in scores] == [None, 1.0, None]
+    assert [row["outcome"] for row in scores] == [None, None, -2.0]
+    assert [row["old_logprobs"] for row in scores] == [[], [-0.5], [-0.25]]
 
 
 def test_a_missing_turn_is_an_error(rows):
@@ -222,12 +224,12 @@ def test_a_group_beyond_the_budget_is_cut_and_scores_the_same(base_model, render
     parts = score.cut(whole, 100)
     assert [len(part) for part in parts] == [1, 1, 1]
     assert score.cut(whole, 4096) == whole
-    found = []
+    passes = []
     for groups in (whole, parts):
         values = run_model(base_model, [score.tree(group) for group in groups], 100, torch.float32)
-        segments = [segment for group in groups for segment in score.tree(group) if segment.wanted]
-        found.append([values[id(segment)] for segment in segments])
-    for left, right in zip(*found, strict=True):
+        segments = [segment for group in groups for segment in score.tree(group) if segment.targets]
+        passes.append([values[id(segment)] for segment in segments])
+    for left, right in zip(*passes, strict=True):
         assert left == pytest.approx(right, abs=1e-4)
 
 

@@ -26,9 +26,9 @@ def copied(base_model: Path, folder: Path) -> Path:
 
 
 def other_vocabulary(folder: Path) -> None:
-    changed = load_tokenizer(folder)
-    changed.add_tokens(["<another>"])
-    changed.save_pretrained(folder)
+    words = load_tokenizer(folder)
+    words.add_tokens(["<another>"])
+    words.save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
     first = next(iter(weights))
     save_file(weights | {first: weights[first] + 1}, folder / "model.safetensors", {"format": "pt"})
@@ -50,7 +50,7 @@ def nan_weight(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "spoilt", "said"),
+    ("spoil", "spoilt", "message"),
     [
         (no_template, "policy", "has no chat template"),
         (short_context, "policy", "exceeds the context of 128 tokens"),
@@ -58,12 +58,12 @@ def nan_weight(folder: Path) -> None:
         (other_vocabulary, "reference", "the reference's vocabulary differs"),
     ],
 )
-def test_an_unusable_model_is_one_line_and_no_file(base_model, tmp_path, capsys, spoil, spoilt, said):
+def test_an_unusable_model_is_one_line_and_no_file(base_model, tmp_path, capsys, spoil, spoilt, message):
     folder = copied(base_model, tmp_path / "model")
     spoil(folder)
     policy, reference = (folder, base_model) if spoilt == "policy" else (base_model, folder)
     words = stage_words(tmp_path, policy, reference, rollout("q1", 0, [1] * 150, [([3], [])], None))
-    assert said in refusal(capsys, score.main, *words, "--params", "params.yaml")
+    assert message in refusal(capsys, score.main, *words, "--params", "params.yaml")
     assert not (tmp_path / "scores.parquet").exists()
 
 
@@ -79,10 +79,12 @@ def short(tmp_path) -> Path:
 
 def test_a_prompt_beyond_the_context_is_one_line_that_names_its_question(short, tmp_path, capsys):
     rows = [*rollout("q1", 0, [1, 2], [([3], [])], None), *rollout("q2", 0, [1] * 150, [([], [])], None)]
-    said = refusal(capsys, score.main, *stage_words(tmp_path, short, short, rows), "--params", "params.yaml")
-    assert "question 'q2': its prompt of 150 tokens, 1" in said
-    assert "exceeds the context of 128 tokens of" in said
-    assert "rollout.k" in said
+    message = refusal(
+        capsys, score.main, *stage_words(tmp_path, short, short, rows), "--params", "params.yaml"
+    )
+    assert "question 'q2': its prompt of 150 tokens, 1" in message
+    assert "exceeds the context of 128 tokens of" in message
+    assert "rollout.k" in message
 
 
 def test_an_other_observation_beyond_the_context_is_left_out(short, tmp_path, caplog):
@@ -95,19 +97,21 @@ def test_an_other_observation_beyond_the_context_is_left_out(short, tmp_path, ca
     words = [*stage_words(tmp_path, short, short, rows), "--params", "params.yaml"]
     score.main([*words, "--set", "score.step_reward=counterfactual", "--set", "score.dtype=float32"])
     assert "1 of 4 other observations are left out of the gains" in caplog.text
-    found = storage.read(tmp_path / "scores.parquet", schema.SCORES).to_pylist()[-2]
+    row = storage.read(tmp_path / "scores.parquet", schema.SCORES).to_pylist()[-2]
     renders = Renderer(load_tokenizer(short), prepare("igpo"))
     model = load(short, torch.float32, "eager").eval()
     with torch.inference_mode():
         own, other = (
-            naive_gold(model, renders, context(rows[-3:], 1, seen), "Jane Austen")
-            for seen in ([7] * 5, [6] * 5)
+            naive_gold(model, renders, context(rows[-3:], 1, ids), "Jane Austen")
+            for ids in ([7] * 5, [6] * 5)
         )
-    assert found["step_reward"] == pytest.approx(own - other, abs=2e-4)
-    assert found["step_reward"] != 0
+    assert row["step_reward"] == pytest.approx(own - other, abs=2e-4)
+    assert row["step_reward"] != 0
 
 
 def test_rollouts_of_another_vocabulary_are_one_line(short, tmp_path, capsys):
     rows = rollout("q1", 0, [1, 10**6], [([3], [])], None)
-    said = refusal(capsys, score.main, *stage_words(tmp_path, short, short, rows), "--params", "params.yaml")
-    assert "rollouts: token id 1000000 is none of the" in said
+    message = refusal(
+        capsys, score.main, *stage_words(tmp_path, short, short, rows), "--params", "params.yaml"
+    )
+    assert "rollouts: token id 1000000 is none of the" in message

@@ -23,7 +23,7 @@ def test_show_names_a_missing_question(made, capsys):
     assert "no trajectory of question 'q9'; it has q1" in capsys.readouterr().err
 
 
-def asked(made, capsys, tmp_path, *options: str) -> str:
+def asked(results, capsys, tmp_path, *options: str) -> str:
     """What `igpo show` prints of an iteration; the question has a supporting passage that was not shown."""
     question = {
         "question_id": "q1",
@@ -33,7 +33,7 @@ def asked(made, capsys, tmp_path, *options: str) -> str:
     }
     question |= {"supporting_ids": ["c"], "hops": 1, "split": "train", "type": ""}
     storage.write([question], schema.QUESTIONS, tmp_path / "q.parquet", ("question_id",))
-    files = {"--rollouts": f"{made[1][0]}/rollouts.parquet", "--scores": f"{made[1][0]}/scores.parquet"}
+    files = {"--rollouts": f"{results[1][0]}/rollouts.parquet", "--scores": f"{results[1][0]}/scores.parquet"}
     files["--questions"] = str(tmp_path / "q.parquet")
     show.main([*(word for item in files.items() for word in item), *options])
     return capsys.readouterr().out

@@ -44,8 +44,8 @@ def test_differences_are_paired_by_question_and_hold_the_spread_over_seeds(made,
         for row in results_tree.read_csv(tmp_path / "out/main.csv")
         if row["source"] == "ours"
     }
-    found = [float(rows["igpo"][f"f1_difference_{name}"]) for name in ("low", "high", "p")]
-    assert found == pytest.approx([0.4, 0.6, 0.0])  # from both draws 0.5 - 0.1 to both draws 0.7 - 0.1
+    cells = [float(rows["igpo"][f"f1_difference_{name}"]) for name in ("low", "high", "p")]
+    assert cells == pytest.approx([0.4, 0.6, 0.0])  # from both draws 0.5 - 0.1 to both draws 0.7 - 0.1
     assert rows["closed_book"]["f1_difference_p"] == "1"
 
 

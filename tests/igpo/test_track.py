@@ -36,21 +36,21 @@ def log(params, uri, tmp_path, monkeypatch):
     """Track a results tree in a store of its own name; returns {run name: points} as MLflow holds them."""
     monkeypatch.chdir(tmp_path)  # artifacts go to ./mlruns
     monkeypatch.setattr(store, "NAME", tmp_path.name)
-    made = results_tree.write_results(tmp_path / "results")
+    results = results_tree.write_results(tmp_path / "results")
     storage.write_json({}, tmp_path / "tables" / "metrics.json")
 
-    def run(**changed):
+    def run(**overrides):
         options = {
             "config": json.dumps(params),
             "tables": "tables",
             "uri": uri,
             "out": "track.json",
-            **changed,
+            **overrides,
         }
-        track.main(results_tree.command(*made, **options))
+        track.main(results_tree.command(*results, **options))
         client, where = store.open_store(uri)
-        found = client.search_runs([where])
-        return {each.info.run_name: store.points_of(client, each.info.run_id) for each in found}
+        runs = client.search_runs([where])
+        return {each.info.run_name: store.points_of(client, each.info.run_id) for each in runs}
 
     return run
 
@@ -106,14 +106,14 @@ def test_more_iterations_are_appended_to_the_same_run(params, log, uri, tmp_path
 
 @pytest.mark.parametrize(("section", "value"), [("train", {"kl": 0.5}), ("critic", {"lr": 0.5})])
 def test_another_setting_makes_another_run(params, section, value):
-    changed = store.run_params({**params, section: {**params[section], **value}}, "igpo_s1")
-    assert store.run_key("igpo_s1", changed) != store.run_key("igpo_s1", store.run_params(params, "igpo_s1"))
+    variant = store.run_params({**params, section: {**params[section], **value}}, "igpo_s1")
+    assert store.run_key("igpo_s1", variant) != store.run_key("igpo_s1", store.run_params(params, "igpo_s1"))
 
 
 def test_a_judge_and_its_settings_make_another_run_only_where_it_is_on(params):
     def key(**judge):
-        changed = {**params, "judge": {**params["judge"], **judge}}
-        return store.run_key("igpo_s1", store.run_params(changed, "igpo_s1"))
+        variant = {**params, "judge": {**params["judge"], **judge}}
+        return store.run_key("igpo_s1", store.run_params(variant, "igpo_s1"))
 
     assert key(temperature=0.7) == key()
     assert len({key(), key(model="smollm2"), key(model="other"), key(model="other", temperature=0.7)}) == 4
@@ -153,13 +153,13 @@ NAMES = [
 
 
 def test_any_benchmark_has_a_legal_name_of_its_own(uri):
-    made = [store.metric_part(name) for name in NAMES]
-    assert len(set(made)) == len(NAMES)
+    names = [store.metric_part(name) for name in NAMES]
+    assert len(set(names)) == len(NAMES)
     client, where = store.open_store(uri)
     run_id = client.create_run(where).info.run_id
-    for name in made:
+    for name in names:
         client.log_metric(run_id, f"test/{name}/f1", 1.0)
-    assert set(client.get_run(run_id).data.metrics) == {f"test/{name}/f1" for name in made}
+    assert set(client.get_run(run_id).data.metrics) == {f"test/{name}/f1" for name in names}
     assert store.metric_part("vitalqa_dev-1.0") == "vitalqa_dev-1.0"
 
 
@@ -172,10 +172,10 @@ def test_a_finished_run_stays_finished_while_something_else_is_made(params, log,
     log(out="results/track.json")
     client, where = store.open_store(uri)
 
-    def status(given: str) -> str:
-        follow.log_runs(params, uri, {"igpo_s1": (folders, [])}, given)
-        (found,) = client.search_runs([where], "attributes.run_name = 'igpo_s1'")
-        return found.info.status
+    def status(state: str) -> str:
+        follow.log_runs(params, uri, {"igpo_s1": (folders, [])}, state)
+        (run,) = client.search_runs([where], "attributes.run_name = 'igpo_s1'")
+        return run.info.status
 
     assert [status("RUNNING"), status("FAILED")] == ["FINISHED", "FINISHED"]
     os.utime(folders[1] / "metrics.json", (2**31, 2**31))
@@ -205,13 +205,13 @@ def test_the_folders_of_the_longest_run_fit_into_its_tag(uri, tmp_path, monkeypa
     monkeypatch.setattr(store, "NAME", tmp_path.name)
     client, where = store.open_store(uri)
     run_id = client.create_run(where, tags={traces.TAG: '["a_long_name_of_an_arm/s1/001"]'}).info.run_id
-    logged = []
+    names = []
     monkeypatch.setattr(traces, "trajectories", lambda folder: [folder.name])
-    monkeypatch.setattr(traces, "log_trace", lambda *words: logged.append(words[2]))
+    monkeypatch.setattr(traces, "log_trace", lambda *words: names.append(words[2]))
     folders = [tmp_path / f"a_long_name_of_an_arm/s1/{number:03d}" for number in range(1, 1000)]
     for _ in range(2):
         traces.log_traces(client, where, run_id, folders)
-    assert logged == [f"a_long_name_of_an_arm/s1/{number:03d}" for number in range(2, 1000)]
+    assert names == [f"a_long_name_of_an_arm/s1/{number:03d}" for number in range(2, 1000)]
 
 
 def test_spans_have_the_times_of_the_rollout(uri, tmp_path, monkeypatch):

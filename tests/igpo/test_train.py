@@ -82,12 +82,12 @@ def test_the_token_budget_changes_nothing(tiny_model, ratio):
 def test_checkpointing_changes_no_gradient(tmp_path):
     trees = training_groups(*batch(), PARAMS)
     tiny("llama").bfloat16().save_pretrained(tmp_path)
-    found = []
+    gradients = []
     for checkpoint in (False, True):
         model, _ = train.open_training(tmp_path, changed(checkpoint=checkpoint))
         assert model.is_gradient_checkpointing == checkpoint
-        found.append(gradient(model, trees))
-    close(*found, tolerance=0)
+        gradients.append(gradient(model, trees))
+    close(*gradients, tolerance=0)
 
 
 def test_tool_tokens_have_no_loss():
@@ -95,7 +95,7 @@ def test_tool_tokens_have_no_loss():
     groups = training_groups(rollouts, scores, credits, changed(aggregation="token-mean"))
     tokens = sum(len(row["policy_ids"]) for row in rollouts)
     assert sum(group.columns.shape[1] for group in groups) == tokens
-    assert sum(len(segment.wanted) for group in groups for segment in group.segments) == tokens
+    assert sum(len(segment.targets) for group in groups for segment in group.segments) == tokens
     assert torch.cat([group.columns[3] for group in groups]).sum() == pytest.approx(1.0, abs=1e-6)
 
 
@@ -110,13 +110,13 @@ def test_a_missing_advantage_is_an_error():
         training_groups(rollouts, scores, credits, PARAMS)
 
 
-def without_tokens(made, *questions):
+def without_tokens(tables, *questions):
     """The batch with trajectories of these questions that had no room for a token."""
-    for rows in made:
+    for rows in tables:
         for row in rows:
             if row["question_id"] in questions:
                 row |= {key: [] for key in ("policy_ids", "old_logprobs", "ref_logprobs") if key in row}
-    return made
+    return tables
 
 
 def test_trajectories_without_a_token_have_no_pass(tmp_path, capsys):
@@ -138,10 +138,10 @@ def test_a_folder_that_is_written_again_is_none_meanwhile(tmp_path, monkeypatch)
     words = stage_words(tmp_path)
     trained(words, tmp_path / "out")
 
-    def killed(*_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "write_policy", killed)
+    monkeypatch.setattr(train, "write_policy", interrupt)
     with pytest.raises(SystemExit):
         trained(words, tmp_path / "out", "train.lr=1e-2")
     assert not (tmp_path / "out/policy.json").exists()
@@ -150,18 +150,18 @@ def test_a_folder_that_is_written_again_is_none_meanwhile(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_a_killed_stage_ends_as_an_undisturbed_one(tmp_path):
     words = stage_words(tmp_path)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole, victim = tmp_path / "whole", tmp_path / "killed"
     command = [sys.executable, "-m", "igpo.train", *words, "--out"]
     subprocess.run([*command, whole], check=True)
-    process = subprocess.Popen([*command, killed])
-    while not killed.exists():
+    process = subprocess.Popen([*command, victim])
+    while not victim.exists():
         assert process.poll() is None
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    subprocess.run([*command, killed], check=True)
+    subprocess.run([*command, victim], check=True)
     for path in set(whole.iterdir()) - {whole / "train.cost.json"}:
-        assert (killed / path.name).read_bytes() == path.read_bytes(), path.name
+        assert (victim / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def on_policy(model: torch.nn.Module) -> list[TrainingGroup]:
@@ -169,8 +169,8 @@ def on_policy(model: torch.nn.Module) -> list[TrainingGroup]:
     groups = training_groups(*batch(), PARAMS)
     ((packed, _),) = packs([group.segments for group in groups], PARAMS.batch_tokens, "cpu", "scored")
     with torch.no_grad(), autocast("cpu"):
-        found = logprobs(model, packed)
-    for group, part in zip(groups, found.split([len(group.spans) for group in groups]), strict=True):
+        values = logprobs(model, packed)
+    for group, part in zip(groups, values.split([len(group.spans) for group in groups]), strict=True):
         group.columns[0] = part
     return groups
 
@@ -191,12 +191,12 @@ def test_one_update_per_batch_clips_nothing_and_more_can():
 
 def test_every_update_of_a_batch_is_logged(tmp_path, caplog):
     metrics = trained(stage_words(tmp_path), tmp_path / "out")
-    logged = [line for line in caplog.messages if line.startswith("step ")]
-    assert len(logged) == 2 and logged[0].startswith("step 1 of 2: loss ")
+    lines = [line for line in caplog.messages if line.startswith("step ")]
+    assert len(lines) == 2 and lines[0].startswith("step 1 of 2: loss ")
     ratios = f"ratio {metrics['ratio_mean']:.4f} on average and {metrics['ratio_max']:.4f} at most"
     rest = f"loss {metrics['loss']:+.4f}, {ratios}, clip fraction {metrics['clip_fraction']:.4f}"
-    assert logged[1] == f"step 2 of 2: {rest}"
-    assert logged[0].partition("ratio")[2] != logged[1].partition("ratio")[2]
+    assert lines[1] == f"step 2 of 2: {rest}"
+    assert lines[0].partition("ratio")[2] != lines[1].partition("ratio")[2]
 
 
 def test_an_update_lowers_its_loss():

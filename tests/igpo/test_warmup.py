@@ -38,13 +38,13 @@ def renderer(base_model):
     ],
 )
 def test_quote_is_the_clause_around_the_fact(passage, fact, expected):
-    found = quote(passage, fact)
+    clause = quote(passage, fact)
     if expected is None and fact in passage:
-        assert found is not None
-        assert found.endswith("until 1820 ends")
-        assert len(found) <= 60 + len("1820 ends")
+        assert clause is not None
+        assert clause.endswith("until 1820 ends")
+        assert len(clause) <= 60 + len("1820 ends")
     else:
-        assert found == expected
+        assert clause == expected
 
 
 def test_head_is_the_short_description():
@@ -61,26 +61,28 @@ def question(text: str, answer: str, supporting: list[str]) -> dict:
 
 
 def test_a_bridge_searches_twice_and_every_turn_parses(renderer):
-    asked = question("In which year did the author of the novel Moby-Dick die?", "1891", ["2", "1"])
+    task = question("In which year did the author of the novel Moby-Dick die?", "1891", ["2", "1"])
     hops = [titled("Moby-Dick", ("2", NOVEL)), titled("Herman Melville", ("1", MELVILLE), ("2", NOVEL))]
-    made = trace(asked, hops, renderer)
-    assert made is not None
-    turns = [parse(row["text"].lstrip()) for row in made.rows[1:]]
+    trajectory = trace(task, hops, renderer)
+    assert trajectory is not None
+    turns = [parse(row["text"].lstrip()) for row in trajectory.rows[1:]]
     assert [turn.queries for turn in turns] == [["Moby-Dick"], ["Herman Melville"], []]
     assert turns[-1].answer == "1891"
-    assert made.rows[-1]["stop"] == "answered"
-    assert "1851 novel by Herman Melville. I need to look up Herman Melville." in made.rows[2]["text"]
-    assert made.context == [t for row in made.rows for t in row["policy_ids"] + row["observation_ids"]]
+    assert trajectory.rows[-1]["stop"] == "answered"
+    assert "1851 novel by Herman Melville. I need to look up Herman Melville." in trajectory.rows[2]["text"]
+    assert trajectory.context == [
+        t for row in trajectory.rows for t in row["policy_ids"] + row["observation_ids"]
+    ]
 
 
 def test_a_search_that_misses_gives_no_trace(renderer):
-    asked = question("In which year did Herman Melville die?", "1891", ["1"])
-    assert trace(asked, [titled("Herman Melville", ("2", NOVEL))], renderer) is None
+    task = question("In which year did Herman Melville die?", "1891", ["1"])
+    assert trace(task, [titled("Herman Melville", ("2", NOVEL))], renderer) is None
 
 
 def test_an_answer_that_was_not_shown_gives_no_trace(renderer):
-    asked = question("Where was Herman Melville born?", "New York", ["1"])
-    assert trace(asked, [titled("Herman Melville", ("1", MELVILLE))], renderer) is None
+    task = question("Where was Herman Melville born?", "New York", ["1"])
+    assert trace(task, [titled("Herman Melville", ("1", MELVILLE))], renderer) is None
 
 
 KURASHIKI = "Kurashiki: City in Japan. Kurashiki is a historic city; it lies in the west."
@@ -99,26 +101,26 @@ class Corpus:
 
 
 def test_a_capital_that_is_the_answer_is_searched_for_by_its_country(renderer):
-    asked = question("What is the capital of the country in which Kurashiki is located?", "Tokyo", ["k", "t"])
+    task = question("What is the capital of the country in which Kurashiki is located?", "Tokyo", ["k", "t"])
     corpus = Corpus(k=KURASHIKI, t=TOKYO)
-    place, seat = (hop_of(corpus, asked, name) for name in asked["supporting_ids"])
+    place, seat = (hop_of(corpus, task, name) for name in task["supporting_ids"])
     assert (seat.query, seat.clue) == ("the capital of Japan", "Japan")
-    made = trace(
-        asked, [place._replace(hits=[("k", KURASHIKI)]), seat._replace(hits=[("t", TOKYO)])], renderer
+    trajectory = trace(
+        task, [place._replace(hits=[("k", KURASHIKI)]), seat._replace(hits=[("t", TOKYO)])], renderer
     )
-    assert made is not None
-    turns = [parse(row["text"].lstrip()) for row in made.rows[1:]]
+    assert trajectory is not None
+    turns = [parse(row["text"].lstrip()) for row in trajectory.rows[1:]]
     assert [turn.queries for turn in turns] == [["Kurashiki"], ["the capital of Japan"], []]
     assert turns[-1].answer == "Tokyo"
 
 
 def test_a_country_that_no_passage_has_named_gives_no_trace(renderer):
-    asked = question("What is the capital of the country in which Kurashiki is located?", "Tokyo", ["k", "t"])
+    task = question("What is the capital of the country in which Kurashiki is located?", "Tokyo", ["k", "t"])
     silent = "Kurashiki: Historic city. Kurashiki lies in the west."
     corpus = Corpus(k=silent, t=TOKYO)
-    place, seat = (hop_of(corpus, asked, name) for name in asked["supporting_ids"])
+    place, seat = (hop_of(corpus, task, name) for name in task["supporting_ids"])
     hops = [place._replace(hits=[("k", silent)]), seat._replace(hits=[("t", TOKYO)])]
-    assert trace(asked, hops, renderer) is None
+    assert trace(task, hops, renderer) is None
 
 
 def test_questions_come_in_turns_of_their_types():
@@ -156,9 +158,9 @@ def test_a_trace_beyond_the_context_is_one_line_that_names_its_question(tmp_path
     policy.save_pretrained(tmp_path / "policy")
     tokenizer().save_pretrained(tmp_path / "policy")
     words = stage_words(tmp_path, tmp_path / "policy", index, storage.footer(corpus, "corpus_sha256"))
-    said = refusal(capsys, warmup.main, *words)
+    message = refusal(capsys, warmup.main, *words)
     assert re.search(
-        r"question 'q': its trace of \d+ tokens exceeds the context of 128 tokens of .*: lower", said
+        r"question 'q': its trace of \d+ tokens exceeds the context of 128 tokens of .*: lower", message
     )
-    assert "warmup.k or warmup.passage_chars" in said
+    assert "warmup.k or warmup.passage_chars" in message
     assert not (tmp_path / "out").exists()

@@ -34,12 +34,12 @@ def test_phases_add_up_and_the_rest_is_in_the_whole(tmp_path):
     stage.command(None, arguments, work, None)(["--out", str(tmp_path / "made.parquet")])
     (path,) = tmp_path.glob("*.cost.json")
     assert path == cost.path(tmp_path / "made.parquet", path.name.removesuffix(".cost.json"))
-    found = storage.read_json(path)
-    assert 0.04 <= found["phases"]["sleep"] < 1
-    assert found["seconds"] == found["ended"] - found["began"]
-    assert found["began"] < before < found["ended"]
-    assert (found["tokens"], found["device"]) == (7, None)
-    assert found["peak_bytes"] > 10_000_000
+    record = storage.read_json(path)
+    assert 0.04 <= record["phases"]["sleep"] < 1
+    assert record["seconds"] == record["ended"] - record["began"]
+    assert record["began"] < before < record["ended"]
+    assert (record["tokens"], record["device"]) == (7, None)
+    assert record["peak_bytes"] > 10_000_000
 
 
 def test_a_stage_that_fails_leaves_no_cost(tmp_path):

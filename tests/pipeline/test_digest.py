@@ -20,9 +20,9 @@ UNRELATED = (
 
 @pytest.mark.parametrize("stage", ["warmup", "rollout", "score", "advantage", "train"])
 def test_readers_server_reports_and_other_protocols_run_nothing_of_the_loop_again(stage):
-    found = [path.relative_to(ROOT).as_posix() for path in files((f"igpo.{stage}", protocols.module("igpo")))]
-    assert f"igpo/{stage}.py" in found
-    assert not set(UNRELATED) & set(found)
+    names = [path.relative_to(ROOT).as_posix() for path in files((f"igpo.{stage}", protocols.module("igpo")))]
+    assert f"igpo/{stage}.py" in names
+    assert not set(UNRELATED) & set(names)
     assert all((ROOT / name).exists() for name in UNRELATED)
 
 

@@ -68,20 +68,20 @@ def test_every_parameter_is_explained():
 
 def wrong(params: dict, path: str, value: object) -> dict:
     """A copy of `params` with `value` at `a.b.c`; None removes the key."""
-    changed = copy.deepcopy(params)
+    variant = copy.deepcopy(params)
     *parents, last = path.split(".")
-    place = changed
+    place = variant
     for name in parents:
         place = place[name]
     if value is None:
         del place[last]
     else:
         place[last] = value
-    return changed
+    return variant
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "message"),
     [
         ("advantage.gama", 0.9, "unknown key 'gama' in advantage; nearest valid key: 'gamma'"),
         ("advantage.gain_weight", [1.0, 0.5, 0.2], "advantage.gain_weight: [1.0, 0.5, 0.2] is too long"),
@@ -136,16 +136,16 @@ def wrong(params: dict, path: str, value: object) -> dict:
         ("run.validation_questions", 0, "run.validation_questions: 0 is less than the minimum of 1"),
     ],
 )
-def test_what_is_wrong_is_named(params, path, value, said):
+def test_what_is_wrong_is_named(params, path, value, message):
     """Disagreement 2: in the released code any other name of a basis means differences of probabilities."""
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError, match=re.escape(message)):
         checks.check(wrong(params, path, value))
 
 
 def test_the_best_on_dev_needs_validations(params):
     params["run"] |= {"select": ["last", "best_dev"], "validate_every": 0}
-    said = "run.select: best_dev needs validations: set run.validate_every above 0"
-    with pytest.raises(UserError, match=re.escape(said)):
+    message = "run.select: best_dev needs validations: set run.validate_every above 0"
+    with pytest.raises(UserError, match=re.escape(message)):
         checks.check(params)
 
 
@@ -166,9 +166,9 @@ def test_a_critic_discounts_as_its_arm_does(params):
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers(params):
-    changed = numbers(wrong(params, "train.lr", "2e-06"))
-    checks.check(changed)
-    assert changed["train"]["lr"] == 2e-6
+    variant = numbers(wrong(params, "train.lr", "2e-06"))
+    checks.check(variant)
+    assert variant["train"]["lr"] == 2e-6
     assert overrides(["tables.bootstrap=1e3"]) == {"tables": {"bootstrap": 1000}}
     assert isinstance(overrides(["tables.bootstrap=1e3"])["tables"]["bootstrap"], int)
     assert overrides(["rollout.date=2026-01-02"]) == {"rollout": {"date": "2026-01-02"}}
@@ -202,12 +202,12 @@ def test_a_key_that_comes_twice_in_json_is_refused():
 
 @pytest.mark.parametrize("where", ["arms.mine.rollout", "evaluate.rollout"])
 def test_no_protocol_is_given_the_instructions_of_another(params, where):
-    changed = wrong(params, "arms.mine", {"rollout": {}})
-    changed["run"]["arms"] = [*changed["run"]["arms"], "mine"]
-    changed["rollout"]["instructions"] = "You search."
-    checks.check(wrong(changed, where, {"protocol": "react", "instructions": None}))
+    variant = wrong(params, "arms.mine", {"rollout": {}})
+    variant["run"]["arms"] = [*variant["run"]["arms"], "mine"]
+    variant["rollout"]["instructions"] = "You search."
+    checks.check(wrong(variant, where, {"protocol": "react", "instructions": None}))
     with pytest.raises(UserError, match=r"rollout\.protocol: 'react' would have the instructions of 'igpo'"):
-        checks.check(wrong(changed, where, {"protocol": "react"}))
+        checks.check(wrong(variant, where, {"protocol": "react"}))
 
 
 def test_an_untrained_arm_shares_no_row_with_a_trained_one(params):

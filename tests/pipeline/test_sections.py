@@ -23,11 +23,11 @@ def test_a_class_has_the_keys_and_plain_types_of_its_section(name):
     described = PROPERTIES[name]["properties"]
     fields = {field.name: field.type for field in dataclasses.fields(CLASSES[name])}
     assert fields.keys() == described.keys()
-    for key, found in fields.items():
+    for key, annotation in fields.items():
         kinds = described[key].get("type", "string")
         kinds = [kinds] if isinstance(kinds, str) else kinds
         if set(kinds) <= TYPES.keys():
             expected = TYPES[kinds[0]]
             for kind in kinds[1:]:
                 expected |= TYPES[kind]
-            assert found == (expected | None if type(None) in map(TYPES.get, kinds) else expected), key
+            assert annotation == (expected | None if type(None) in map(TYPES.get, kinds) else expected), key

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--config", "{}", "--set", "advantage.std=[1"], "--set advantage.std=[1: the value is not YAML"),
         (["--config", "{}", "--set", "advantage.std=2025-13-45"], "2025-13-45: the value is not YAML"),
@@ -30,16 +30,16 @@ from pipeline.errors import UserError
         (["--params", "."], "error: .: Is a directory; give a parameter file"),
     ],
 )
-def test_a_stage_names_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys, words, said):
+def test_a_stage_names_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     Path("nulls.yaml").write_text("advantage:\narms:\n")
     Path("day.yaml").write_text("rollout: {date: 2025-13-45}\n")
     files = ["--rollouts", "rollouts", "--scores", "scores", "--out", "advantages"]
-    assert said in refusal(capsys, advantage.main, *files, *words)
+    assert message in refusal(capsys, advantage.main, *files, *words)
 
 
 @pytest.mark.parametrize(
-    ("out", "said"),
+    ("out", "message"),
     [
         ("folder", "error: folder: Is a directory; give another path"),
         ("file/advantages", "error: file: File exists; give another path"),
@@ -47,7 +47,7 @@ def test_a_stage_names_what_is_wrong_in_one_line(tmp_path, monkeypatch, capsys, 
         ("/dev/full", "No space left on device; make room"),
     ],
 )
-def test_a_path_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys, out, said):
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys, out, message):
     def run(args):
         with storage.replacing(args.out) if args.out != Path("/dev/full") else nullcontext(args.out) as path:
             path.write_text("text")
@@ -57,7 +57,7 @@ def test_a_path_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     Path("file").touch()
-    assert said in refusal(capsys, main, "--out", out)
+    assert message in refusal(capsys, main, "--out", out)
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["file", "folder"]
 
 
@@ -78,5 +78,5 @@ def test_all_parameters_are_given_once():
 )
 def test_a_number_that_counts_nothing_is_one_line(main, option, value, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    said = refusal(capsys, main, option, value)
-    assert option in said and "number above 0" in said
+    message = refusal(capsys, main, option, value)
+    assert option in message and "number above 0" in message

@@ -151,10 +151,10 @@ def test_a_table_has_as_many_rows_as_lines(rows):
     assert len(list(forms.separated(io.BytesIO(plain.encode())))) == len(rows)
     quoted = io.StringIO()
     csv.writer(quoted, delimiter="\t").writerows([("id", "text", "title"), *(("1", *row) for row in rows)])
-    found = [
+    pairs = [
         (row["text"], row["title"]) for _, row in forms.separated(io.BytesIO(quoted.getvalue().encode()))
     ]
-    assert found == rows
+    assert pairs == rows
 
 
 def test_missing_and_repeated_ids_become_row_numbers(tmp_path, caplog):
@@ -206,9 +206,9 @@ def test_an_id_that_is_a_later_rows_number_stays_unique(tmp_path):
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, name, content, place):
     source = tmp_path / name
     source.write_bytes(content.encode() if isinstance(content, str) else content)
-    said = refusal(capsys, corpus.main, *CONFIG, "--source", source, "--out", tmp_path / "out.parquet")
-    assert str(source) in said
-    assert place in said
+    message = refusal(capsys, corpus.main, *CONFIG, "--source", source, "--out", tmp_path / "out.parquet")
+    assert str(source) in message
+    assert place in message
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -227,8 +227,8 @@ def test_a_beir_folder_is_read_by_its_corpus_and_another_is_refused(tmp_path, ca
 
 
 def test_a_missing_file_is_named(tmp_path, capsys):
-    said = refusal(capsys, corpus.main, *CONFIG, "--source", tmp_path / "none", "--out", tmp_path / "o")
-    assert "none: no such file" in said
+    message = refusal(capsys, corpus.main, *CONFIG, "--source", tmp_path / "none", "--out", tmp_path / "o")
+    assert "none: no such file" in message
 
 
 def test_the_hash_depends_on_rows_alone(tmp_path):

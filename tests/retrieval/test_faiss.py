@@ -18,14 +18,14 @@ from retrieval.indexes.searcher import open_searcher
 
 def test_lists_shorter_than_k_give_what_they_hold(built, tmp_path):
     searcher = open_searcher([build(built[0], "dense", tmp_path / "dense", faiss="IVF2,Flat")])
-    dense, asked = searcher.indexes[0], []
+    dense, counts = searcher.indexes[0], []
     dense.index = SimpleNamespace(
-        ntotal=10_000, search=lambda vector, count: asked.append(count) or searched(vector, count)
+        ntotal=10_000, search=lambda vector, count: counts.append(count) or search(vector, count)
     )
-    searched = open_searcher([tmp_path / "dense"]).indexes[0].index.search
-    found = dense.search(QUESTIONS[:1], 5)[0]
-    assert 0 < len(found) <= 5
-    assert len(asked) == 1
+    search = open_searcher([tmp_path / "dense"]).indexes[0].index.search
+    hits = dense.search(QUESTIONS[:1], 5)[0]
+    assert 0 < len(hits) <= 5
+    assert len(counts) == 1
 
 
 @pytest.mark.parametrize("form", ["HNSW8", "IVF2,Flat"])
@@ -38,14 +38,14 @@ def test_other_faiss_indexes_work(built, tmp_path, form):
 def test_an_index_does_not_depend_on_the_number_of_threads(tmp_path, form):
     part, threads = tmp_path / "part.npy", faiss.omp_get_max_threads()
     np.save(part, np.random.default_rng(0).standard_normal((4096, 96), np.float32))
-    made = []
+    arrays = []
     for count in (1, 5):
         index = factory.blank_index(form, 96, [4096])
         faiss.omp_set_num_threads(count)
         fill(index, [part], 4096, form)
-        made.append(faiss.serialize_index(index))
+        arrays.append(faiss.serialize_index(index))
     faiss.omp_set_num_threads(threads)
-    assert np.array_equal(*made)
+    assert np.array_equal(*arrays)
     assert faiss.cvar.distance_compute_blas_threshold == NEVER
 
 
@@ -62,16 +62,16 @@ def test_search_parameters_are_kept_in_the_index(built, tmp_path):
     assert open_searcher([graph]).indexes[0].index.hnsw.efSearch == 99
 
 
-@pytest.mark.parametrize("given", ["nprobe=32", "IVF2,Flat nprob=3", "HNSW8 nprobe=2", "IVF2,Flat nprobe",
+@pytest.mark.parametrize("form", ["nprobe=32", "IVF2,Flat nprob=3", "HNSW8 nprobe=2", "IVF2,Flat nprobe",
                                    "IVF2,Flat nprobe=0", "IVF2,Flat nprobe=2,max_codes=9", ""])  # fmt: skip
-def test_unknown_search_parameters_are_refused(given):
+def test_unknown_search_parameters_are_refused(form):
     with pytest.raises(UserError, match=r"params: index\.faiss: ") as refused:
-        factory.blank_index(given, 384, [2048])
-    assert repr((given.split() or [""])[-1]) in str(refused.value)
+        factory.blank_index(form, 384, [2048])
+    assert repr((form.split() or [""])[-1]) in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("form", "message"),
     [
         ("Nonsense", "'Nonsense' does not fit vectors of 384 numbers: could not parse"),
         ("IVF2,PQ7", "'IVF2,PQ7' does not fit vectors of 384 numbers: "),
@@ -85,12 +85,12 @@ def test_unknown_search_parameters_are_refused(given):
     ],
 )
 def test_an_index_that_cannot_be_built_is_refused_before_encoding(
-    built, tmp_path, capsys, monkeypatch, form, said
+    built, tmp_path, capsys, monkeypatch, form, message
 ):
     monkeypatch.setattr(Encoder, "passages", nothing_is_encoded)
     argv = (*config(faiss=form), "--corpus", built[0], "--out", tmp_path / "out")
-    assert said in refusal(capsys, index.main, *argv, "--kind", "dense")
-    assert said in refusal(capsys, encode.main, *argv, "--shard", 1)
+    assert message in refusal(capsys, index.main, *argv, "--kind", "dense")
+    assert message in refusal(capsys, encode.main, *argv, "--shard", 1)
     assert list(tmp_path.iterdir()) == []
 
 

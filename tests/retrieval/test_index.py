@@ -66,8 +66,8 @@ def test_a_link_to_a_folder_is_followed(built, tmp_path):
 
 def test_two_processes_do_not_build_one_index(built, tmp_path, capsys):
     with workplace(tmp_path / "bm25", "another"):
-        said = refusal(capsys, index.main, *bm25_words(built[0], tmp_path / "bm25"))
-    assert "another process is building it" in said
+        message = refusal(capsys, index.main, *bm25_words(built[0], tmp_path / "bm25"))
+    assert "another process is building it" in message
     index.main([str(word) for word in bm25_words(built[0], tmp_path / "bm25")])
 
 
@@ -76,8 +76,8 @@ def test_a_passage_that_lucene_would_leave_out_is_refused(tmp_path, capsys):
         [dict(zip(storage.CORPUS.names, row, strict=True)) for row in (*ROWS, ("nothing", "", "\x01"))]
     )
     pq.write_table(table, tmp_path / "c.parquet")
-    said = refusal(capsys, index.main, *bm25_words(tmp_path / "c.parquet", tmp_path / "bm25"))
-    assert "passage 'nothing' is empty" in said
+    message = refusal(capsys, index.main, *bm25_words(tmp_path / "c.parquet", tmp_path / "bm25"))
+    assert "passage 'nothing' is empty" in message
 
 
 def test_what_killed_processes_left_goes(tmp_path):
@@ -135,8 +135,8 @@ def test_java_ends_with_a_killed_build_and_its_half_is_no_index(built, tmp_path)
     assert not out.exists()
     assert not (tmp_path / ".bm25.partial/made/lucene").exists()
     build(built[0], "bm25", out)
-    found = read_manifest(out)["files"]
-    assert sorted(found) == sorted(read_manifest(built[1])["files"])
+    files = read_manifest(out)["files"]
+    assert sorted(files) == sorted(read_manifest(built[1])["files"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bm25", "java"]
 
 
@@ -162,5 +162,5 @@ def test_a_truncated_file_and_a_corpus_table_that_is_none_are_refused(built, tmp
 
 def test_indexes_of_different_corpora_are_refused(built, tmp_path, capsys):
     other = build(write_corpus(tmp_path, ROWS[:5]), "bm25", tmp_path / "other")
-    said = refusal(capsys, search.main, "--index", built[1], "--index", other, "query")
-    assert "different corpora" in said
+    message = refusal(capsys, search.main, "--index", built[1], "--index", other, "query")
+    assert "different corpora" in message

@@ -93,8 +93,8 @@ def test_a_page_without_its_namespace_is_an_error():
 @pytest.mark.parametrize("redirect", ["#WEITERLEITUNG [[B]]", "#REDIRECTION[[B]]", "#転送 [[B]]"])
 def test_a_redirect_of_another_language_is_no_article(redirect):
     texts = ("#1 is the first", "# [[B]]", redirect)
-    read = pages(*(f"<ns>0</ns><revision><text>{text}</text></revision>" for text in texts))
-    assert [page[-1] for page in read] == list(texts[:2])
+    articles = pages(*(f"<ns>0</ns><revision><text>{text}</text></revision>" for text in texts))
+    assert [page[-1] for page in articles] == list(texts[:2])
 
 
 @pytest.mark.parametrize("mark", ["<nowiki>", "<pre>", "-{", "10<sup>", "[[[", "'''", "__A"])

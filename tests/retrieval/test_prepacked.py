@@ -15,6 +15,6 @@ def test_linear_layers_give_the_same_when_laid_out():
     with torch.inference_mode():
         expected = model(input_ids=ids).last_hidden_state
         prepacked.replace_linear(model.requires_grad_(False))
-        found = model(input_ids=ids).last_hidden_state
+        states = model(input_ids=ids).last_hidden_state
     assert not any(type(module) is torch.nn.Linear for module in model.modules())
-    assert torch.allclose(found, expected, atol=0.02)
+    assert torch.allclose(states, expected, atol=0.02)

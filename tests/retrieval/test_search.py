@@ -51,16 +51,16 @@ def ids(hits) -> list[str]:
 
 def afresh(searcher, queries, k) -> list:
     """What is found by a searcher that remembers nothing."""
-    searcher.known.clear()
+    searcher.cache.clear()
     return searcher.search(queries, k)
 
 
 @pytest.mark.parametrize("name", ["bm25", "dense", "hybrid"])
 def test_questions_find_their_passages(name, request):
-    found = request.getfixturevalue(name).search(QUESTIONS[:5], 2)
-    assert [hits[0].id for hits in found] == ["melville", "ouaga", "argon", "strauß/1", "tokyo🗼"]
-    assert found[0][0].text == ROWS[0][2]
-    assert all(hits[0].score >= hits[1].score for hits in found if len(hits) > 1)
+    hit_lists = request.getfixturevalue(name).search(QUESTIONS[:5], 2)
+    assert [hits[0].id for hits in hit_lists] == ["melville", "ouaga", "argon", "strauß/1", "tokyo🗼"]
+    assert hit_lists[0][0].text == ROWS[0][2]
+    assert all(hits[0].score >= hits[1].score for hits in hit_lists if len(hits) > 1)
 
 
 @pytest.mark.parametrize("name", ["bm25", "dense", "hybrid"])
@@ -103,13 +103,13 @@ def test_the_batch_does_not_show_in_a_score(dense, monkeypatch, form):
 
 def test_a_repeated_query_is_not_searched_again(hybrid, monkeypatch):
     first = afresh(hybrid, [*QUESTIONS, "zzzz"], 3)
-    searched = []
+    queries = []
     rankings = hybrid._rankings
-    monkeypatch.setattr(hybrid, "_rankings", lambda new, k: searched.extend(new) or rankings(new, k))
+    monkeypatch.setattr(hybrid, "_rankings", lambda new, k: queries.extend(new) or rankings(new, k))
     again = hybrid.search([*QUESTIONS[::-1], "Neon"], 3)
-    assert again[:-1] == first[-2::-1] and searched == ["Neon"]
+    assert again[:-1] == first[-2::-1] and queries == ["Neon"]
     hybrid.search(["Neon"], 2)
-    assert searched == ["Neon", "Neon"]
+    assert queries == ["Neon", "Neon"]
 
 
 def test_half_a_surrogate_pair_is_a_query_as_any_other(hybrid):
@@ -121,7 +121,7 @@ def test_what_is_known_stays_within_its_bound(built, monkeypatch):
     searcher = open_searcher([built[1]])
     for number in range(30):
         searcher.search([f"zzzz{number}"], 3)
-    assert len(searcher.known) == 10
+    assert len(searcher.cache) == 10
 
 
 def test_java_threads_do_not_change_a_result(bm25):
@@ -196,11 +196,11 @@ def test_a_cross_encoder_orders_the_hits_anew(built, hybrid, cross_encoder, tmp_
             with torch.inference_mode():
                 pair = tokenizer(query, f"{hit.title}\n{hit.text}", return_tensors="pt")
                 scores[hit.id] = torch.sigmoid(model(**pair).logits[0, 0]).item()
-        found = searcher.search([query], 100)[0]
-        assert [hit.score for hit in found] == pytest.approx([scores[hit.id] for hit in found], abs=1e-5)
-        assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
-        assert {hit.id for hit in found} == scores.keys()
-        assert searcher.search([*QUESTIONS, query], 3)[-1] == found[:3]
+        hits = searcher.search([query], 100)[0]
+        assert [hit.score for hit in hits] == pytest.approx([scores[hit.id] for hit in hits], abs=1e-5)
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        assert {hit.id for hit in hits} == scores.keys()
+        assert searcher.search([*QUESTIONS, query], 3)[-1] == hits[:3]
     assert searcher.identity != hybrid.identity
     with pytest.raises(UserError, match="no index of passages"):
         open_searcher([rerank])
@@ -215,10 +215,10 @@ def test_what_is_no_whole_cross_encoder_is_refused(cross_encoder, tmp_path):
         "not a whole cross-encoder: classifier": {k: v for k, v in weights.items() if "classifier" not in k},
         "hold NaN or infinity": weights | {"classifier.bias": torch.full((1,), torch.nan)},
     }
-    for number, (said, spoilt) in enumerate(broken.items()):
+    for number, (message, spoilt) in enumerate(broken.items()):
         folder = shutil.copytree(cross_encoder, tmp_path / f"cross{number}")
         save_file(spoilt, folder / "model.safetensors", {"format": "pt"})
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             Reranker(folder, fingerprint(folder))
 
 
@@ -245,15 +245,19 @@ def test_importing_bm25_starts_no_jvm_and_imports_no_torch():
 
 
 def test_modes_are_deterministic_and_what_they_say(bm25):
-    asked = QUESTIONS[:3]
-    assert modes.Empty().search(asked, 3) == [[], [], []]
-    drawn = modes.Random(bm25, seed=1).search(asked, 5)
-    assert drawn == modes.Random(bm25, seed=1).search(asked, 5) != modes.Random(bm25, seed=2).search(asked, 5)
+    queries = QUESTIONS[:3]
+    assert modes.Empty().search(queries, 3) == [[], [], []]
+    drawn = modes.Random(bm25, seed=1).search(queries, 5)
+    assert (
+        drawn
+        == modes.Random(bm25, seed=1).search(queries, 5)
+        != modes.Random(bm25, seed=2).search(queries, 5)
+    )
     assert all(len(set(ids(hits))) == 5 for hits in drawn)
-    assert drawn[0][:2] == modes.Random(bm25, seed=1).search(asked[:1], 2)[0]
-    true = bm25.search(asked, 3)
-    assert modes.Noisy(bm25, 0.0, seed=1).search(asked, 3) == true
-    replaced = modes.Noisy(bm25, 1.0, seed=1).search(asked, 3)
+    assert drawn[0][:2] == modes.Random(bm25, seed=1).search(queries[:1], 2)[0]
+    true = bm25.search(queries, 3)
+    assert modes.Noisy(bm25, 0.0, seed=1).search(queries, 3) == true
+    replaced = modes.Noisy(bm25, 1.0, seed=1).search(queries, 3)
     assert all(not set(ids(new)) & set(ids(old)) for new, old in zip(replaced, true, strict=True))
     oracle = modes.Oracle(bm25, {"q1": ["moby", "neon"]})
     assert ids(oracle.search(["q1"], 3)[0]) == ["moby", "neon"]
@@ -267,10 +271,10 @@ def test_a_control_is_chosen_by_name_and_refused_where_it_cannot_be_had(bm25):
     chosen = {
         name: modes.control(name, bm25, rows, 1.0, 3) for name in ("empty", "random", "noisy", "oracle")
     }
-    found = {name: [hit.id for hit in searcher.search(["q"], 2)[0]] for name, searcher in chosen.items()}
-    assert found["empty"] == []
-    assert found["oracle"] == ["moby"]
-    assert found["random"] == [hit.id for hit in modes.Random(bm25, 3).search(["q"], 2)[0]]
+    hit_ids = {name: [hit.id for hit in searcher.search(["q"], 2)[0]] for name, searcher in chosen.items()}
+    assert hit_ids["empty"] == []
+    assert hit_ids["oracle"] == ["moby"]
+    assert hit_ids["random"] == [hit.id for hit in modes.Random(bm25, 3).search(["q"], 2)[0]]
     with pytest.raises(UserError, match="not a server"):
         modes.control("random", object(), rows, 0.5, 1)
     with pytest.raises(UserError, match="'2' has none"):

@@ -112,13 +112,13 @@ def ready(environment: dict[str, str], seconds: float = 60) -> None:
     """Wait until both nodes are idle. Raises RuntimeError if they aren't in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        shown = subprocess.run(
+        process = subprocess.run(
             ["sinfo", "-h", "-N", "-o", "%N %T"], env=environment, capture_output=True, text=True
         )
-        if shown.stdout.split("\n")[:-1] == [f"{node} idle" for node in NODES]:
+        if process.stdout.split("\n")[:-1] == [f"{node} idle" for node in NODES]:
             return
         time.sleep(0.5)
-    raise RuntimeError(f"the nodes did not start: {shown.stdout} {shown.stderr}")
+    raise RuntimeError(f"the nodes did not start: {process.stdout} {process.stderr}")
 
 
 def end(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -28,8 +28,8 @@ def tables() -> tuple[list[dict], list[dict]]:
     for trajectory in trajectories(rollouts):
         for row in trajectory:
             at = rollouts.index(row)
-            known = "outcome" if row["stop"] else "step_reward" if row["turn"] else None
-            scores[at] |= {known: torch.rand(1, generator=draw).item()} if known else {}
+            column = "outcome" if row["stop"] else "step_reward" if row["turn"] else None
+            scores[at] |= {column: torch.rand(1, generator=draw).item()} if column else {}
             row["observation"] = f"passage {row['sample'] % 2}" if row["observation_ids"] else None
     return rollouts, scores
 
@@ -50,15 +50,15 @@ def test_an_arm_trains_on_policy_tokens_alone(arm):
     assert all(math.isfinite(row["advantage"]) for row in credits)
     assert any(row["advantage"] for row in credits)
     groups = training_groups(rollouts, scores, credits, params)
-    wanted = [segment.ids[i] for group in groups for segment in group.segments for i in segment.wanted]
-    assert wanted == [token for row in rollouts for token in row["policy_ids"]]
+    tokens = [segment.ids[i] for group in groups for segment in group.segments for i in segment.targets]
+    assert tokens == [token for row in rollouts for token in row["policy_ids"]]
     assert [int(group.spans.sum()) for group in groups] == [group.columns.shape[1] for group in groups]
     model = tiny("llama").train()
     before = [weight.detach().clone() for weight in model.parameters()]
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
     metrics = train.update(model, optimiser, groups, params)
     assert all(math.isfinite(value) for value in metrics.values())
-    assert metrics["policy_tokens"] == len(wanted)
+    assert metrics["policy_tokens"] == len(tokens)
     assert not all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
 
 

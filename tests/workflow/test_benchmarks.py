@@ -20,15 +20,15 @@ def test_work_and_start_of_the_engine_come_from_costs(tmp_path):
     write_cost(folder / "score.cost.json", 40, END + 40, phases={"passes": 20.0})
     write_cost(folder / "train.cost.json", 40, END + 80, phases={"passes": 10.0, "optimiser": 2.0})
     write_cost(tmp_path / "coverage.cost.json", 30, END + 25)  # 5 s beside the rollouts, 5 s beside scoring
-    found = {row.what: row.values for row in rows(tmp_path, weights=10**9, peak=10**10)}
-    assert found["wall time from the first stage to the last, minutes"] == pytest.approx([160 / 60])
+    values = {row.what: row.values for row in rows(tmp_path, weights=10**9, peak=10**10)}
+    assert values["wall time from the first stage to the last, minutes"] == pytest.approx([160 / 60])
     saved = (20 - 5 * 2 / 10) + (10 - 5 * 6 / 10)  # 5 tokens, 2 and 6 operations per weight
-    at_peak = found["the same if all passes of scoring and training ran at the matmul peak"]
+    at_peak = values["the same if all passes of scoring and training ran at the matmul peak"]
     assert at_peak == pytest.approx([(160 - saved) / 60])
-    assert found["share of it in neither model nor search work"] == pytest.approx([1 - 112 / 160])
-    assert found["start of the engine in an iteration, s"] == pytest.approx([10.0])
-    assert found["its share of the rollout stage"] == pytest.approx([10 / 80])
-    assert found["its share of the iteration"] == pytest.approx([10 / 160])
+    assert values["share of it in neither model nor search work"] == pytest.approx([1 - 112 / 160])
+    assert values["start of the engine in an iteration, s"] == pytest.approx([10.0])
+    assert values["its share of the rollout stage"] == pytest.approx([10 / 80])
+    assert values["its share of the iteration"] == pytest.approx([10 / 160])
 
 
 def test_time_side_by_side_counts_once():

@@ -80,7 +80,7 @@ def test_groups_without_advantage_by_policy_data_set_and_size(params, tmp_path):
     # both arms share the warm start's files: its groups count once
     folders = [write_iteration(tmp_path, arm, 1, 1, GROUPS) for arm in ("grpo", "igpo")]
     folders.append(write_iteration(tmp_path, "igpo", 1, 2, LATER))
-    found = make_collapse(params, folders, tmp_path)
+    table = make_collapse(params, folders, tmp_path)
     expected = {
         ("policy", "warm start"): (1 / 3, 2 / 3),
         ("policy", "igpo after 1"): (1, 1),
@@ -90,7 +90,7 @@ def test_groups_without_advantage_by_policy_data_set_and_size(params, tmp_path):
         ("size", "2"): (5 / 6, 5 / 6),  # the first two samples of q1 are equal
         ("size", "4"): (4 / 6, 5 / 6),
     }
-    assert found == {
+    assert table == {
         (*place, method): pytest.approx(share, abs=1e-6)
         for place, shares in expected.items()
         for method, share in zip(("igpo", "grpo"), shares, strict=True)
@@ -116,9 +116,9 @@ def test_weights_that_change_hold_as_of_the_iteration(params, tmp_path):
     params["tables"]["collapse"] = ["only_first"]
     folders = [write_iteration(tmp_path, "igpo", 1, 1, GROUPS)]
     folders.append(write_iteration(tmp_path, "igpo", 1, 2, GROUPS | {"q3": GROUPS["q2"]}))
-    found = make_collapse(params, folders, tmp_path)
-    assert found["policy", "warm start", "only_first"] == pytest.approx(2 / 3, abs=1e-6)
-    assert found["policy", "igpo after 1", "only_first"] == 1
+    table = make_collapse(params, folders, tmp_path)
+    assert table["policy", "warm start", "only_first"] == pytest.approx(2 / 3, abs=1e-6)
+    assert table["policy", "igpo after 1", "only_first"] == 1
 
 
 def test_wilsons_interval_by_hand():
@@ -128,7 +128,7 @@ def test_wilsons_interval_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("arm", "said"),
+    ("arm", "message"),
     [
         ("ppo", "tables.collapse: 'ppo' needs a critic's values"),
         ("prob", "tables.collapse: 'prob' has a `rollout` or `score` section of its own"),
@@ -136,9 +136,9 @@ def test_wilsons_interval_by_hand():
         ("igop", "no arm 'igop' in arms; nearest: 'igpo'"),
     ],
 )
-def test_a_method_that_the_files_say_nothing_about_is_refused(params, arm, said):
+def test_a_method_that_the_files_say_nothing_about_is_refused(params, arm, message):
     params["tables"]["collapse"] = [arm]
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError, match=re.escape(message)):
         checks.check(params)
 
 
@@ -200,11 +200,11 @@ def test_the_discount_stands_between_a_search_and_the_outcome(params, tmp_path):
 
 def test_equal_inputs_give_equal_bytes(params, tmp_path):
     folders = [write_iteration(tmp_path, "single_turn_igpo", 1, 1, ONE_SEARCH)]
-    made = []
+    files = []
     for out in (tmp_path / "one", tmp_path / "two"):
         make_single_turn(params, folders, out)
-        made.append([(out / f"single_turn.{form}").read_bytes() for form in ("csv", "md", "tex")])
-    assert made[0] == made[1]
+        files.append([(out / f"single_turn.{form}").read_bytes() for form in ("csv", "md", "tex")])
+    assert files[0] == files[1]
 
 
 def test_no_arm_of_igpo_is_named(params):
@@ -214,9 +214,9 @@ def test_no_arm_of_igpo_is_named(params):
 
 
 def test_the_warm_start_is_evaluated_under_the_settings_of_the_arms(params):
-    found = layout.compared(params, "single_turn")
-    assert list(found) == ["single_turn_warmup", "single_turn_grpo_s1", "single_turn_igpo_s1"]
-    assert found["single_turn_warmup"] == ("single_turn_grpo", "results/warmup")
+    rows = layout.compared(params, "single_turn")
+    assert list(rows) == ["single_turn_warmup", "single_turn_grpo_s1", "single_turn_igpo_s1"]
+    assert rows["single_turn_warmup"] == ("single_turn_grpo", "results/warmup")
     assert layout.evaluation_settings(params, "single_turn_grpo")["max_turns"] == 2
     params["rollout"]["max_turns"] = 2
     assert layout.compared(params, "single_turn")["warmup"] == (None, "results/warmup")
@@ -226,11 +226,11 @@ def test_the_warm_start_is_evaluated_under_the_settings_of_the_arms(params):
 
 
 def test_discounts_are_compared_on_dev_questions(params):
-    found = layout.compared(params, "gamma")
-    assert list(found) == [
+    rows = layout.compared(params, "gamma")
+    assert list(rows) == [
         f"dev/{name}" for name in ("warmup", "gamma_05_s1", "gamma_08_s1", "gamma_09_s1", "igpo_s1")
     ]
-    assert found["dev/gamma_05_s1"] == ("gamma_05", "results/runs/gamma_05/s1/002")
+    assert rows["dev/gamma_05_s1"] == ("gamma_05", "results/runs/gamma_05/s1/002")
     assert [apply_arm(params, arm)["advantage"]["gamma"] for arm in params["tables"]["gamma"]["rows"]] == [
         0.5,
         0.8,

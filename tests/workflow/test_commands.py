@@ -78,8 +78,8 @@ def shell(script: str, folder: Path) -> subprocess.CompletedProcess:
 def finished(tmp_path_factory, base_model) -> Path:
     """A copy of the repository with a finished tiny experiment, and files that pages ask for."""
     folder = make(tmp_path_factory.mktemp("finished"), base_model)
-    done = shell("snakemake --cores 2", folder)
-    assert done.returncode == 0, done.stderr[-4000:]
+    process = shell("snakemake --cores 2", folder)
+    assert process.returncode == 0, process.stderr[-4000:]
     for name in ("experiments", "requirements", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name)
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)  # which dvc asks for
@@ -97,15 +97,15 @@ def finished(tmp_path_factory, base_model) -> Path:
     "script", DONE, ids=[f"{page.stem}-{number}" for number, page in enumerate(DONE.values())]
 )
 def test_commands_run(finished, script):
-    done = shell(script, finished)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    process = shell(script, finished)
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
 
 
 @pytest.mark.parametrize("line", TO_PLAN)
 def test_runs_are_planned(finished, line):
     name = line.partition(" ")[0]
-    done = shell(PLANNED[name] + line.removeprefix(name), finished)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    process = shell(PLANNED[name] + line.removeprefix(name), finished)
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
 
 
 def test_every_block_says_whether_it_is_a_script():
@@ -122,8 +122,8 @@ def test_the_tutorial_of_own_data_runs_to_its_end(tmp_path, base_model):
     shutil.copy(ROOT / "params.yaml", folder)
     tiny = "--config 'model={source: tiny}' 'rollout={engine: transformers, turn_tokens: 8}'"
     for script in scripts(TUTORIAL):
-        done = shell(re.sub(r"^(snakemake .*)$", rf"\1 {tiny}", script, flags=re.MULTILINE), folder)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        process = shell(re.sub(r"^(snakemake .*)$", rf"\1 {tiny}", script, flags=re.MULTILINE), folder)
+        assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
     assert "births" in (folder / "results/tables/main.md").read_text()
     assert (folder / "results/report.html").exists()
 
@@ -133,5 +133,6 @@ def test_every_logged_name_is_in_the_glossary(finished):
     glossary = set(re.findall(r"`(\w+)`", (ROOT / "docs/metrics.md").read_text()))
     curves = pd.read_csv(finished / "results/tables/curves.csv")
     metrics = storage.read_json(finished / "results/evaluations/igpo_s1/metrics.json")
-    said = {"arm", "seed", "iteration", "policy_sha256", "questions_sha256", *SETTINGS}  # where it comes from
-    assert not {*curves.columns, *metrics["overall"]} - said - glossary
+    # where it comes from
+    origin = {"arm", "seed", "iteration", "policy_sha256", "questions_sha256", *SETTINGS}
+    assert not {*curves.columns, *metrics["overall"]} - origin - glossary

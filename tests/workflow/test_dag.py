@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("overlay", "said"),
+    ("overlay", "message"),
     [
         ("rollout: {sampels: 4}", "unknown key 'sampels' in rollout; nearest valid key: 'samples'"),
         (
@@ -27,21 +27,21 @@ from pipeline.errors import UserError
         ),
     ],
 )
-def test_snakemake_ends_with_one_line_and_exit_code_2(tmp_path, overlay, said):
+def test_snakemake_ends_with_one_line_and_exit_code_2(tmp_path, overlay, message):
     (tmp_path / "mine.yaml").write_text(overlay)
-    done = snakemake(tmp_path, "--quiet", "all", "--configfile", str(tmp_path / "mine.yaml"))
-    errors = [line for line in done.stderr.splitlines() if "profile" not in line]
-    assert errors == [f"error: params: {said.format(folder=tmp_path)}"]
-    assert done.returncode == 2
+    process = snakemake(tmp_path, "--quiet", "all", "--configfile", str(tmp_path / "mine.yaml"))
+    errors = [line for line in process.stderr.splitlines() if "profile" not in line]
+    assert errors == [f"error: params: {message.format(folder=tmp_path)}"]
+    assert process.returncode == 2
     assert not (tmp_path / "results").exists()
 
 
 def test_snakemake_s_overlays_are_read_as_strictly_as_ours(tmp_path):
     overlay = tmp_path / "mine.yaml"
     overlay.write_text("rollout: {k: 010}\n")
-    done = snakemake(tmp_path, "--quiet", "all", "--configfile", str(overlay))
-    assert f"error: {overlay}: not YAML: '010' is octal" in done.stderr
-    assert done.returncode == 2
+    process = snakemake(tmp_path, "--quiet", "all", "--configfile", str(overlay))
+    assert f"error: {overlay}: not YAML: '010' is octal" in process.stderr
+    assert process.returncode == 2
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -78,7 +78,7 @@ def test_sources_that_are_there_or_not_read_pass(params, here, section, values):
 
 
 @pytest.mark.parametrize(
-    ("section", "values", "said"),
+    ("section", "values", "message"),
     [
         ("corpus", {"source": "vitalqa"}, "corpus.source: 'vitalqa' is neither"),
         ("questions", {"source": ["q.jsonl", "pq_{split}.jsonl"]}, "questions.source: 'pq_{split}.jsonl' is"),
@@ -90,8 +90,8 @@ def test_sources_that_are_there_or_not_read_pass(params, here, section, values):
         ("index", {"encoder": "its/cached"}, "index.encoder: 'its/cached' is"),
     ],
 )
-def test_a_source_that_is_not_there_is_named(params, here, section, values, said):
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_a_source_that_is_not_there_is_named(params, here, section, values, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         checks.check_sources({**params, section: {**params[section], **values}})
 
 
@@ -101,9 +101,9 @@ def test_make_says_that_another_run_is_going_on(tmp_path):
     with (tmp_path / ".snakemake/alive").open("w") as alive:
         fcntl.flock(alive, fcntl.LOCK_SH)
         words = ["make", "run", "--assume-old=.venv/.made", f"--makefile={ROOT / 'Makefile'}"]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stderr.splitlines()[0] == "error: another run is going on in this folder"
-    assert done.returncode == 2
+        process = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert process.stderr.splitlines()[0] == "error: another run is going on in this folder"
+    assert process.returncode == 2
 
 
 @pytest.mark.parametrize("table", checks.COMPARISONS)
@@ -122,9 +122,9 @@ def test_a_table_of_the_paper_trains_its_arms_from_one_warm_start(table, params,
 
 def test_a_baseline_in_a_comparison_is_not_trained(params):
     params["tables"]["algorithms"] = {"baseline": "rag", "rows": {"igpo": "IGPO"}}
-    found = layout.compared(params, "algorithms")
-    assert list(found) == ["rag", "warmup", "igpo_s1"]
-    assert found["rag"] == ("rag", "results/models/base")
+    rows = layout.compared(params, "algorithms")
+    assert list(rows) == ["rag", "warmup", "igpo_s1"]
+    assert rows["rag"] == ("rag", "results/models/base")
 
 
 @pytest.mark.slow
@@ -155,9 +155,9 @@ def test_every_questions_file_is_an_input(tmp_path):
     source = [str(tmp_path / name) for name in ("nq.jsonl", "more", "hotpotqa_{split}.json")]
     (tmp_path / "mine.yaml").write_text(f"questions: {{source: {source}}}\n")
     target = "results/questions/test.parquet"
-    done = snakemake(tmp_path, target, "--printshellcmds", "--configfile", str(tmp_path / "mine.yaml"))
-    assert f"input: {', '.join(map(str, files))}, results/corpus.parquet" in done.stdout
-    assert f"--source {source[0]} {source[1]} '{source[2]}' --corpus" in done.stdout
+    process = snakemake(tmp_path, target, "--printshellcmds", "--configfile", str(tmp_path / "mine.yaml"))
+    assert f"input: {', '.join(map(str, files))}, results/corpus.parquet" in process.stdout
+    assert f"--source {source[0]} {source[1]} '{source[2]}' --corpus" in process.stdout
 
 
 @pytest.mark.slow
@@ -185,25 +185,25 @@ def test_rollouts_wait_for_health_only_where_a_collapse_stops_the_run(tmp_path):
 def test_only_weights_that_change_make_an_arm_depend_on_the_number_of_iterations(tmp_path):
     (tmp_path / "mine.yaml").write_text("run: {arms: [igpo, curriculum], iterations: 4}\n")
     target = "results/policies.sha256"
-    done = snakemake(tmp_path, target, "--printshellcmds", "--configfile", str(tmp_path / "mine.yaml"))
-    shown = re.findall(
-        r"igpo\.advantage .*/(\w+)/s1/(\d+)/rollouts.*?(?:--progress (\S+))? +--out", done.stdout
+    process = snakemake(tmp_path, target, "--printshellcmds", "--configfile", str(tmp_path / "mine.yaml"))
+    calls = re.findall(
+        r"igpo\.advantage .*/(\w+)/s1/(\d+)/rollouts.*?(?:--progress (\S+))? +--out", process.stdout
     )
     plain = {("igpo", f"00{k}", "") for k in (1, 2, 3, 4)}
-    assert set(shown) == plain | {("curriculum", f"00{k}", str(k / 4)) for k in (1, 2, 3, 4)}
+    assert set(calls) == plain | {("curriculum", f"00{k}", str(k / 4)) for k in (1, 2, 3, 4)}
 
 
 def test_stages_side_by_side_have_gpus_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".snakemake").mkdir()
     monkeypatch.setattr(devices, "gpu_devices", lambda: [Path("nvidia0"), Path("nvidia1"), Path("nvidia2")])
-    shown = []
-    for wanted in ("0", "1", "2"):
-        monkeypatch.setenv("IGPO_GPUS", wanted)
+    visible = []
+    for count in ("0", "1", "2"):
+        monkeypatch.setenv("IGPO_GPUS", count)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         claim_gpus()
-        shown.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    assert shown == [None, "0", "1,2"]
+        visible.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert visible == [None, "0", "1,2"]
     claim_gpus()  # what a stage starts sees the stage's own
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     with pytest.raises(UserError, match="2 GPUs are needed and 0 of 3 are free"):
@@ -213,8 +213,8 @@ def test_stages_side_by_side_have_gpus_of_their_own(tmp_path, monkeypatch):
 def test_arms_that_start_alike_share_their_first_rollouts_and_scores():
     alike = {"rollout": {"k": 1}, "score": {"gold": "first"}, "train": {"lr": 1}}
     arms = {"a": {}, "b": {"rollout": {"k": 2}}, "c": {"score": {"gold": "best"}}, "d": {"train": {"lr": 2}}}
-    found = layout.copies({**alike, "arms": arms, "run": {"seeds": [1, 2]}})
-    assert found == {
+    copies = layout.copies({**alike, "arms": arms, "run": {"seeds": [1, 2]}})
+    assert copies == {
         f"results/runs/{arm}/s{seed}/001/{file}": f"results/runs/a/s{seed}/001/{file}"
         for seed in (1, 2)
         for arm, file in (("c", "rollouts.parquet"), ("d", "rollouts.parquet"), ("d", "scores.parquet"))

@@ -31,8 +31,8 @@ def blocks(language: str) -> list[str]:
 
 def insert(path: Path, before: str, lines: str) -> None:
     """Put lines ahead of the first line that begins so."""
-    head, found, rest = path.read_text().partition(f"\n{before}")
-    assert found, f"{path}: no line {before!r}"
+    head, mark, rest = path.read_text().partition(f"\n{before}")
+    assert mark, f"{path}: no line {before!r}"
     path.write_text(f"{head}\n{lines}{before}{rest}")
 
 
@@ -65,14 +65,14 @@ def test_a_method_is_added_as_extending_says(tmp_path):
         "tests/workflow/test_arms.py",
     ]
     chosen = ["-k", "rank or can_be_chosen or is_explained", "-p", "no:cacheprovider"]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "pytest", *files, *chosen],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout[-3000:]
+    assert process.returncode == 0, process.stdout[-3000:]
 
 
 def defined(module: str) -> set[str]:
@@ -92,15 +92,15 @@ def test_every_row_of_differences_names_tests_that_exist():
 
 def test_the_settings_for_checkpoints_are_valid():
     text = (ROOT / "docs/checkpoints.md").read_text()
-    found = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(found) == 4
-    for block in found:
+    overlays = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(overlays) == 4
+    for block in overlays:
         checks.check(merge(read_params([ROOT / "params.yaml"]), yaml.safe_load(block)))
 
 
 def messages() -> list[re.Pattern[str]]:
     """What the code and the Makefile can say to a user, with any text for what is put in."""
-    found = [
+    patterns = [
         r"error: another run is going on in this folder",
         r"error: Python 3\.11 is needed; give its path: .*",
         r"no CPU build of torch \(.*\): .*",
@@ -110,10 +110,10 @@ def messages() -> list[re.Pattern[str]]:
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.JoinedStr):
                     parts = [re.escape(v.value) if isinstance(v, ast.Constant) else ".+" for v in node.values]
-                    found.append("".join(parts))
+                    patterns.append("".join(parts))
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found.append(re.escape(node.value))
-    telling = [pattern for pattern in found if len(re.sub(r"\\|\.\+|\W", "", pattern)) > 12]
+                    patterns.append(re.escape(node.value))
+    telling = [pattern for pattern in patterns if len(re.sub(r"\\|\.\+|\W", "", pattern)) > 12]
     # a reader's error is put behind its file and row
     return [re.compile(rf"(?:.*: row \d+: )?{pattern}") for pattern in telling]
 
@@ -123,19 +123,19 @@ def test_the_errors_of_the_faq_are_those_of_the_code():
     assert len(quoted) > 15
     patterns = messages()
     for _, line in quoted:
-        said = line.replace("…", "and more").rstrip()
-        assert any(pattern.fullmatch(said) for pattern in patterns), line
+        message = line.replace("…", "and more").rstrip()
+        assert any(pattern.fullmatch(message) for pattern in patterns), line
 
 
 def test_every_method_and_arm_has_its_page():
     pages = {path.stem: path.read_text() for path in (ROOT / "docs/methods").glob("*.md")}
     assert not set(METHODS) - {*pages, "reinforce_pp_baseline"}
-    listed = set(re.findall(r"`(\w+)`", "".join(pages.values())))
+    names = set(re.findall(r"`(\w+)`", "".join(pages.values())))
     arms = read_params([ROOT / "params.yaml"])["arms"]
-    assert not {name for name in arms if not name.startswith("single_turn")} - listed
+    assert not {name for name in arms if not name.startswith("single_turn")} - names
     for name, text in pages.items():
-        asked = re.findall(r"arms: \[(.*?)\]", text)
-        assert set(", ".join(asked).split(", ")) - {""} <= set(arms), name
+        lists = re.findall(r"arms: \[(.*?)\]", text)
+        assert set(", ".join(lists).split(", ")) - {""} <= set(arms), name
 
 
 def test_the_tests_that_the_docs_name_exist():
@@ -161,8 +161,8 @@ def test_the_numbers_of_a_method_are_those_of_the_pages_that_it_names():
 @pytest.mark.slow
 def test_the_data_card_counts_the_questions_that_there_are(tmp_path):
     corpus.main(["--config", '{"source": "vital"}', "--out", str(tmp_path / "corpus.parquet")])
-    made = ["--corpus", str(tmp_path / "corpus.parquet"), "--out", str(tmp_path / "questions")]
-    questions.main(["--source", "vitalqa", "--params", str(ROOT / "params.yaml"), *made])
+    options = ["--corpus", str(tmp_path / "corpus.parquet"), "--out", str(tmp_path / "questions")]
+    questions.main(["--source", "vitalqa", "--params", str(ROOT / "params.yaml"), *options])
     rows = pd.concat(pd.read_parquet(tmp_path / f"questions/{split}.parquet") for split in SPLITS)
     text = (ROOT / "docs/vitalqa.md").read_text()
     headline = rows[rows["benchmark"] == "vitalqa"]

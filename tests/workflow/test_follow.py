@@ -23,8 +23,8 @@ def started(tmp_path, base_model):
     """(folder, Snakemake) of the tiny experiment, which has just been started."""
     folder = make(tmp_path / "run", base_model, run={"iterations": 4, "validate_every": 0, "select": "last"})
     command = [sys.executable, "-m", "snakemake", "--cores", "2"]
-    with (tmp_path / "said").open("w") as said:
-        run = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, start_new_session=True)
+    with (tmp_path / "said").open("w") as output:
+        run = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, start_new_session=True)
         yield folder, run
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
@@ -37,14 +37,14 @@ def state(folder: Path) -> tuple[str, int]:
     MLflow's own client would bring the database up to date, while the run does.
     """
     points = "SELECT count(*) FROM metrics WHERE key = 'train/f1' AND run_uuid = runs.run_uuid"
-    asked = f"SELECT status, ({points}) FROM runs WHERE name = 'igpo_s1' AND lifecycle_stage = 'active'"
+    query = f"SELECT status, ({points}) FROM runs WHERE name = 'igpo_s1' AND lifecycle_stage = 'active'"
     address = f"file:{folder / 'mlflow.db'}?mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
-            found = database.execute(asked).fetchall()
+            rows = database.execute(query).fetchall()
     except sqlite3.OperationalError:  # there is no database yet, or it is locked
-        found = []
-    return found[0] if found else ("", 0)
+        rows = []
+    return rows[0] if rows else ("", 0)
 
 
 def wait(until: Callable[[], bool]) -> None:

@@ -49,9 +49,9 @@ def run(tmp_path_factory):
 
 
 def test_a_stage_is_a_fork_of_the_server(run):
-    asked = [subprocess.check_output(stage("ask"), cwd=run, text=True) for _ in range(2)]
-    assert asked[0] == asked[1]
-    command = Path(f"/proc/{asked[0].strip()}/cmdline").read_text().split("\0")
+    pids = [subprocess.check_output(stage("ask"), cwd=run, text=True) for _ in range(2)]
+    assert pids[0] == pids[1]
+    command = Path(f"/proc/{pids[0].strip()}/cmdline").read_text().split("\0")
     assert command[1].endswith("workflow/forked.py")
 
 
@@ -60,17 +60,17 @@ def test_it_writes_what_the_stage_by_itself_writes(run):
     for name, command in (("forked", stage()), ("plain", [sys.executable, "-m"])):
         words = ["retrieval.index", "--corpus", str(corpus), "--kind", "bm25", "--out", name]
         words += ["--params", str(ROOT / "params.yaml")]
-        done = subprocess.run([*command, *words], cwd=run, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "bm25 index of" in done.stdout
+        process = subprocess.run([*command, *words], cwd=run, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        assert "bm25 index of" in process.stdout
     assert (run / "forked/manifest.json").read_bytes() == (run / "plain/manifest.json").read_bytes()
 
 
 def test_an_error_is_its_line_and_exit_code_2(run):
     words = stage("igpo.model", "--source", "nowhere", "--out", "x", "--config", '{"source": "x"}')
-    done = subprocess.run(words, cwd=run, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: model 'nowhere'")
+    process = subprocess.run(words, cwd=run, capture_output=True, text=True)
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[-1].startswith("error: model 'nowhere'")
 
 
 def test_a_stage_ends_with_the_one_who_asked_for_it(run):

@@ -72,19 +72,19 @@ def make_env(checkout, indexes, pip_settings) -> subprocess.CompletedProcess:
 
 
 def installed(checkout) -> set[str]:
-    """Names and versions of what is installed there, less what a new environment has."""
+    """Names and versions of what is installed there, without what a new environment has."""
     (packages,) = (checkout / ".venv/lib").glob("*/site-packages")
-    found = {path.stem for path in packages.glob("*.dist-info")}
-    return {name for name in found if not name.startswith(("pip-", "setuptools-"))}
+    names = {path.stem for path in packages.glob("*.dist-info")}
+    return {name for name in names if not name.startswith(("pip-", "setuptools-"))}
 
 
 def test_the_cpu_build_of_pips_own_index_is_taken(checkout, indexes, pip_settings):
     write_wheel(indexes[0] / "own/more", "more", "1.0")
     write_wheel(indexes[0] / "own/torch", "torch", "2.13.0", BROKEN)
     write_wheel(indexes[0] / "own/torch", "torch", "2.13.0+cpu")
-    done = make_env(checkout, indexes, pip_settings)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["installing pinned packages into .venv: about 5 minutes"]
+    process = make_env(checkout, indexes, pip_settings)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.splitlines() == ["installing pinned packages into .venv: about 5 minutes"]
     assert installed(checkout) == {"torch-2.13.0+cpu", "more-1.0", "igpo-1.0"}
     assert (checkout / ".venv/.made").exists()
 
@@ -94,37 +94,37 @@ def test_else_pytorchs_index_is_asked_for_torch_alone(checkout, indexes, pip_set
     write_wheel(indexes[0] / "own/torch", "torch", "2.13.0", BROKEN)
     write_wheel(indexes[0] / "pytorch/torch", "torch", "2.13.0+cpu")
     write_wheel(indexes[0] / "pytorch/more", "more", "1.0+planted")
-    done = make_env(checkout, indexes, pip_settings)
-    assert (done.returncode, done.stderr) == (0, "")
-    said = f"pip's index gives no CPU build of torch: asking {indexes[1]}/pytorch"
-    assert done.stdout.splitlines() == ["installing pinned packages into .venv: about 5 minutes", said]
+    process = make_env(checkout, indexes, pip_settings)
+    assert (process.returncode, process.stderr) == (0, "")
+    notice = f"pip's index gives no CPU build of torch: asking {indexes[1]}/pytorch"
+    assert process.stdout.splitlines() == ["installing pinned packages into .venv: about 5 minutes", notice]
     assert installed(checkout) == {"torch-2.13.0+cpu", "more-1.0", "igpo-1.0"}
 
 
 def test_without_a_cpu_build_one_line_says_so_and_the_next_make_tries_again(checkout, indexes, pip_settings):
     write_wheel(indexes[0] / "own/more", "more", "1.0")
     write_wheel(indexes[0] / "own/torch", "torch", "2.13.0", BROKEN)
-    done = make_env(checkout, indexes, pip_settings)
-    error, from_make = done.stderr.splitlines()
+    process = make_env(checkout, indexes, pip_settings)
+    error, from_make = process.stderr.splitlines()
     assert error == (
         "error: no CPU build of torch (requirements/torch-cpu.txt): pip's index and "
         f"{indexes[1]}/pytorch have none, or can't be reached; name an index that has it: "
         "make env TORCH_INDEX=URL"
     )
     assert from_make.startswith("make: *** ")
-    assert done.returncode == 2
+    assert process.returncode == 2
     assert not (checkout / ".venv/.made").exists()
     write_wheel(indexes[0] / "pytorch/torch", "torch", "2.13.0+cpu", BROKEN)
-    done = make_env(checkout, indexes, pip_settings)
-    assert done.stderr.startswith(
+    process = make_env(checkout, indexes, pip_settings)
+    assert process.stderr.startswith(
         "error: torch is installed but can't be imported: ImportError: libcudnn.so.9: cannot open shared "
         "object file; install the library that this names, or, if it is one of NVIDIA's, remove .venv"
     )
     assert not (checkout / ".venv/.made").exists()
     (indexes[0] / "own/more/more-1.0-py3-none-any.whl").unlink()
     shutil.rmtree(checkout / ".venv/lib/python3.11/site-packages/more-1.0.dist-info")
-    done = make_env(checkout, indexes, pip_settings)
-    assert "ERROR: No matching distribution found for more==1.0" in done.stderr
+    process = make_env(checkout, indexes, pip_settings)
+    assert "ERROR: No matching distribution found for more==1.0" in process.stderr
     assert not (checkout / ".venv/.made").exists()
 
 
@@ -135,8 +135,8 @@ def test_condas_pip_takes_torch_alone_from_pytorchs_page(checkout, indexes, pip_
     write_wheel(indexes[0] / "pytorch/more", "more", "1.0+planted")
     dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     (lines,) = (entry["pip"] for entry in dependencies if isinstance(entry, dict))
-    kept = [line for line in lines if line.startswith(("--", "-r"))]  # conda writes them to a file
-    text = "\n".join(kept).replace("https://download.pytorch.org/whl/cpu", f"{indexes[1]}/pytorch")
+    requirements = [line for line in lines if line.startswith(("--", "-r"))]  # conda writes them to a file
+    text = "\n".join(requirements).replace("https://download.pytorch.org/whl/cpu", f"{indexes[1]}/pytorch")
     (checkout / "conda.txt").write_text(text)
     words = ["pip", "download", "-qq", "-r", "conda.txt", "--dest", str(tmp_path / "got")]
     subprocess.run([sys.executable, "-m", *words], cwd=checkout, env=pip_settings, check=True)

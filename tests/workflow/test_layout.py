@@ -26,12 +26,12 @@ NAMES = set(map(name_of, FILES))
 
 def imports(path: Path) -> set[str]:
     """The modules of this repository that a module imports, anywhere in it."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in PACKAGES:
             members = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= members & NAMES or {node.module}
-    return found - {name_of(path)}
+            modules |= members & NAMES or {node.module}
+    return modules - {name_of(path)}
 
 
 GRAPH = {name_of(path): imports(path) for path in FILES}
@@ -44,13 +44,13 @@ def test_no_imports_run_in_a_circle():
 @pytest.mark.parametrize("number", range(len(PACKAGES)))
 def test_no_import_runs_upward(number):
     above = PACKAGES[number + 1 :]
-    wrong = {
+    edges = {
         (name, other)
         for name, others in GRAPH.items()
         for other in others
         if name.partition(".")[0] == PACKAGES[number] and other.partition(".")[0] in above
     }
-    assert not wrong
+    assert not edges
 
 
 def test_commands_are_imported_by_nothing():
@@ -58,8 +58,8 @@ def test_commands_are_imported_by_nothing():
         name for name in NAMES if name.count(".") == 1 and (ROOT / f"{name.replace('.', '/')}.py").exists()
     }
     commands = {name for name in commands if not name.startswith("pipeline.")}
-    wrong = {(name, other) for name, others in GRAPH.items() for other in others & commands}
-    assert not wrong
+    edges = {(name, other) for name, others in GRAPH.items() for other in others & commands}
+    assert not edges
 
 
 def test_modules_functions_and_folders_are_small():

@@ -18,9 +18,9 @@ def handler(monkeypatch, tmp_path):
     return plugin.LogHandler(quiet, None)
 
 
-def send(handler, event: LogEvent | None, second: int = 0, msg: str = "", **said: object) -> None:
+def send(handler, event: LogEvent | None, second: int = 0, msg: str = "", **fields: object) -> None:
     """A record of Snakemake's, so many seconds after the first."""
-    handler.emit(logging.makeLogRecord({"event": event, "msg": msg, "created": 1000.0 + second, **said}))
+    handler.emit(logging.makeLogRecord({"event": event, "msg": msg, "created": 1000.0 + second, **fields}))
 
 
 def begin(handler, rule: str, log: str = "", benchmark: str | None = None, **wildcards: str) -> None:
@@ -31,8 +31,8 @@ def begin(handler, rule: str, log: str = "", benchmark: str | None = None, **wil
 
 def test_a_stage_is_one_line_when_it_ends_and_a_measured_one_says_that_it_begins(handler, tmp_path, capsys):
     begin(handler, "rollout", "rollout.log", "rollout.tsv", arm="igpo", seed="1", k="003")
-    said = "19:00:00 loading\nigpo.rollout: 32 trajectories, 20 answered (9.7 s)\nengine ends\n"
-    (tmp_path / "rollout.log").write_text(said)
+    text = "19:00:00 loading\nigpo.rollout: 32 trajectories, 20 answered (9.7 s)\nengine ends\n"
+    (tmp_path / "rollout.log").write_text(text)
     send(handler, LogEvent.JOB_FINISHED, second=12, job_id=7)
     assert capsys.readouterr().err.splitlines() == [
         "igpo seed 1, iteration 3 of 8: rollout begins",
@@ -44,7 +44,7 @@ def test_a_stage_is_one_line_when_it_ends_and_a_measured_one_says_that_it_begins
 
 
 @pytest.mark.parametrize(
-    ("wildcards", "said"),
+    ("wildcards", "subject"),
     [
         ({}, ""),
         ({"kind": "bm25"}, "bm25"),
@@ -57,8 +57,8 @@ def test_a_stage_is_one_line_when_it_ends_and_a_measured_one_says_that_it_begins
         ({"file": "runs/grpo/s1/001/rollouts.parquet"}, "grpo seed 1, iteration 1 of 8, rollouts"),
     ],
 )
-def test_whom_a_job_is_about_follows_from_its_wildcards(handler, wildcards, said):
-    assert plugin.subject(wildcards) == said
+def test_whom_a_job_is_about_follows_from_its_wildcards(handler, wildcards, subject):
+    assert plugin.subject(wildcards) == subject
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ def iterate(k: int, start: Path, arm: str, before: Path, rollouts: Path, out: Pa
     """Update the policy in `before` on its rollouts: everything from its scores to the policy in `out`."""
     played = ["--rollouts", rollouts]
     scored, values = [*played, "--scores", out / "scores.parquet"], []
-    known = ["--reference", start / "warm", "--questions", start / "questions.parquet"]
-    known += ["--corpus", start / "corpus.parquet", "--out", out / "scores.parquet"]
-    stage(score.main, "score", "--policy", before, *played, *known, arm=arm)
+    inputs = ["--reference", start / "warm", "--questions", start / "questions.parquet"]
+    inputs += ["--corpus", start / "corpus.parquet", "--out", out / "scores.parquet"]
+    stage(score.main, "score", "--policy", before, *played, *inputs, arm=arm)
     if has_critic(arm):
         last = before / "critic" if (before / "critic").exists() else before
         values = ["--values", out / "values.parquet"]
@@ -60,9 +60,9 @@ def iterate(k: int, start: Path, arm: str, before: Path, rollouts: Path, out: Pa
     stage(advantage.main, "advantage", *scored, *values, arm=arm)
     credited = [*scored, "--advantages", out / "advantages.parquet"]
     stage(train.main, "train", "--policy", before, *credited, "--out", out, arm=arm)
-    asked = ["--policy", out / "policy.json", "--questions", start / "questions.parquet"]
+    policy = ["--policy", out / "policy.json", "--questions", start / "questions.parquet"]
     first = ["--start", before / "health.json"] if k > 1 else []
-    stage(health.main, "health", *credited, *asked, *first, "--out", out / "health.json")
+    stage(health.main, "health", *credited, *policy, *first, "--out", out / "health.json")
 
 
 def counted_turns(arm: str, rollouts: Path, out: Path) -> list[dict]:
@@ -82,34 +82,34 @@ def check_iteration(k: int, arm: str, before: Path, rollouts: Path, out: Path) -
     credits = storage.read(out / "advantages.parquet", schema.ADVANTAGES).to_pylist()
     assert [schema.turn_key(row) for row in credits] == [schema.turn_key(row) for row in turns]
     assert all(math.isfinite(row["advantage"]) for row in credits)
-    found = storage.read_json(out / "health.json")
-    assert isinstance(found.pop("warnings"), list)
-    assert all(value is None or math.isfinite(value) for value in found.values())
-    assert found["gold_logprob_start"] < 0
-    read = {b"rollouts": rollouts, b"scores": out / "scores.parquet", b"values": out / "values.parquet"}
-    hashes = {name: storage.sha256(path).encode() for name, path in read.items() if path.exists()}
+    measures = storage.read_json(out / "health.json")
+    assert isinstance(measures.pop("warnings"), list)
+    assert all(value is None or math.isfinite(value) for value in measures.values())
+    assert measures["gold_logprob_start"] < 0
+    inputs = {b"rollouts": rollouts, b"scores": out / "scores.parquet", b"values": out / "values.parquet"}
+    hashes = {name: storage.sha256(path).encode() for name, path in inputs.items() if path.exists()}
     assert len(hashes) == 2 + has_critic(arm)
     assert hashes.items() <= pq.read_schema(out / "advantages.parquet").metadata.items()
     manifest = storage.read_json(out / "policy.json")
     assert all(math.isfinite(value) for value in manifest["metrics"].values())
-    counted = counted_turns(arm, rollouts, out)
-    assert manifest["metrics"]["policy_tokens"] == sum(len(row["policy_ids"]) for row in counted)
+    loss_turns = counted_turns(arm, rollouts, out)
+    assert manifest["metrics"]["policy_tokens"] == sum(len(row["policy_ids"]) for row in loss_turns)
     assert (manifest["iteration"], manifest["parents"]) == (k, [weights_sha256(before)])
-    assert (weights_sha256(out) != weights_sha256(before)) == bool(counted)
+    assert (weights_sha256(out) != weights_sha256(before)) == bool(loss_turns)
     if has_critic(arm):
         fit = storage.read_json(out / "critic/policy.json")["metrics"]
         assert fit["value_loss"] > 0
         assert fit["explained_variance"] is None or fit["explained_variance"] <= 1
     for folder in (out, out / "critic") if has_critic(arm) else (out,):
-        assert load_file(folder / STATE)["step"] == k - (not counted)  # of the optimiser
+        assert load_file(folder / STATE)["step"] == k - (not loss_turns)  # of the optimiser
 
 
 def train_twice(start: Path, first_rollouts: Path, arm: str, out: Path) -> None:
     """Two iterations of an arm, in folders 1 and 2; the first has a signal."""
     iterate(1, start, arm, start / "warm", first_rollouts, out / "1")
     check_iteration(1, arm, start / "warm", first_rollouts, out / "1")
-    asked = storage.sha256(start / "questions.parquet").encode()
-    assert pq.read_schema(out / "1/scores.parquet").metadata[b"questions"] == asked
+    sha256 = storage.sha256(start / "questions.parquet").encode()
+    assert pq.read_schema(out / "1/scores.parquet").metadata[b"questions"] == sha256
     credits = storage.read(out / "1/advantages.parquet", schema.ADVANTAGES)["advantage"].to_pylist()
     assert any(credits)
     second_rollouts = out / "rollouts.parquet"
@@ -125,14 +125,14 @@ def test_an_arm_trains_for_two_iterations(start, first_rollouts, tmp_path, arm):
 
 def test_the_arm_with_f1_alone_is_grpo_to_the_bit(start, first_rollouts, tmp_path):
     """Disagreement 3: where advantages aren't 0, every file of both iterations is the same."""
-    made = {}
+    runs = {}
     for arm in ("f1", "grpo"):
         train_twice(start, first_rollouts, arm, tmp_path / arm)
         files = sorted(
             path for path in (tmp_path / arm).rglob("*") if path.is_file() and ".cost." not in path.name
         )
-        made[arm] = {str(path.relative_to(tmp_path / arm)): path.read_bytes() for path in files}
+        runs[arm] = {str(path.relative_to(tmp_path / arm)): path.read_bytes() for path in files}
     assert {f"{k}/{name}" for k in (1, 2) for name in ("scores.parquet", "model.safetensors", STATE)} <= set(
-        made["f1"]
+        runs["f1"]
     )
-    assert made["f1"] == made["grpo"]
+    assert runs["f1"] == runs["grpo"]

@@ -20,20 +20,20 @@ def locked() -> dict[str, str]:
     lines = (ROOT / "requirements/cpu.txt").read_text().splitlines()
     lines += (ROOT / "requirements/torch-cpu.txt").read_text().splitlines()
     requirements = [Requirement(line) for line in lines if not line.startswith(("#", "-r "))]
-    wanted = [found for found in requirements if not found.marker or found.marker.evaluate()]
-    return {canonicalize_name(found.name): str(found.specifier).removeprefix("==") for found in wanted}
+    pins = [pin for pin in requirements if not pin.marker or pin.marker.evaluate()]
+    return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
 
 
 def test_the_lock_and_the_empty_packages_satisfy_every_requirement():
     have = {name: metadata.version(name) for name in locked()} | absent()
-    asked = [
+    pairs = [
         (name, requirement)
         for name in locked()
         for requirement in map(Requirement, metadata.requires(name) or [])
         if not requirement.marker or requirement.marker.evaluate({"extra": ""})
     ]
-    assert len(asked) > 500
-    for name, requirement in asked:
+    assert len(pairs) > 500
+    for name, requirement in pairs:
         version = have.get(canonicalize_name(requirement.name), "")
         assert version, (name, requirement)
         assert requirement.specifier.contains(version, prereleases=True), (name, requirement, version)

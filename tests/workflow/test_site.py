@@ -17,8 +17,8 @@ def site(tmp_path_factory) -> Path:
     """The built site; the build fails on a warning, as for a link that leads nowhere or a page in no menu."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     return folder
 
 
@@ -34,7 +34,7 @@ def page(address):
     with chromium.opened(f"{address}/index.html") as page:
         yield page
         assert page.said == []
-        assert [asked for asked in page.asked if not asked.startswith(address)] == []
+        assert [url for url in page.asked if not url.startswith(address)] == []
 
 
 def test_every_page_opens(page, site, address):

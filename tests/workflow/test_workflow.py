@@ -26,8 +26,8 @@ pytestmark = pytest.mark.slow
 def finished(tmp_path_factory, base_model) -> Path:
     """A copy of the repository in which the tiny experiment has run, without network if possible."""
     folder = make(tmp_path_factory.mktemp("tiny experiment"), base_model)  # a space in every path
-    done = snakemake(folder, offline=can_cut_network())
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    process = snakemake(folder, offline=can_cut_network())
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-6000:]
     return folder
 
 
@@ -42,9 +42,9 @@ def test_the_experiment_needs_no_network(finished):
 @pytest.fixture
 def tree(finished):
     """The finished experiment; sources and parameters are put back after the test."""
-    kept = {path: path.read_text() for path in (finished / "params.yaml", finished / "igpo" / "rollout.py")}
+    texts = {path: path.read_text() for path in (finished / "params.yaml", finished / "igpo" / "rollout.py")}
     yield finished
-    for path, text in kept.items():
+    for path, text in texts.items():
         path.write_text(text)
 
 
@@ -57,9 +57,11 @@ def change(tree: Path, section: str, **values: object) -> None:
 
 def planned(tree: Path, *options: str) -> Counter:
     """How often each rule would run now; of kept policies or not is all one."""
-    done = snakemake(tree, "-n", *options)
-    assert done.returncode == 0, done.stderr
-    rules = Counter(re.findall(r"^(?:local)?rule (\w+?)(?:_kept)?:", done.stdout + done.stderr, re.MULTILINE))
+    process = snakemake(tree, "-n", *options)
+    assert process.returncode == 0, process.stderr
+    rules = Counter(
+        re.findall(r"^(?:local)?rule (\w+?)(?:_kept)?:", process.stdout + process.stderr, re.MULTILINE)
+    )
     del rules["all"]
     return rules
 
@@ -97,17 +99,17 @@ def test_the_last_policy_and_the_best_stay_and_the_table_says_which_was_taken(fi
         k: json.loads((run / f"00{k}/validation/metrics.json").read_text())["overall"]["f1"]["mean"]
         for k in (1, 2)
     }
-    taken = json.loads((run / "best/policy.json").read_text())["selected"]
-    assert taken["validated"] == {"1": dev[1], "2": dev[2]}
-    assert taken["iteration"] == max(dev, key=lambda k: (dev[k], -k))
+    best = json.loads((run / "best/policy.json").read_text())["selected"]
+    assert best["validated"] == {"1": dev[1], "2": dev[2]}
+    assert best["iteration"] == max(dev, key=lambda k: (dev[k], -k))
     evaluated = json.loads((results / "evaluations/igpo_best_dev_s1/metrics.json").read_text())["provenance"]
-    assert (evaluated["iteration"], evaluated["selected"]) == (taken["iteration"], "best_dev")
-    assert evaluated["selection"] == taken
+    assert (evaluated["iteration"], evaluated["selected"]) == (best["iteration"], "best_dev")
+    assert evaluated["selection"] == best
     assert evaluated["policy"] == hashlib.sha256((run / "best/model.safetensors").read_bytes()).hexdigest()
     with (results / "tables/main.csv").open(newline="") as file:
         rows = {row["method"]: (row["iteration"], row["selected"]) for row in csv.DictReader(file)}
     assert rows["igpo"] == ("2", "last")
-    assert rows["igpo_best_dev"] == (str(taken["iteration"]), "best_dev")
+    assert rows["igpo_best_dev"] == (str(best["iteration"]), "best_dev")
     with (results / "tables/curves.csv").open(newline="") as file:
         curve = [(row["updates"], float(row["dev_f1"])) for row in csv.DictReader(file)]
     start = json.loads((results / "warmup/validation/metrics.json").read_text())["overall"]["f1"]["mean"]
@@ -123,9 +125,9 @@ def test_the_age_of_weights_that_best_policies_share_reruns_nothing(finished):
 
 def test_a_second_time_nothing_runs_and_that_is_quick(finished):
     start = time.monotonic()
-    done = snakemake(finished)
-    _profile, said = done.stderr.splitlines()
-    assert said.startswith("Nothing to be done")
+    process = snakemake(finished)
+    _profile, message = process.stderr.splitlines()
+    assert message.startswith("Nothing to be done")
     assert time.monotonic() - start < 5 * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
@@ -173,24 +175,24 @@ def test_an_iteration_made_again_gives_the_same_bytes(finished):
     patterns = ("runs/**/*.parquet", "runs/**/model.safetensors", "evaluations/**/*.parquet", "tables/*")
     before = digests(finished, *patterns)
     assert len(before) > 15
-    done = snakemake(finished, "--forcerun", "results/runs/igpo/s1/002/rollouts.parquet")
-    assert done.returncode == 0, done.stderr[-3000:]
-    _profile, jobs, *stages = done.stderr.splitlines()
+    process = snakemake(finished, "--forcerun", "results/runs/igpo/s1/002/rollouts.parquet")
+    assert process.returncode == 0, process.stderr[-3000:]
+    _profile, jobs, *stages = process.stderr.splitlines()
     assert re.fullmatch(r"\d+ jobs to run", jobs)
     at = stages.index("igpo seed 1, iteration 2 of 2: rollout begins")
     ended = r"igpo seed 1, iteration 2 of 2: rollout, 4 trajectories, .* \(\d+ s\)"
     assert any(re.fullmatch(ended, line) for line in stages[at:])
-    kept = max((finished / ".snakemake/log").iterdir()).read_text()
-    assert "rule rollout:" in kept  # Snakemake's own words
+    log = max((finished / ".snakemake/log").iterdir()).read_text()
+    assert "rule rollout:" in log  # Snakemake's own words
     assert digests(finished, *patterns) == before
 
 
 def test_an_index_that_is_there_is_made_again(finished):
     """With the same bytes, so that nothing behind it runs again."""
     before = digests(finished, "index/**/*.arrow", "index/**/*.json")
-    made = "results/index/bm25/manifest.json"
-    done = snakemake(finished, "--forcerun", made, "--", made)
-    assert done.returncode == 0, done.stderr[-3000:]
+    manifest = "results/index/bm25/manifest.json"
+    process = snakemake(finished, "--forcerun", manifest, "--", manifest)
+    assert process.returncode == 0, process.stderr[-3000:]
     assert digests(finished, "index/**/*.arrow", "index/**/*.json") == before
     assert not planned(finished)["rollout"]
 
@@ -200,19 +202,19 @@ def test_dvc_publishes_reports_and_then_finds_nothing_to_do(finished):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
     def dvc(*command: str) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             ["dvc", *command], cwd=finished, env=environment, capture_output=True, text=True
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
 
     dvc("repro")
     assert (finished / "reports/curves.csv").read_bytes() == (
         finished / "results/tables/curves.csv"
     ).read_bytes()
     assert "up to date" in dvc("repro")
-    shown = json.loads(dvc("metrics", "show", "--json"))
-    metrics = shown[""]["data"][str(Path("reports") / "metrics.json")]["data"]
+    output = json.loads(dvc("metrics", "show", "--json"))
+    metrics = output[""]["data"][str(Path("reports") / "metrics.json")]["data"]
     assert set(metrics) == {"warmup", "igpo", "igpo_best_dev"}
     plot = json.loads(dvc("plots", "show", "--json"))["data"]["dev F1"][0]["content"]
     with (finished / "reports/curves.csv").open(newline="") as file:
@@ -223,19 +225,19 @@ def test_dvc_publishes_reports_and_then_finds_nothing_to_do(finished):
 
 def test_a_failed_stage_leaves_no_output_and_its_log(tree):
     change(tree, "warmup", traces=10_000)
-    done = snakemake(tree, "results/warmup/policy.json")
-    assert done.returncode == 1
+    process = snakemake(tree, "results/warmup/policy.json")
+    assert process.returncode == 1
     log = (tree / "logs/warmup.log").read_text()
     assert log.splitlines()[-1].startswith("error: ")
-    assert re.search(r"warmup failed \(\d+ s\); its log: logs/warmup.log\n    error: .*10000", done.stderr)
-    assert "CalledProcessError" not in done.stderr
+    assert re.search(r"warmup failed \(\d+ s\); its log: logs/warmup.log\n    error: .*10000", process.stderr)
+    assert "CalledProcessError" not in process.stderr
     assert not (tree / "results/warmup/policy.json").exists()
 
 
 def test_shards_are_encoded_by_jobs_of_their_own(tree):
     change(tree, "index", kinds=["bm25", "dense"], shards=2)
-    done = snakemake(tree, "results/index/dense/manifest.json")
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = snakemake(tree, "results/index/dense/manifest.json")
+    assert process.returncode == 0, process.stderr[-3000:]
     assert len(list((tree / "logs").glob("encode_*.log"))) == 2
     manifest = json.loads((tree / "results/index/dense/manifest.json").read_text())
     assert (manifest["kind"], manifest["rows"]) == ("dense", PASSAGES)
@@ -246,20 +248,20 @@ def test_a_table_of_the_paper_is_made_and_printed_and_f1_is_grpo_to_the_bit(fini
     assert snakemake(finished).returncode == 0  # a test before may have taken the warm start away
     collapse = planned(finished, "tables/collapse")
     assert collapse == {"collapse": 1, "show_table": 1}, "it trains nothing"
-    asked = ("ablation", "per_question", "time", "collapse", "single_turn", "gamma")
-    done = snakemake(finished, *(f"tables/{table}" for table in asked))
-    assert done.returncode == 0, done.stderr[-3000:]
-    for table in asked:
+    tables = ("ablation", "per_question", "time", "collapse", "single_turn", "gamma")
+    process = snakemake(finished, *(f"tables/{table}" for table in tables))
+    assert process.returncode == 0, process.stderr[-3000:]
+    for table in tables:
         text = (finished / "results/tables" / f"{table}.md").read_text()
-        assert text in done.stdout
+        assert text in process.stdout
         for suffix in (".csv", ".md", ".tex"):
             assert (finished / "results/tables" / f"{table}{suffix}").exists()
-    made = {
+    hashes = {
         arm: list(digests(finished, f"runs/{arm}/**/*.parquet", f"runs/{arm}/**/model.safetensors").values())
         for arm in ("f1", "grpo")
     }
-    assert made["f1"] == made["grpo"]
-    assert len(made["f1"]) == 2 * 3 + 1  # iterations; rollouts, scores, advantages; the last weights
+    assert hashes["f1"] == hashes["grpo"]
+    assert len(hashes["f1"]) == 2 * 3 + 1  # iterations; rollouts, scores, advantages; the last weights
     first = finished / "results/runs/grpo/s1/001/rollouts.parquet"  # a copy of igpo's
     words = "--arm grpo --policy results/warmup --questions results/questions/train.parquet"
     words += " --index results/index/bm25 --seed 1 --iteration 1 --out made_again.parquet"
@@ -283,13 +285,13 @@ def test_a_run_that_is_killed_between_updates_goes_on_to_the_same_and_may_have_m
         running.kill()
     assert not (tree / runs / "002/policy.json").exists()
     for words in (["--unlock"], []):
-        done = snakemake(tree, *words)
-        assert done.returncode == 0, done.stderr[-3000:]
+        process = snakemake(tree, *words)
+        assert process.returncode == 0, process.stderr[-3000:]
     patterns = ("runs/igpo/**/*.parquet", "runs/igpo/**/model.safetensors", "evaluations/igpo*/*.parquet")
     patterns += ("tables/main.csv", "tables/curves.csv")
-    found = digests(tree, *patterns)
-    assert found.pop(f"{runs}/001/best/model.safetensors"), "from which a longer run goes on"
-    assert found == digests(finished, *patterns)
+    hashes = digests(tree, *patterns)
+    assert hashes.pop(f"{runs}/001/best/model.safetensors"), "from which a longer run goes on"
+    assert hashes == digests(finished, *patterns)
     change(tree, "run", iterations=3)
     rules = planned(tree)
     assert rules["train"] == rules["rollout"] == rules["score"] == rules["validation_rollout"] == 1

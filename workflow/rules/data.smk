@@ -24,7 +24,7 @@ rule corpus:
 
 
 def shards(wildcards):
-    """The folders of vectors that a dense index is made of; none where the index stage encodes itself."""
+    """The folders of vectors that a dense index is made of; none if the index stage encodes itself."""
     count = config["index"]["shards"]
     several = wildcards.kind == "dense" and count > 1
     return [f"results/index/vectors/{shard}" for shard in range(1, count + 1)] if several else []

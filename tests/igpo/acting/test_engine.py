@@ -44,13 +44,13 @@ def test_a_sequence_does_not_depend_on_its_batch(engine, prompts):
 def test_a_sequence_does_not_depend_on_when_it_comes(engine, prompts, order):
     requests = [Request(prompt, seed) for seed, prompt in enumerate(prompts)]
     together = engine.generate(requests, 12, 1.0)
-    found = {}
+    generations = {}
     for number in order:
         engine.submit(number, requests[number], 12, 1.0, ())
-        found |= engine.step()
-    while len(found) < len(requests):
-        found |= engine.step()
-    assert [found[number].ids for number in range(4)] == [one.ids for one in together]
+        generations |= engine.step()
+    while len(generations) < len(requests):
+        generations |= engine.step()
+    assert [generations[number].ids for number in range(4)] == [one.ids for one in together]
 
 
 @pytest.mark.parametrize("gpus", [2, 7])
@@ -71,13 +71,13 @@ def test_more_gpus_than_there_are_is_one_error(base_model, kind):
 def test_logprobs_are_the_models(kind, prompts, base_model, monkeypatch):
     monkeypatch.setattr("igpo.acting.engine.compute_dtype", lambda: torch.float32)
     engine = kind(base_model, 256, load_tokenizer(base_model), False)
-    found = engine.generate([Request(prompts[0], 1)], 8, 1.0)[0]
+    generation = engine.generate([Request(prompts[0], 1)], 8, 1.0)[0]
     model = load(base_model, torch.float32, "eager").eval()
     with torch.inference_mode():
-        logits = model(torch.tensor([prompts[0] + found.ids])).logits[0].float().log_softmax(-1)
+        logits = model(torch.tensor([prompts[0] + generation.ids])).logits[0].float().log_softmax(-1)
     first = len(prompts[0]) - 1
-    expected = [float(logits[first + i, token]) for i, token in enumerate(found.ids)]
-    assert found.logprobs == pytest.approx(expected, abs=1e-3)
+    expected = [float(logits[first + i, token]) for i, token in enumerate(generation.ids)]
+    assert generation.logprobs == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", [VllmEngine, TransformersEngine])
@@ -135,8 +135,8 @@ for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
 def rollout_words(policy: Path, folder: Path, out: Path, **settings: object) -> list[str]:
     """Command line of a rollout over a small index and two questions, made in `folder`."""
     index = build(write_corpus(folder), "bm25", folder / "bm25")
-    known = {"benchmark": "b", "answers": ["x"], "split": "test", "supporting_ids": [], "hops": 1, "type": ""}
-    rows = [{**known, "question_id": text, "question": text} for text in ("noble gas", "a whale")]
+    row = {"benchmark": "b", "answers": ["x"], "split": "test", "supporting_ids": [], "hops": 1, "type": ""}
+    rows = [{**row, "question_id": text, "question": text} for text in ("noble gas", "a whale")]
     storage.write(rows, schema.QUESTIONS, folder / "q.parquet", schema.QUESTIONS_KEY)
     over = {"protocol": "rag", "benchmarks": [], "turn_tokens": 4, "max_tokens": 512, **settings}
     section = section_of("rollout", **over)
@@ -162,6 +162,6 @@ def test_how_many_advance_together_changes_nothing(base_model, tmp_path):
 def test_the_jvm_keeps_sigsegv_beside_vllm(base_model, tmp_path):
     words = rollout_words(base_model, tmp_path, tmp_path / "r.parquet", samples=1)
     command = [sys.executable, "-c", HANDLER, *words]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].endswith("libjvm.so")
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1].endswith("libjvm.so")

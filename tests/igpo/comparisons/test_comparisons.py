@@ -53,8 +53,8 @@ def test_published_rows_of_several_models_are_told_apart():
 
 
 def test_questions_better_equal_worse_by_hand():
-    found = per_question.shares([0.5, 1.0, 0.2, 0.1 + 0.2], [0.5, 0.0, 0.4, 0.3])
-    assert found == pytest.approx({"better": 0.25, "equal": 0.5, "worse": 0.25, "mean_difference": 0.2})
+    shares = per_question.shares([0.5, 1.0, 0.2, 0.1 + 0.2], [0.5, 0.0, 0.4, 0.3])
+    assert shares == pytest.approx({"better": 0.25, "equal": 0.5, "worse": 0.25, "mean_difference": 0.2})
 
 
 def test_the_table_of_questions(made, tmp_path):

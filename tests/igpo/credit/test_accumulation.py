@@ -36,8 +36,8 @@ def test_advantages_grow_with_the_number_of_turns():
 
 
 def test_joint_scope_by_turn_compares_an_answer_with_searches_of_its_depth():
-    found = run("igpo", group([[0.0, 1.0], [2.0]]), normalisation="joint", scope="group_turn")
-    close(found, [[-1.0, 0.0], [1.0]], 1e-5)
+    advantages = run("igpo", group([[0.0, 1.0], [2.0]]), normalisation="joint", scope="group_turn")
+    close(advantages, [[-1.0, 0.0], [1.0]], 1e-5)
 
 
 # A group of gains 0.4, 0.2, 0.6 (deviation 0.163299) and outcomes 1, 0 (z = 1, -1); 1e-6 is on top of both.
@@ -57,8 +57,8 @@ def test_raw_ig_by_hand():
 
 def test_raw_ig_by_turn_divides_by_the_deviation_of_the_turn():
     """First searches: 0.4 and 0.6, deviation 0.1; the only second one has nothing to compare with."""
-    found = run("igpo", group(RAW), normalisation="raw_ig", scope="group_turn")
-    close(found, [[4.999958, 0.999998, 0.999998], [4.999942, -0.999998]])
+    advantages = run("igpo", group(RAW), normalisation="raw_ig", scope="group_turn")
+    close(advantages, [[4.999958, 0.999998, 0.999998], [4.999942, -0.999998]])
 
 
 def test_raw_ig_accumulates_nothing_and_knows_no_gamma():

@@ -61,15 +61,15 @@ def test_igpo_equals_the_worked_cases(case):
     """Disagreement 4: the first released code normalises neither separately nor jointly."""
     name, normalisation, gamma = case
     batch = [t for key, rewards in CASES[name].items() for t in group(rewards, key)]
-    found = run("igpo", batch, normalisation=normalisation, gamma=gamma)
-    close(found, [row for key in CASES[name] for row in EXPECTED[case][key]])
+    advantages = run("igpo", batch, normalisation=normalisation, gamma=gamma)
+    close(advantages, [row for key in CASES[name] for row in EXPECTED[case][key]])
 
 
-@pytest.mark.parametrize(("method", "changed", "expected"), NEIGHBOURS, ids=lambda value: str(value)[:40])
-def test_neighbours_equal_the_worked_case(method, changed, expected):
+@pytest.mark.parametrize(("method", "settings", "expected"), NEIGHBOURS, ids=lambda value: str(value)[:40])
+def test_neighbours_equal_the_worked_case(method, settings, expected):
     batch = ragged()
     rows = [e if isinstance(e, list) else [e] * len(t.rewards) for e, t in zip(expected, batch, strict=True)]
-    close(run(method, batch, **changed), rows)
+    close(run(method, batch, **settings), rows)
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
@@ -91,9 +91,9 @@ def test_curriculum_weights_act_after_normalisation(name, normalisation):
 
 def test_a_turn_whose_normalised_reward_is_zero_is_still_discounted():
     """Disagreement 12: the released code finds turns by "not zero" and merges this one with the next."""
-    found = run("igpo", group(CASES["exact_zeros"]["g0"]), gamma=0.9)
-    assert found[1][0] == pytest.approx(0.9 * found[1][1], abs=1e-6)
-    assert found[1][0] != pytest.approx(found[1][1], abs=1e-3)
+    advantages = run("igpo", group(CASES["exact_zeros"]["g0"]), gamma=0.9)
+    assert advantages[1][0] == pytest.approx(0.9 * advantages[1][1], abs=1e-6)
+    assert advantages[1][0] != pytest.approx(advantages[1][1], abs=1e-3)
 
 
 OUTCOME_ONLY = ["grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gigpo"]
@@ -109,17 +109,17 @@ def test_methods_of_the_outcome_ignore_step_rewards(method):
 @pytest.mark.parametrize("std", ["population", "sample"])
 def test_igpo_without_gains_is_grpo_to_the_bit(std):
     params = SimpleNamespace(**DEFAULTS | {"gain_weight": 0.0, "std": std})
-    found, expected = METHODS["igpo"](ragged(), params), METHODS["grpo"](ragged(), params)
-    assert repr(found) == repr(expected)
+    values, expected = METHODS["igpo"](ragged(), params), METHODS["grpo"](ragged(), params)
+    assert repr(values) == repr(expected)
 
 
 def test_igpo_without_the_outcome_leaves_the_answer_without_advantage():
-    found = run("igpo", ragged(), outcome_weight=0.0)
-    assert [row[-1] for row in found] == [0.0] * len(found)
+    advantages = run("igpo", ragged(), outcome_weight=0.0)
+    assert [row[-1] for row in advantages] == [0.0] * len(advantages)
     gains = [row[:-1] for row in run("igpo", ragged())]
     outcomes = [row[-1] for row in run("igpo", ragged())]
     expected = [[v - outcome for v in row] for row, outcome in zip(gains, outcomes, strict=True)]
-    close([row[:-1] for row in found], expected)
+    close([row[:-1] for row in advantages], expected)
 
 
 @every_variant
@@ -127,8 +127,8 @@ def test_the_order_of_trajectories_does_not_matter(method, chosen):
     batch = ragged()
     order = random.Random(0).sample(range(len(batch)), len(batch))
     expected = run(method, batch, gamma=0.9, lam=0.8, **chosen)
-    found = run(method, [batch[i] for i in order], gamma=0.9, lam=0.8, **chosen)
-    close(found, [expected[i] for i in order], 1e-12)
+    advantages = run(method, [batch[i] for i in order], gamma=0.9, lam=0.8, **chosen)
+    close(advantages, [expected[i] for i in order], 1e-12)
 
 
 def moved(batch: list[Rewards], scale: float, shift: float) -> list[Rewards]:
@@ -216,12 +216,12 @@ def test_whitening_counts_every_token_once(method):
 
 
 def test_reinforce_pp_discounts_the_outcome_by_turn():
-    found = run(
+    advantages = run(
         "reinforce_pp", group([[9.0, 1.0], [0.0]]), gamma=0.5
     )  # returns 0.5, 1 and 0, two tokens each
-    assert found[0][0] == pytest.approx(0.0, abs=1e-12)
-    assert found[0][1] == pytest.approx(0.5 / 0.2**0.5, abs=1e-6)
-    assert found[1] == [-found[0][1]]
+    assert advantages[0][0] == pytest.approx(0.0, abs=1e-12)
+    assert advantages[0][1] == pytest.approx(0.5 / 0.2**0.5, abs=1e-6)
+    assert advantages[1] == [-advantages[0][1]]
 
 
 def test_gigpo_compares_turns_in_the_same_state_only():

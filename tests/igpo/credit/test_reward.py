@@ -96,8 +96,8 @@ def test_squad_exact_match_drops_articles_and_joins_at_punctuation():
 def test_a_gold_of_which_the_rules_leave_nothing_is_compared_as_it_stands(match, score, gold):
     assert (match(gold, [gold]), score(gold, [gold])) == (1.0, 1.0)
     assert (match(f" {gold.lower()} ", [gold]), score(f" {gold.lower()} ", [gold])) == (1.0, 1.0)
-    for wrong in ("", ".", "Paris"):
-        assert (match(wrong, [gold]), score(wrong, [gold])) == (0.0, 0.0)
+    for answer in ("", ".", "Paris"):
+        assert (match(answer, [gold]), score(answer, [gold])) == (0.0, 0.0)
 
 
 def test_a_chinese_or_japanese_character_is_a_word():

@@ -54,8 +54,8 @@ def test_stepsearch_by_hand():
     orthogonal = {"x": {"x": 1.0}, "y": {"y": 1.0}}
     vectors = orthogonal | {"a": {"x": 0.5}, "b": {}, "c": {"y": 0.25}, "d": {"x": 0.75, "y": 0.125}}
     hits = [["a", "b"], ["a", "c"], ["d", "a"]]
-    found = stepsearch(evidence(hits=hits, supporting=["x", "y"], vectors=vectors))
-    assert found == pytest.approx([0.25, -0.375, 0.125 - 0.5])
+    rewards = stepsearch(evidence(hits=hits, supporting=["x", "y"], vectors=vectors))
+    assert rewards == pytest.approx([0.25, -0.375, 0.125 - 0.5])
     repeated = stepsearch(evidence(hits=[["a", "b"], ["b", "a"]], supporting=["x", "y"], vectors=vectors))
     assert repeated == pytest.approx([0.25, -1.0])
 

@@ -59,12 +59,14 @@ def test_every_published_form_is_read(tmp_path, form, row, expected):
         path.write_text(json.dumps([row], indent=1))
     else:
         path.write_text(json.dumps(row) + "\n\n")
-    (read,) = load(path)
-    assert read.keys() == {*QUESTIONS.names, "supports"}
-    assert tuple(read[name] for name in ("question_id", "benchmark", "answers", "hops", "type")) == expected
-    assert read["question"].rstrip("?").casefold() == "who wrote hamlet"
-    assert read["supporting_ids"] == (["12", "d3"] if row.get("dataset") == "hotpotqa" else [])
-    assert read["split"] == "test"  # whatever the row says of its original data set
+    (question,) = load(path)
+    assert question.keys() == {*QUESTIONS.names, "supports"}
+    assert (
+        tuple(question[name] for name in ("question_id", "benchmark", "answers", "hops", "type")) == expected
+    )
+    assert question["question"].rstrip("?").casefold() == "who wrote hamlet"
+    assert question["supporting_ids"] == (["12", "d3"] if row.get("dataset") == "hotpotqa" else [])
+    assert question["split"] == "test"  # whatever the row says of its original data set
 
 
 def test_a_question_in_plain_text_stays_as_it_is(tmp_path):
@@ -171,7 +173,7 @@ def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path):
     for mark in ("\u2028", "\u2029", "\x85", "\x0c"):
         row = {"question": f"one{mark}two", "answer": f"a{mark}b"}
         path.write_text("\n".join([json.dumps(row, ensure_ascii=False)] * 2), newline="")
-        assert [read["answers"] for read in load(path)] == [[f"a{mark}b"]] * 2
+        assert [question["answers"] for question in load(path)] == [[f"a{mark}b"]] * 2
     path.write_text('{"question": "q", "answer": "a"}\n\n{"question": "q", "answer": "a"}\n')
     with pytest.raises(UserError, match="line 2: empty line"):
         load(path)
@@ -195,8 +197,8 @@ def test_two_wiki_of_the_hub_has_its_lists_as_text(tmp_path):
         "context": '[["Hamlet", ["A play."]]]',
     }
     pq.write_table(pa.Table.from_pylist([{**row, "evidences": "[]"}]), tmp_path / "2wiki.parquet")
-    (read,) = load(tmp_path / "2wiki.parquet")
-    assert read["supports"] == [("Hamlet", ""), ("Bard", "")]
+    (question,) = load(tmp_path / "2wiki.parquet")
+    assert question["supports"] == [("Hamlet", ""), ("Bard", "")]
 
 
 def test_ids_that_repeat_get_their_row_number(tmp_path):

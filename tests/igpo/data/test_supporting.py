@@ -57,8 +57,8 @@ def test_supporting_passages_get_the_ids_of_the_corpus(tmp_path, capsys, form, n
     row = form | ({"supporting_facts": named} if "supporting_facts" in form else {"paragraphs": paragraphs})
     (tmp_path / "file.jsonl").write_text(json.dumps(row))
     run("--source", tmp_path / "file.jsonl", "--corpus", tmp_path / "corpus.parquet", "--out", tmp_path)
-    (read,) = storage.read(tmp_path / "test.parquet", QUESTIONS).to_pylist()
-    assert read["supporting_ids"] == expected
+    (question,) = storage.read(tmp_path / "test.parquet", QUESTIONS).to_pylist()
+    assert question["supporting_ids"] == expected
     assert f"{int(bool(expected))} of 1 with their supporting passages" in capsys.readouterr().out
 
 

@@ -21,13 +21,13 @@ PARAMS = {
 }
 
 
-def ask(*articles, **changed):
+def ask(*articles, **settings):
     """Build from (title, text) pairs: {type: [(question, answers)]}."""
     rows = [{"id": str(i), "title": title, "text": text} for i, (title, text) in enumerate(articles)]
-    found = defaultdict(list)
-    for row in vitalqa.build(rows, **(PARAMS | changed)):
-        found[row["type"]].append((row["question"], row["answers"]))
-    return dict(found)
+    by_type = defaultdict(list)
+    for row in vitalqa.build(rows, **(PARAMS | settings)):
+        by_type[row["type"]].append((row["question"], row["answers"]))
+    return dict(by_type)
 
 
 TOLSTOY = ("Leo Tolstoy", "Russian writer (1828–1910). Count Leo Tolstoy was a Russian writer.")
@@ -39,10 +39,10 @@ MOMBASA = ("Mombasa", "City in Kenya. Mombasa is a coastal city.")
 
 
 def test_life_dates_become_birth_and_death_questions():
-    found = ask(TOLSTOY)
-    assert found["birth_year"] == [("In which year was Leo Tolstoy born?", ["1828"])]
-    assert found["death_year"] == [("In which year did Leo Tolstoy die?", ["1910"])]
-    assert found["nationality"] == [("What was the nationality of Leo Tolstoy?", ["Russian"])]
+    by_type = ask(TOLSTOY)
+    assert by_type["birth_year"] == [("In which year was Leo Tolstoy born?", ["1828"])]
+    assert by_type["death_year"] == [("In which year did Leo Tolstoy die?", ["1910"])]
+    assert by_type["nationality"] == [("What was the nationality of Leo Tolstoy?", ["Russian"])]
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_an_answer_in_its_question_is_dropped():
 
 def test_reigns_and_rulers():
     text = "King of France from 1643 to 1715. Louis XIV was King of France from 1643 until his death in 1715."
-    found = ask(("Louis XIV", text))
-    assert found["reign_start"] == [("In which year did Louis XIV become King of France?", ["1643"])]
-    assert found["reign_end"] == [("Until which year was Louis XIV King of France?", ["1715"])]
-    assert found["ruler"] == [("Who was King of France from 1643 to 1715?", ["Louis XIV"])]
+    by_type = ask(("Louis XIV", text))
+    assert by_type["reign_start"] == [("In which year did Louis XIV become King of France?", ["1643"])]
+    assert by_type["reign_end"] == [("Until which year was Louis XIV King of France?", ["1715"])]
+    assert by_type["ruler"] == [("Who was King of France from 1643 to 1715?", ["Louis XIV"])]
     assert "ruler" not in ask(("Louis XIV", text.replace("until his death in 1715", "until 1714")))
     twin = ("Louis XV", text.replace("Louis XIV", "Louis XV"))
     assert "ruler" not in ask(("Louis XIV", text), twin)  # two answers to one question
@@ -111,10 +111,10 @@ def test_wars_and_states_but_not_what_merely_mentions_them():
 
 
 def test_work_year_maker_and_the_maker_s_years():
-    found = ask(TOLSTOY, KARENINA)
-    assert found["work_year"] == [("In which year was the novel Anna Karenina published?", ["1878"])]
-    assert found["creator"] == [("Who wrote the novel Anna Karenina?", ["Leo Tolstoy"])]
-    assert found["creator_birth_year"] == [
+    by_type = ask(TOLSTOY, KARENINA)
+    assert by_type["work_year"] == [("In which year was the novel Anna Karenina published?", ["1878"])]
+    assert by_type["creator"] == [("Who wrote the novel Anna Karenina?", ["Leo Tolstoy"])]
+    assert by_type["creator_birth_year"] == [
         ("In which year was the author of the novel Anna Karenina born?", ["1828"])
     ]
     film = ("Oz", "1939 film based on the book by Leo Tolstoy. Oz is a film.")
@@ -122,24 +122,24 @@ def test_work_year_maker_and_the_maker_s_years():
 
 
 def test_a_bridge_is_dropped_where_the_first_article_has_the_answer():
-    told = (KARENINA[0], KARENINA[1] + " He was then fifty, for 1828 was his year.")
-    found = ask(TOLSTOY, told)
-    assert "creator_birth_year" not in found
-    assert "creator_death_year" in found
+    spoiler = (KARENINA[0], KARENINA[1] + " He was then fifty, for 1828 was his year.")
+    by_type = ask(TOLSTOY, spoiler)
+    assert "creator_birth_year" not in by_type
+    assert "creator_death_year" in by_type
 
 
 def test_the_earlier_of_two_is_asked_by_year():
-    found = ask(TOLSTOY, KARENINA, PEACE)["released_first"]
-    assert found[0][1] == ["1869"]
+    pairs = ask(TOLSTOY, KARENINA, PEACE)["released_first"]
+    assert pairs[0][1] == ["1869"]
     same = (PEACE[0], PEACE[1].replace("1869", "1878"))
     assert "released_first" not in ask(TOLSTOY, KARENINA, same)
 
 
 def test_capitals_countries_and_their_bridge():
-    found = ask(KENYA, NAIROBI, MOMBASA)
-    assert found["capital"] == [("What is the capital of Kenya?", ["Nairobi"])]
-    assert found["place_country"] == [("In which country is Mombasa located?", ["Kenya"])]
-    assert found["country_capital"] == [
+    by_type = ask(KENYA, NAIROBI, MOMBASA)
+    assert by_type["capital"] == [("What is the capital of Kenya?", ["Nairobi"])]
+    assert by_type["place_country"] == [("In which country is Mombasa located?", ["Kenya"])]
+    assert by_type["country_capital"] == [
         ("What is the capital of the country in which Mombasa is located?", ["Nairobi"])
     ]
     rival = ("Kisumu", "Capital and largest city of Kenya. Kisumu is a city.")
@@ -178,7 +178,7 @@ def test_articles_of_a_bridge_go_to_one_split():
         for row in vitalqa.build(rows, **(PARAMS | {"seed": seed, "test_share": 0.4})):
             for article in row["supporting_ids"]:
                 splits[group.get(article, "place")].add(row["split"])
-        assert {name: len(found) for name, found in splits.items()} == {"book": 1, "place": 1}
+        assert {name: len(split_names) for name, split_names in splits.items()} == {"book": 1, "place": 1}
 
 
 @pytest.fixture(scope="module")
@@ -256,8 +256,8 @@ def test_benchmark_names_follow_the_headline_types(questions):
 
 def test_the_schema_lists_every_type(questions):
     schema = yaml.safe_load(SCHEMA.read_text())
-    listed = schema["properties"]["questions"]["properties"]["headline_types"]["items"]["enum"]
-    assert listed == sorted({row["type"] for row in questions})
+    types = schema["properties"]["questions"]["properties"]["headline_types"]["items"]["enum"]
+    assert types == sorted({row["type"] for row in questions})
 
 
 def test_the_headline_benchmark_is_large(corpus):

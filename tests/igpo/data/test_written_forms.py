@@ -68,7 +68,7 @@ def test_what_is_written_in_a_published_form_is_read_back(form, suffix, question
         else:
             path.write_text(json.dumps([row, row]) if suffix == "json" else 2 * f"{json.dumps(row)}\n")
         first, second = load(path)
-    known = answers[:1] if form == "hotpotqa" else answers
+    golds = answers[:1] if form == "hotpotqa" else answers
     assert first["question"] == second["question"] == single_spaces(question)
-    assert first["answers"] == list(dict.fromkeys(answer.strip() for answer in known))
+    assert first["answers"] == list(dict.fromkeys(answer.strip() for answer in golds))
     assert first["question_id"] != second["question_id"]

@@ -8,9 +8,9 @@ from igpo.experiment import layout
 def test_runs_and_evaluations_follow_the_parameters(params):
     run = {"arms": ["a", "b"], "baselines": ["rag"], "seeds": [1, 5], "iterations": 3, "select": "last"}
     assert layout.iterations(run)[3:5] == ["results/runs/a/s5/001", "results/runs/a/s5/002"]
-    found = layout.evaluations(run)
-    assert list(found) == ["rag", "warmup", "a_s1", "a_s5", "b_s1", "b_s5"]
-    assert found["b_s5"] == ("b", "results/runs/b/s5/003")
+    evaluations = layout.evaluations(run)
+    assert list(evaluations) == ["rag", "warmup", "a_s1", "a_s5", "b_s1", "b_s5"]
+    assert evaluations["b_s5"] == ("b", "results/runs/b/s5/003")
     assert list(layout.evaluations({**run, "iterations": 0})) == ["rag", "warmup"]
 
 
@@ -30,11 +30,11 @@ def test_a_second_choice_of_policies_has_rows_of_its_own(params):
 
 
 @pytest.mark.parametrize(
-    ("every", "iterations", "wanted"),
+    ("every", "iterations", "ks"),
     [(2, 6, [0, 2, 4, 6]), (2, 5, [0, 2, 4, 5]), (9, 2, [0, 2]), (0, 4, []), (1, 0, [])],
 )
-def test_a_run_is_validated_before_it_on_its_way_and_at_its_end(every, iterations, wanted):
-    assert layout.validated({"validate_every": every, "iterations": iterations}) == wanted
+def test_a_run_is_validated_before_it_on_its_way_and_at_its_end(every, iterations, ks):
+    assert layout.validated({"validate_every": every, "iterations": iterations}) == ks
 
 
 def test_arms_that_are_evaluated_alike_share_the_warm_start_s_validation(params):

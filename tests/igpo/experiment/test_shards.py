@@ -19,8 +19,8 @@ def start(tmp_path_factory):
     """The small loop's warm start, and five questions."""
     folder = loop_start(tmp_path_factory)
     rows = storage.read(folder / "questions.parquet", schema.QUESTIONS).to_pylist()
-    asked = [{**rows[number % 2], "question_id": f"q{number}"} for number in range(5)]
-    storage.write(asked, schema.QUESTIONS, folder / "five.parquet", schema.QUESTIONS_KEY)
+    questions = [{**rows[number % 2], "question_id": f"q{number}"} for number in range(5)]
+    storage.write(questions, schema.QUESTIONS, folder / "five.parquet", schema.QUESTIONS_KEY)
     return folder
 
 
@@ -36,8 +36,8 @@ def scored(start, rollouts, out, *options, **over):
     return out
 
 
-def joined(name, made, out):
-    call(join.main, "--stage", name, "--shards", *made, "--out", out)
+def joined(name, parts, out):
+    call(join.main, "--stage", name, "--shards", *parts, "--out", out)
     return out
 
 
@@ -67,13 +67,13 @@ def test_shards_hold_every_item_once_and_in_order(number, count, params):
 def test_joined_rollouts_are_those_of_one_job(start, whole, tmp_path, count, exact):
     """With three batches of two questions; the last two of five shards are empty then."""
     over = {"at_once": 4, "shards": count, "exact": exact}
-    made = [
+    parts = [
         played(start, tmp_path / str(n) / "rollouts.parquet", "--shard", n, **over)
         for n in range(1, count + 1)
     ]
-    table = joined("rollout", made, tmp_path / "rollouts.parquet")
+    table = joined("rollout", parts, tmp_path / "rollouts.parquet")
     assert table.read_bytes() == whole[0].read_bytes()
-    sizes = [storage.read(path, schema.ROLLOUTS).num_rows for path in made]
+    sizes = [storage.read(path, schema.ROLLOUTS).num_rows for path in parts]
     assert sizes.count(0) == (2 if exact and count == 5 else 0)
 
 
@@ -83,22 +83,22 @@ def test_joined_scores_are_those_of_one_job(start, whole, tmp_path, count, passe
     alone = whole[1]
     if passes == "naive":
         alone = scored(start, whole[0], tmp_path / "scores.parquet", passes=passes)
-    made = [
+    parts = [
         scored(
             start, whole[0], tmp_path / str(n) / "scores.parquet", "--shard", n, shards=count, passes=passes
         )
         for n in range(1, count + 1)
     ]
-    assert joined("score", made, tmp_path / "joined.parquet").read_bytes() == alone.read_bytes()
+    assert joined("score", parts, tmp_path / "joined.parquet").read_bytes() == alone.read_bytes()
 
 
 def test_costs_are_joined(start, whole, tmp_path):
-    made = [
+    parts = [
         played(start, tmp_path / str(n) / "rollouts.parquet", "--shard", n, at_once=4, shards=2)
         for n in (1, 2)
     ]
-    joined("rollout", made, tmp_path / "rollouts.parquet")
-    each = [storage.read_json(path.with_name("rollout.cost.json")) for path in made]
+    joined("rollout", parts, tmp_path / "rollouts.parquet")
+    each = [storage.read_json(path.with_name("rollout.cost.json")) for path in parts]
     cost = storage.read_json(tmp_path / "rollout.cost.json")
     rows = storage.read(whole[0], schema.ROLLOUTS).to_pylist()
     assert cost["tokens"] == schema.tokens(rows)
@@ -109,15 +109,15 @@ def test_costs_are_joined(start, whole, tmp_path):
 
 
 def test_shards_of_two_tables_are_one_line(start, tmp_path, capsys):
-    made = [
+    parts = [
         played(
             start, tmp_path / str(n) / "rollouts.parquet", "--shard", n, shards=2, at_once=4, temperature=t
         )
         for n, t in ((1, 1.0), (2, 0.0))
     ]
     with pytest.raises(SystemExit):
-        joined("rollout", made, tmp_path / "rollouts.parquet")
-    assert f"error: {made[1]}: a shard of another table than {made[0]}" in capsys.readouterr().err
+        joined("rollout", parts, tmp_path / "rollouts.parquet")
+    assert f"error: {parts[1]}: a shard of another table than {parts[0]}" in capsys.readouterr().err
     assert not (tmp_path / "rollouts.parquet").exists()
 
 

@@ -32,12 +32,12 @@ def start(tmp_path_factory, family) -> Path:
 def loop(start, tmp_path_factory):
     """Folder of one iteration from the warm start, with every stage's files."""
     folder = tmp_path_factory.mktemp("iteration")
-    policy, asked = ["--policy", start / "warm"], ["--questions", start / "questions.parquet"]
+    policy, questions = ["--policy", start / "warm"], ["--questions", start / "questions.parquet"]
     played = {"engine": "transformers", "benchmarks": [], "turn_tokens": 160, "max_tokens": 2000}
-    files = [*policy, *asked, "--index", start / "bm25", "--out", folder / "r.parquet"]
+    files = [*policy, *questions, "--index", start / "bm25", "--out", folder / "r.parquet"]
     stage(rollout.main, "rollout", *files, **played)
     rollouts = ["--rollouts", folder / "r.parquet"]
-    stage(score.main, "score", *policy, *rollouts, *asked, "--out", folder / "s.parquet")
+    stage(score.main, "score", *policy, *rollouts, *questions, "--out", folder / "s.parquet")
     credit = [*rollouts, "--scores", folder / "s.parquet"]
     stage(advantage.main, "advantage", *credit, "--out", folder / "a.parquet")
     credit += ["--advantages", folder / "a.parquet"]
@@ -79,13 +79,13 @@ def test_every_end_token_of_the_model_ends_a_turn(start, family):
     renderer = Renderer(words, prepare("igpo"))
     assert engine.ends == set(words.convert_tokens_to_ids(list(FAMILIES[family].ENDS)))
     assert TransformersEngine(start / "warm", 512, words, False).ends == engine.ends
-    asked = renderer.prompt("Who?")
+    prompt = renderer.prompt("Who?")
     with torch.no_grad():
-        hidden = engine.model.model(torch.tensor([asked])).last_hidden_state[0, -1]
+        hidden = engine.model.model(torch.tensor([prompt])).last_hidden_state[0, -1]
         for end in sorted(engine.ends):
             engine.model.lm_head.weight.zero_()
             engine.model.lm_head.weight[end] = hidden  # so that this token has the highest logit
-            ended = engine.generate([Request(asked, 0)], 4, 0.0)[0]
+            ended = engine.generate([Request(prompt, 0)], 4, 0.0)[0]
             assert (ended.ids, ended.stopped) == ([end], True)
             assert renderer.decode(ended.ids, ended.stopped) == ""
 
@@ -98,11 +98,11 @@ def test_rollouts_are_scored_in_their_protocol(start, tmp_path, name):
     policy = ["--policy", base, "--rollouts", tmp_path / "r.parquet"]
     stage(score.main, "score", *policy, *files[:2], "--out", tmp_path / "s.parquet", dtype="float32")
     row = storage.read(tmp_path / "r.parquet", schema.ROLLOUTS).to_pylist()[0]
-    found = storage.read(tmp_path / "s.parquet", schema.SCORES).to_pylist()[0]["gold_logprob"]
+    gold_logprob = storage.read(tmp_path / "s.parquet", schema.SCORES).to_pylist()[0]["gold_logprob"]
     ids, chosen = Renderer(load_tokenizer(base), prepare(name)).forced_answer("Ne")
     context = row["observation_ids"]
     with torch.inference_mode():
         model = load(base, torch.float32, "sdpa").eval()
         logits = model(torch.tensor([context + ids])).logits[0].log_softmax(-1)
     expected = sum(float(logits[len(context) + i - 1, ids[i]]) for i in chosen) / len(chosen)
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert gold_logprob == pytest.approx(expected, abs=1e-4)

@@ -30,11 +30,11 @@ def digest(ids: list[int]) -> str:
 
 def test_the_default_tokens_stay_what_they_were(base_model, renderer):
     """Policies are warmed up on these tokens: a change makes them speak another protocol."""
-    tokenizer, asked = renderer.tokenizer, "Who wrote Moby-Dick, <|im_end|>?"
+    tokenizer, question = renderer.tokenizer, "Who wrote Moby-Dick, <|im_end|>?"
     opening, rag = Renderer(tokenizer, prepare("igpo", TOOLS)), Renderer(tokenizer, prepare("rag"))
-    assert digest(renderer.prompt(asked)) == "b122ebf67e75c208"
-    assert digest(opening.prompt(asked)) == "c26e53feee76087d"
-    assert digest(rag.prompt(asked, "P: x\nQ: y")) == "0ef223438dbb2ca5"
+    assert digest(renderer.prompt(question)) == "b122ebf67e75c208"
+    assert digest(opening.prompt(question)) == "c26e53feee76087d"
+    assert digest(rag.prompt(question, "P: x\nQ: y")) == "0ef223438dbb2ca5"
     head = [198, 1, 4093, 198, 44, 19324, 79, 7639, 46, 198]
     body = [68, 42, 253, 2067, 108, 306, 79, 486, 108, 46, 198, 82, 198]
     tail = [9617, 19324, 79, 7639, 46, 2, 198, 1, 520, 9531, 198, 44, 17400, 46]

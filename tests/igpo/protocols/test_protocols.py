@@ -81,11 +81,11 @@ FRAMES = {
 @pytest.mark.parametrize("name", FRAMES)
 def test_prompts_and_observations_have_the_published_structure(qwen, name):
     instructed, prompt_end, observation = FRAMES[name]
-    made, _, _ = play(qwen, name, turns_of(name), "by Melville")
-    prompt = qwen.decode(made.rows[0]["observation_ids"])
+    trajectory, _, _ = play(qwen, name, turns_of(name), "by Melville")
+    prompt = qwen.decode(trajectory.rows[0]["observation_ids"])
     assert instructed in prompt
     assert prompt.endswith(prompt_end)
-    assert qwen.decode(made.rows[1]["observation_ids"]) == observation
+    assert qwen.decode(trajectory.rows[1]["observation_ids"]) == observation
     assert ("<|im_start|>system" in prompt) == (
         name != "r1_searcher"
     )  # the template's own, but for deepresearcher
@@ -95,13 +95,13 @@ def test_prompts_and_observations_have_the_published_structure(qwen, name):
 @pytest.mark.parametrize("name", ["igpo", "deepresearcher"])
 def test_a_conversation_is_what_the_chat_template_renders(words, name):
     renderer = Renderer(words, prepare(name, date=DATE))
-    protocol, found = renderer.protocol, 'a "quote"\nof two lines, é'
+    protocol, passage = renderer.protocol, 'a "quote"\nof two lines, é'
     messages = [
         {"role": "system", "content": protocol.instructions},
         {"role": "user", "content": "Who?"},
         {"role": "assistant", "content": "<think>" + IGPO_SEARCH},
         {"role": "tool" if protocol.signatures else "user"}
-        | {"content": protocol.observation.replace("{observation}", found)},
+        | {"content": protocol.observation.replace("{observation}", passage)},
     ]
     expected = words.apply_chat_template(
         messages,
@@ -110,7 +110,7 @@ def test_a_conversation_is_what_the_chat_template_renders(words, name):
         add_generation_prompt=True,
         strftime_now=datetime.fromisoformat(DATE).strftime,
     )
-    ids = [*renderer.prompt("Who?"), *renderer.turn(IGPO_SEARCH), *renderer.observation(found)]
+    ids = [*renderer.prompt("Who?"), *renderer.turn(IGPO_SEARCH), *renderer.observation(passage)]
     assert words.decode(ids) == expected + "<think>"
 
 
@@ -153,9 +153,11 @@ def test_what_is_no_date_is_an_error():
 
 
 def test_search_r1_goes_on_after_a_malformed_turn(words):
-    made, engine, renderer = play(words, "search_r1", ["It is he.", *turns_of("search_r1")], "by Melville")
-    assert [row["stop"] for row in made.rows] == [None, None, None, "answered"]
-    prompt, malformed = made.rows[:2]
+    trajectory, engine, renderer = play(
+        words, "search_r1", ["It is he.", *turns_of("search_r1")], "by Melville"
+    )
+    assert [row["stop"] for row in trajectory.rows] == [None, None, None, "answered"]
+    prompt, malformed = trajectory.rows[:2]
     # the token that ended the turn is gone: the message goes on
     assert malformed["policy_ids"] == renderer.encode("It is he.")
     assert len(malformed["policy_logprobs"]) == len(malformed["policy_ids"])
@@ -171,26 +173,26 @@ def test_search_r1_goes_on_after_a_malformed_turn(words):
 
 @pytest.mark.parametrize(("name", "max_turns"), [("search_r1", 1), ("igpo", 4), ("react", 4)])
 def test_elsewhere_and_in_the_last_turn_a_malformed_turn_ends_it(words, name, max_turns):
-    made, _, _ = play(words, name, ["It is he."], "by Melville", max_turns)
-    assert (made.rows[-1]["turn"], made.rows[-1]["stop"]) == (1, "format_error")
-    assert made.rows[-1]["policy_ids"][-1] == words.eos_token_id
+    trajectory, _, _ = play(words, name, ["It is he."], "by Melville", max_turns)
+    assert (trajectory.rows[-1]["turn"], trajectory.rows[-1]["stop"]) == (1, "format_error")
+    assert trajectory.rows[-1]["policy_ids"][-1] == words.eos_token_id
 
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_context_is_what_was_sampled_and_what_was_shown(words, name):
     """Disagreement 20 (algorithms.md 2.1): the released code renders and tokenises every turn anew."""
-    made, engine, renderer = play(words, name, turns_of(name), "by Melville")
+    trajectory, engine, renderer = play(words, name, turns_of(name), "by Melville")
     search = WRITTEN[name][0]
     ends = bool(renderer.protocol.stops)
     sampled = renderer.encode(search) if ends else renderer.turn(search)
-    assert made.rows[1]["policy_ids"] == sampled
+    assert trajectory.rows[1]["policy_ids"] == sampled
     assert engine.prompts[-1] == [
-        *made.rows[0]["observation_ids"],
+        *trajectory.rows[0]["observation_ids"],
         *sampled,
-        *made.rows[1]["observation_ids"],
+        *trajectory.rows[1]["observation_ids"],
     ]
-    assert [row["stop"] for row in made.rows] == [None, None, "answered"]
-    assert made.rows[1]["text"] == search
+    assert [row["stop"] for row in trajectory.rows] == [None, None, "answered"]
+    assert trajectory.rows[1]["text"] == search
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -202,7 +204,8 @@ def test_a_hostile_passage_changes_neither_parsing_nor_reward(words, name):
         for column in ("policy_ids", "text", "tool", "queries", "hit_ids", "answer", "stop"):
             assert after[column] == before[column]
     outcomes = [
-        answer_metrics.outcome(made.rows[-1]["answer"], ["Melville"], -2.0) for made in (clean, attacked)
+        answer_metrics.outcome(trajectory.rows[-1]["answer"], ["Melville"], -2.0)
+        for trajectory in (clean, attacked)
     ]
     assert outcomes == [1.0, 1.0]
 
@@ -210,9 +213,9 @@ def test_a_hostile_passage_changes_neither_parsing_nor_reward(words, name):
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_call_in_the_last_turn_ends_the_trajectory(words, name):
     """Disagreement 18: no empty turn follows it; what it found is noted and not read."""
-    made, engine, _ = play(words, name, turns_of(name), "by Melville", max_turns=1)
-    assert [row["stop"] for row in made.rows] == [None, "turn_limit"]
-    assert (made.rows[1]["hit_ids"], made.rows[1]["observation_ids"]) == (["p"], [])
+    trajectory, engine, _ = play(words, name, turns_of(name), "by Melville", max_turns=1)
+    assert [row["stop"] for row in trajectory.rows] == [None, "turn_limit"]
+    assert (trajectory.rows[1]["hit_ids"], trajectory.rows[1]["observation_ids"]) == (["p"], [])
     assert len(engine.prompts) == 1
 
 
@@ -235,12 +238,15 @@ def test_no_token_of_foreign_text_is_a_control_token(words, name):
 @pytest.mark.parametrize("name", ["rag", "rag_cot"])
 def test_a_hostile_passage_in_a_prompt_stays_text(words, name):
     text = {"rag": " Melville\n", "rag_cot": " He did. So the answer is: Melville\n"}[name]
-    made, engine, _ = play(words, name, [text], HOSTILE)
+    trajectory, engine, _ = play(words, name, [text], HOSTILE)
     control = [token for token in engine.prompts[0] if token in words.added_tokens_decoder]
     assert control == words("")["input_ids"]  # what begins a text, where the tokenizer expects it
     assert " ".join(HOSTILE.split()) in words.decode(engine.prompts[0])
-    assert (made.rows[0]["tool"], made.rows[0]["queries"]) == ("web_search", [QUESTION["question"]])
-    assert (made.rows[1]["answer"], made.rows[1]["stop"]) == ("Melville", "answered")
+    assert (trajectory.rows[0]["tool"], trajectory.rows[0]["queries"]) == (
+        "web_search",
+        [QUESTION["question"]],
+    )
+    assert (trajectory.rows[1]["answer"], trajectory.rows[1]["stop"]) == ("Melville", "answered")
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -256,19 +262,19 @@ def test_the_forced_answer_is_an_answer_of_its_protocol(words, name):
 
 
 def test_search_o1_reads_on_the_side(words):
-    made, engine, _ = play(words, "search_o1", turns_of("search_o1"), "A novel by Melville")
+    trajectory, engine, _ = play(words, "search_o1", turns_of("search_o1"), "A novel by Melville")
     reading = words.decode(engine.prompts[1])
     assert "Reasoning so far:\nI look." in reading
     assert "Query:\nmoby\n" in reading
     assert "Pages:\nMoby-Dick: A novel by Melville\n" in reading
-    assert (made.rows[1]["observation"], made.rows[1]["hit_ids"]) == ("by Melville", ["p"])
-    assert "A novel" not in words.decode(made.context)
+    assert (trajectory.rows[1]["observation"], trajectory.rows[1]["hit_ids"]) == ("by Melville", ["p"])
+    assert "A novel" not in words.decode(trajectory.context)
 
 
 def test_search_o1_without_a_heading_takes_what_was_written(words):
     texts = [WRITTEN["search_o1"][0], "It is by Melville. ", WRITTEN["search_o1"][1]]
-    made, _, _ = play(words, "search_o1", texts, "x")
-    assert made.rows[1]["observation"] == "It is by Melville."
+    trajectory, _, _ = play(words, "search_o1", texts, "x")
+    assert trajectory.rows[1]["observation"] == "It is by Melville."
 
 
 def test_other_instructions_take_the_place_of_the_protocols(qwen):

@@ -101,10 +101,10 @@ MARKS = ["<search>", "</search>", "<answer>", "</answer>"]
 
 def marked(**options: bool) -> Qwen2Tokenizer:
     """A tokenizer that has Search-R1's marks as control tokens; `options` are `</search>`'s."""
-    made = small_qwen.tokenizer()
+    tokenizer = small_qwen.tokenizer()
     special = [AddedToken(mark, **(options if mark == "</search>" else {})) for mark in MARKS]
-    made.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>", *special]})
-    return made
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>", *special]})
+    return tokenizer
 
 
 def test_marks_of_the_protocol_that_are_control_tokens_are_read():
@@ -118,16 +118,16 @@ def test_marks_of_the_protocol_that_are_control_tokens_are_read():
     ids, chosen = renderer.forced_answer("Melville")
     assert ids[chosen[0] - 1] == marks[2]
     assert not set(marks) & set(renderer.forced_answer("a </search> b")[0])
-    made, _, _ = play(words, "search_r1", turns_of("search_r1"), "by Melville")
-    assert [row["stop"] for row in made.rows] == [None, None, "answered"]
+    trajectory, _, _ = play(words, "search_r1", turns_of("search_r1"), "by Melville")
+    assert [row["stop"] for row in trajectory.rows] == [None, None, "answered"]
 
 
 def test_a_plain_prompt_has_the_control_tokens_of_our_own_text_alone():
     words = small_qwen.tokenizer()
     words.add_tokens([AddedToken("<think>", special=False)])
-    asked = Renderer(words, prepare("r1_searcher")).prompt("Who is <think>?")
-    assert [number for number, token in enumerate(asked) if token == len(words) - 1][-1] == len(asked) - 1
-    assert words.decode(asked).count("<think>") == asked.count(len(words) - 1) + 1
+    prompt = Renderer(words, prepare("r1_searcher")).prompt("Who is <think>?")
+    assert [number for number, token in enumerate(prompt) if token == len(words) - 1][-1] == len(prompt) - 1
+    assert words.decode(prompt).count("<think>") == prompt.count(len(words) - 1) + 1
 
 
 def test_control_tokens_take_their_spaces_whatever_foreign_text_holds():
@@ -147,11 +147,11 @@ def test_foreign_text_has_the_tokens_that_it_has_in_the_whole(words, name, text)
     renderer = Renderer(words, prepare(name, date=DATE))
     if renderer._added.search(text):
         return
-    asked = renderer.prompt(text, passages=text)
-    assert asked == words(words.decode(asked), add_special_tokens=False)["input_ids"]
+    prompt = renderer.prompt(text, passages=text)
+    assert prompt == words(words.decode(prompt), add_special_tokens=False)["input_ids"]
     if renderer.protocol.observation:
-        shown = renderer.observation(text)
-        assert shown == words(words.decode(shown), add_special_tokens=False)["input_ids"]
+        observation = renderer.observation(text)
+        assert observation == words(words.decode(observation), add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.parametrize("legacy", [True, False])

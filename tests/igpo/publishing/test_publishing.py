@@ -81,8 +81,10 @@ def test_a_policy_loads_as_its_card_says(text, base_model):
         code = block.replace('LLM(".")', f'LLM(".", {small})')
         # vLLM imports the main module again in the processes that it starts
         whole = f'if __name__ == "__main__":\n{textwrap.indent(code, "    ")}'
-        done = subprocess.run([sys.executable, "-c", whole], cwd=base_model, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        process = subprocess.run(
+            [sys.executable, "-c", whole], cwd=base_model, capture_output=True, text=True
+        )
+        assert process.returncode == 0, process.stderr
 
 
 def archived(root, capsys, name):
@@ -130,6 +132,6 @@ def test_exported_questions_are_read_back_as_they_were(root, tmp_path):
     source = ["--source", str(root / "out/{split}.jsonl"), "--corpus", str(tmp_path / "corpus.parquet")]
     questions.main([*source, "--params", str(ROOT / "params.yaml"), "--out", str(tmp_path / "read")])
     for row in ROWS:
-        (read,) = storage.read(tmp_path / f"read/{row['split']}.parquet", schema.QUESTIONS).to_pylist()
+        (question,) = storage.read(tmp_path / f"read/{row['split']}.parquet", schema.QUESTIONS).to_pylist()
         for name in ("question", "answers", "benchmark"):
-            assert read[name] == row[name]
+            assert question[name] == row[name]

@@ -17,17 +17,17 @@ from pipeline.settings import read_params
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, base_model):
+def outputs(tmp_path_factory, base_model):
     """(folder with tables/, figures/ and report.html, evaluations, iterations, validations) of one tree."""
     folder, params = tmp_path_factory.mktemp("made"), read_params([PARAMS_FILE])
     params["run"] |= {"arms": ["igpo"], "baselines": ["closed_book"], "seeds": [1, 2]}
     evaluations, iterations = results_tree.write_results(folder / "results")
     validations = results_tree.write_validations(folder / "results")
-    asked = results_tree.write_asked(folder)
+    inputs = results_tree.write_asked(folder)
     words = results_tree.command(evaluations, iterations, *validations)
     tables.main([*words, "--config", json.dumps(params["tables"]), "--out", str(folder / "tables")])
     whole = results_tree.command(
-        evaluations, iterations, *validations, config=json.dumps(params), policy=base_model, **asked
+        evaluations, iterations, *validations, config=json.dumps(params), policy=base_model, **inputs
     )
     report.main([*whole, "--out", str(folder / "report.html")])
     drawn = ["--iterations", *map(str, iterations), "--validations", *map(str, validations)]
@@ -35,8 +35,8 @@ def made(tmp_path_factory, base_model):
     return folder, evaluations, iterations, validations
 
 
-def test_the_page_s_lines_are_those_of_the_table(made):
-    folder = made[0]
+def test_the_page_s_lines_are_those_of_the_table(outputs):
+    folder = outputs[0]
     page = [
         [html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", line)]
         for line in re.findall(r"<tr>(.*?)</tr>", (folder / "report.html").read_text())
@@ -48,16 +48,16 @@ def test_the_page_s_lines_are_those_of_the_table(made):
     assert not [line for line in ours if len(line) == len(ours[0]) and line not in page]
 
 
-def test_the_table_s_cells_are_those_of_the_csv_file(made):
-    text = (made[0] / "tables/main.md").read_text()
-    for row in results_tree.read_csv(made[0] / "tables/main.csv"):
+def test_the_table_s_cells_are_those_of_the_csv_file(outputs):
+    text = (outputs[0] / "tables/main.md").read_text()
+    for row in results_tree.read_csv(outputs[0] / "tables/main.csv"):
         if row["source"] == "ours":
             name = row["method"].replace("_", " ").replace("warmup", "warm start")
             assert re.search(rf"^\| {name} +\| +{percent(float(row['f1']))}", text, re.MULTILINE)
 
 
-def test_mlflow_s_points_are_those_of_the_csv_files(made):
-    folder, evaluations, iterations, validations = made
+def test_mlflow_s_points_are_those_of_the_csv_files(outputs):
+    folder, evaluations, iterations, validations = outputs
     runs = store.collect(evaluations, iterations, validations)
     for row in results_tree.read_csv(folder / "tables/curves.csv"):
         points = runs[f"{row['arm']}_s{row['seed']}"]
@@ -74,8 +74,8 @@ def test_mlflow_s_points_are_those_of_the_csv_files(made):
         assert float(ours[method]["f1"]) == pytest.approx(value)
 
 
-def test_the_page_s_figures_are_the_files(made):
-    page = (made[0] / "report.html").read_text()
+def test_the_page_s_figures_are_the_files(outputs):
+    page = (outputs[0] / "report.html").read_text()
     for name in plots.FIGURES:
-        text = (made[0] / f"figures/{name}.svg").read_text()
+        text = (outputs[0] / f"figures/{name}.svg").read_text()
         assert text[text.index("<svg") :] in page, name

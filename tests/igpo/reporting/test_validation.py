@@ -71,7 +71,7 @@ CHECKS = {
 
 
 def test_curves_csv_has_the_columns_whether_or_not_a_run_is_validated(tmp_path, iterations, validations):
-    for given in ([], validations):
+    for folders in ([], validations):
         tables_of_paper = ("algorithms", "ablation", "basis", "per_question")
         compared = {name: {"baseline": "warmup", "rows": {"igpo": "IGPO"}} for name in tables_of_paper}
         config = results_tree.config(
@@ -81,12 +81,12 @@ def test_curves_csv_has_the_columns_whether_or_not_a_run_is_validated(tmp_path, 
             tmp_path / "results", "warmup", {"vitalqa": results_tree.block(0.4)}, 0
         )
         tables.main(
-            results_tree.command([evaluation], iterations, *given, config=config, out=tmp_path / "out")
+            results_tree.command([evaluation], iterations, *folders, config=config, out=tmp_path / "out")
         )
         with (tmp_path / "out/curves.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert set(validation.DEV) < set(rows[0])
-        assert [row["dev_f1"] for row in rows][:3] == (["0.2", "", "0.6"] if given else ["", "", ""])
+        assert [row["dev_f1"] for row in rows][:3] == (["0.2", "", "0.6"] if folders else ["", "", ""])
 
 
 def test_mlflow_has_dev_metrics_by_updates(iterations, validations):

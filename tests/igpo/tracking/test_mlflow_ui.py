@@ -66,7 +66,7 @@ def page(ui):
     """Its start page; nothing asks another machine, and no script of a document runs."""
     with chromium.opened(ui) as page:
         yield page
-        assert [asked for asked in page.asked if not asked.startswith((ui, "data:", "blob:"))] == []
+        assert [address for address in page.asked if not address.startswith((ui, "data:", "blob:"))] == []
         assert "a dialog" not in page.said
 
 

@@ -26,13 +26,13 @@ def policy(root: Path, k: int, f1: float) -> tuple[Path, Path]:
 
 def choose(root: Path, f1s: dict[int, float]) -> list[Path]:
     """The folders of the best so far after each of these updates."""
-    found: list[Path] = []
+    folders: list[Path] = []
     for k, f1 in f1s.items():
         folder, dev = policy(root, k, f1)
         words = ["--policy", str(folder), "--dev", str(dev), "--out", str(folder / "best")]
-        best.main(words + (["--before", str(found[-1])] if found else []))
-        found.append(folder / "best")
-    return found
+        best.main(words + (["--before", str(folders[-1])] if folders else []))
+        folders.append(folder / "best")
+    return folders
 
 
 def test_the_best_so_far_is_taken_and_the_earlier_of_equals(tmp_path):
@@ -71,6 +71,6 @@ def test_a_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
 def test_a_validation_of_another_policy_is_refused(tmp_path, capsys):
     folder, _ = policy(tmp_path, 2, 0.5)
     _, other = policy(tmp_path, 4, 0.5)
-    said = refusal(capsys, best.main, "--policy", folder, "--dev", other, "--out", tmp_path / "best")
-    assert "of another policy than" in said
+    message = refusal(capsys, best.main, "--policy", folder, "--dev", other, "--out", tmp_path / "best")
+    assert "of another policy than" in message
     assert not (tmp_path / "best").exists()

@@ -54,15 +54,15 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     state, files = load_file(folder / STATE), {"": folder / "model.safetensors"}
     if (folder / HEAD).exists():
         files = {"body.": files[""], "value.": folder / HEAD}
-    found = {
+    tensors = {
         prefix + name: weight.float()
         for prefix, path in files.items()
         for name, weight in load_file(path).items()
     }
-    for name, weight in found.items():
+    for name, weight in tensors.items():
         if name != "body.lm_head.weight":  # of which a value has no gradient
             checkpoint.restore(weight, state[f"rest.{name}"])
-    return found
+    return tensors
 
 
 def same(left: Path, right: Path) -> None:
@@ -110,9 +110,9 @@ def valued(words: list[str], before: Path, out: Path, **settings: object) -> Pat
     options = {"lr": STEP, "weight_decay": 0.01, "max_grad_norm": 1.0, "gamma": 0.9} | settings
     options = {"checkpoint": False, "processes": 1} | options
     files = [*words[2:6], "--critic", str(before), "--values", str(out / "values.parquet"), "--out", str(out)]
-    done = run([*files, "--config", json.dumps(options)], "igpo.critic")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("igpo.critic: 9 turns") == 1
+    process = run([*files, "--config", json.dumps(options)], "igpo.critic")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("igpo.critic: 9 turns") == 1
     return out
 
 
@@ -142,9 +142,9 @@ def test_bad_input_ends_all_processes_with_one_line(words, tmp_path):
     credits = batch()[2]
     storage.write(credits[1:], schema.ADVANTAGES, tmp_path / "short.parquet", schema.TURN_KEY)
     bad = [*words, "--advantages", str(tmp_path / "short.parquet"), "--out", str(tmp_path / "out")]
-    done = run([*bad, *chosen(processes=2)])
-    assert done.returncode == 2
-    assert done.stderr == (
+    process = run([*bad, *chosen(processes=2)])
+    assert process.returncode == 2
+    assert process.stderr == (
         "error: advantages: not of these rollouts, turn ('q1', 0, 1) of the rollouts is not in advantages: "
         "make advantages again\n"
     )
@@ -152,18 +152,18 @@ def test_bad_input_ends_all_processes_with_one_line(words, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         ('UserError("the scores are odd")', "error: the scores are odd\n"),
         ('OSError(28, "No space left on device", "out")', "error: out: No space left on device; "),
     ],
 )
-def test_an_error_of_one_process_ends_all(words, tmp_path, error, said):
+def test_an_error_of_one_process_ends_all(words, tmp_path, error, message):
     (tmp_path / "failing.py").write_text(FAILING.replace("{error}", error))
     config = words[words.index("--config") :]
-    done = run([*config, *chosen(processes=2)], "failing", tmp_path)
-    assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
-    assert (done.returncode, done.stdout) == (2, "")
+    process = run([*config, *chosen(processes=2)], "failing", tmp_path)
+    assert process.stderr.startswith(message) and process.stderr.count("\n") == 1
+    assert (process.returncode, process.stdout) == (2, "")
 
 
 def start_on(words: list[str], out: Path, port: int, **settings: object) -> subprocess.Popen[str]:
@@ -180,9 +180,9 @@ def test_two_machines_make_the_update_of_one(words, tmp_path, processes):
     machines = [
         start_on(words, tmp_path / "two", port, batch_tokens=30, processes=processes) for _ in range(2)
     ]
-    said = [machine.communicate()[0] for machine in machines]
+    outputs = [machine.communicate()[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0]
-    assert "".join(said).count("igpo.train: loss") == 1
+    assert "".join(outputs).count("igpo.train: loss") == 1
     same(one, tmp_path / "two")
 
 
@@ -195,6 +195,6 @@ def test_a_machine_that_does_not_come_is_one_line(monkeypatch):
 
 
 def test_several_machines_are_those_of_a_slurm_job(words, tmp_path):
-    done = run([*words, *chosen(nodes=2), "--out", str(tmp_path / "out")])
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: train.nodes: 2, but this is no job of Slurm: use --profile")
+    process = run([*words, *chosen(nodes=2), "--out", str(tmp_path / "out")])
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith("error: train.nodes: 2, but this is no job of Slurm: use --profile")

@@ -55,12 +55,12 @@ def test_the_adapters_move_and_the_policy_is_their_sum_with_the_weights(start, f
 
 def test_the_written_policy_is_the_trained_one(start, first):
     """Its log-probabilities are those of weights and adapters, but for bf16's rounding of the sums."""
-    packed = pack([Segment(list(range(9, 60)), wanted=list(range(1, 51)))])
+    packed = pack([Segment(list(range(9, 60)), targets=list(range(1, 51)))])
     adapted, _ = train.open_training(first, changed(lora=RANK))
     models = (load(start, torch.float32, "tree"), load(first, torch.float32, "tree"), adapted)
     with torch.no_grad():
-        before, written, trained = (logprobs(model, packed) for model in models)
-    assert (written - trained).abs().max() < (before - trained).abs().max() / 10
+        before, after, trained = (logprobs(model, packed) for model in models)
+    assert (after - trained).abs().max() < (before - trained).abs().max() / 10
 
 
 def test_a_second_iteration_goes_on_as_if_there_had_been_no_files_between(words, first, tmp_path):

@@ -11,7 +11,7 @@ from igpo.training.loss import Columns, k3, policy_loss, ratios, token_weights
 DEFAULTS = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": None, "kl": 0.0}
 
 
-def loss(logprobs, old, advantages, *, reference=None, scales=None, spans=None, **changed):
+def loss(logprobs, old, advantages, *, reference=None, scales=None, spans=None, **settings):
     """The terms of tokens whose reference is, unless given, the policy itself."""
     tensors = [torch.as_tensor(values) for values in (logprobs, old, advantages)]
     ones = torch.ones(len(tensors[0]))
@@ -23,7 +23,7 @@ def loss(logprobs, old, advantages, *, reference=None, scales=None, spans=None, 
         ones if scales is None else torch.as_tensor(scales),
     )
     lengths = torch.as_tensor(spans or [1] * len(ones))
-    return policy_loss(tensors[0], columns, lengths, SimpleNamespace(**DEFAULTS | changed))
+    return policy_loss(tensors[0], columns, lengths, SimpleNamespace(**DEFAULTS | settings))
 
 
 def test_clipping_by_hand():
@@ -47,8 +47,8 @@ def test_dual_clip_bounds_the_loss_of_negative_advantages_only():
 
 
 def test_k3_by_hand_and_clamped():
-    found = k3(torch.tensor([0.0, 0.0, -20.0]), torch.tensor([0.0, 1.0, 0.0]))
-    assert found.tolist() == pytest.approx([0.0, math.e - 2, 10.0])
+    estimates = k3(torch.tensor([0.0, 0.0, -20.0]), torch.tensor([0.0, 1.0, 0.0]))
+    assert estimates.tolist() == pytest.approx([0.0, math.e - 2, 10.0])
     far = torch.tensor([-100.0], requires_grad=True)
     k3(far, torch.zeros(1)).sum().backward()
     assert far.grad.tolist() == [0.0]  # clamped
@@ -74,8 +74,8 @@ def test_a_ratio_by_token_is_that_of_each_token_to_the_bit():
 
 def test_a_ratio_by_span_is_the_geometric_mean_of_its_tokens():
     ratio = torch.tensor([2.0, 8.0, 3.0, 1.0, 1.0, 27.0])
-    found = ratios(ratio.log(), torch.zeros(6), torch.tensor([2, 0, 1, 3]))
-    assert found.tolist() == pytest.approx([4.0, 4.0, 3.0, 3.0, 3.0, 3.0], rel=1e-6)
+    values = ratios(ratio.log(), torch.zeros(6), torch.tensor([2, 0, 1, 3]))
+    assert values.tolist() == pytest.approx([4.0, 4.0, 3.0, 3.0, 3.0, 3.0], rel=1e-6)
 
 
 def test_the_gradient_of_a_sequence_with_one_advantage_is_gspo_s():

@@ -32,8 +32,8 @@ def test_clip_scales_equal_the_worked_case():
     ]
     normalised, _ = METHODS["a2tgpo"](trajectories, SimpleNamespace(std="population", gamma=1.0, alpha=0.3))
     for row, expected in zip(normalised, CLIP_SCALES, strict=True):
-        found = [clip_scale({"normalised": z}, z is row[-1], 0.3) for z in row]
-        assert found == pytest.approx(expected, abs=2e-6)
+        scales = [clip_scale({"normalised": z}, z is row[-1], 0.3) for z in row]
+        assert scales == pytest.approx(expected, abs=2e-6)
     assert clip_scale({"normalised": 1.7}, False, 0.0) == 1.0
 
 
@@ -56,10 +56,10 @@ DROP = "train.drop_equal_groups=true"
 
 def test_groups_with_equal_outcomes_can_leave_the_loss():
     rollouts, scores, _ = with_outcomes(ONE_EQUAL)
-    kept = counted(rollouts, scores, changed(drop_equal_groups=True))
-    assert kept == [row for row in rollouts if row["question_id"] == "q2"]
+    rows = counted(rollouts, scores, changed(drop_equal_groups=True))
+    assert rows == [row for row in rollouts if row["question_id"] == "q2"]
     # Turn t has 4 + t tokens; q1's trajectories have 2, 1 and 3 turns.
-    assert dropped(rollouts, kept) == {"dropped_groups": 1, "dropped_tokens": 34}
+    assert dropped(rollouts, rows) == {"dropped_groups": 1, "dropped_tokens": 34}
     assert counted(rollouts, scores, PARAMS) == rollouts
     rollouts, scores, _ = with_outcomes(ALL_EQUAL)
     assert counted(rollouts, scores, changed(drop_equal_groups=True)) == []
@@ -70,9 +70,9 @@ def test_metrics_are_of_the_groups_that_count(tmp_path):
     both, alone = tmp_path / "both", tmp_path / "alone"
     both.mkdir()
     alone.mkdir()
-    made = with_outcomes(ONE_EQUAL)
-    rest = [[row for row in rows if row["question_id"] == "q2"] for rows in made]
-    filtered = trained(stage_words(both, made), both / "out", DROP)
+    tables = with_outcomes(ONE_EQUAL)
+    rest = [[row for row in rows if row["question_id"] == "q2"] for rows in tables]
+    filtered = trained(stage_words(both, tables), both / "out", DROP)
     expected = trained(stage_words(alone, rest), alone / "out")
     assert filtered == expected | {"dropped_groups": 1, "dropped_tokens": 34}
     assert expected["policy_tokens"] == 16

@@ -67,14 +67,14 @@ def policies(words, tmp_path_factory) -> dict[str, Path]:
     ],
 )
 def test_an_unusable_state_is_one_line_that_names_it(words, policies, tmp_path, capsys, case):
-    kind, spoil, said = case
+    kind, spoil, reason = case
     policy = tmp_path / "policy"
     shutil.copytree(policies[kind], policy)
     spoil(policy / STATE)
     chosen = ["--policy", policy, "--set", f"train.lora={RANKS[kind]}", "--out", tmp_path / "next"]
     line = refusal(capsys, train.main, *words, *chosen)
     assert f"{policy / STATE}: not a usable training state: " in line
-    assert said in line
+    assert reason in line
     assert line.endswith(f"; delete {policy} and make it again")
     assert not (tmp_path / "next").exists()
 
@@ -120,9 +120,9 @@ def test_a_last_update_leaves_no_state(tmp_path):
     words = stage_words(tmp_path)
     trained(words, tmp_path / "next")
     trained([*words, "--no-state"], tmp_path / "last")
-    files, left = (
+    files, last_files = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("next", "last")
     )
-    del files["train.cost.json"], left["train.cost.json"]
-    assert len(left.pop(STATE)) < 100 < len(files.pop(STATE))
-    assert left == files
+    del files["train.cost.json"], last_files["train.cost.json"]
+    assert len(last_files.pop(STATE)) < 100 < len(files.pop(STATE))
+    assert last_files == files

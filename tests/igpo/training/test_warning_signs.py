@@ -22,15 +22,15 @@ def bounds(params) -> SimpleNamespace:
     return SimpleNamespace(**params["health"])
 
 
-def signs(found: dict, bounds: SimpleNamespace, start: dict = START, **update: float) -> list[str]:
+def signs(values: dict, bounds: SimpleNamespace, start: dict = START, **update: float) -> list[str]:
     """The names of the numbers that are warned of."""
     whats = {name: sign.what for name, sign in SIGNS.items()} | UPDATE
-    told = warnings(found, start, update, bounds)
-    return [next(name for name, what in whats.items() if line.startswith(f"{what} ")) for line in told]
+    lines = warnings(values, start, update, bounds)
+    return [next(name for name, what in whats.items() if line.startswith(f"{what} ")) for line in lines]
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("values", "expected"),
     [
         ({}, []),
         ({"searches": 0.45, "well_formed": 0.3, "entropy": 0.1}, []),  # the bounds themselves
@@ -42,8 +42,8 @@ def signs(found: dict, bounds: SimpleNamespace, start: dict = START, **update: f
         ({"searches": 3.0, "well_formed": 1.0}, []),
     ],
 )
-def test_bounds_are_shares_of_the_start(bounds, found, expected):
-    assert signs(START | found, bounds) == expected
+def test_bounds_are_shares_of_the_start(bounds, values, expected):
+    assert signs(START | values, bounds) == expected
 
 
 def test_what_was_nothing_at_the_start_cannot_fall(bounds):
@@ -83,15 +83,15 @@ def replayed(name: str) -> list[dict]:
 
 def test_a_run_that_stops_searching_is_warned_of_when_it_does(bounds):
     """experiments/collapse.yaml: without a search no answer is malformed; a bad search costs 2."""
-    found = replayed("collapse")
-    assert [round(values["searches"], 1) for values in found] == [1.4, 0.9, 0.1, 0.0, 0.0]
-    assert found[0]["well_formed"] < 0.3 < 0.9 < found[-1]["well_formed"]  # what others would be glad of
-    told = [signs(values, bounds, found[0]) for values in found]
-    assert told == [[], [], ["searches"], ["searches"], ["searches"]]
+    health = replayed("collapse")
+    assert [round(values["searches"], 1) for values in health] == [1.4, 0.9, 0.1, 0.0, 0.0]
+    assert health[0]["well_formed"] < 0.3 < 0.9 < health[-1]["well_formed"]  # what others would be glad of
+    names = [signs(values, bounds, health[0]) for values in health]
+    assert names == [[], [], ["searches"], ["searches"], ["searches"]]
 
 
 def test_a_healthy_run_is_not_warned_of(bounds):
     """The default run's igpo."""
-    found = replayed("healthy")
-    assert len(found) == 4
-    assert [signs(values, bounds, found[0]) for values in found] == [[], [], [], []]
+    health = replayed("healthy")
+    assert len(health) == 4
+    assert [signs(values, bounds, health[0]) for values in health] == [[], [], [], []]

@@ -16,7 +16,7 @@ def plain_logprobs(model, segment: Segment) -> torch.Tensor:
     logits = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
     model.set_attn_implementation("tree")
     first = len(ids) - len(segment.ids)
-    return torch.stack([logits[first + i - 1, segment.ids[i]] for i in segment.wanted])
+    return torch.stack([logits[first + i - 1, segment.ids[i]] for i in segment.targets])
 
 
 @pytest.mark.parametrize("trunks", [[5], [140, 300], [3, 4, 5], [257]])
@@ -24,8 +24,8 @@ def test_tree_equals_one_pass_per_path(tiny_model, trunks):
     segments = random_tree(1, 20, trunks, 9)
     with torch.inference_mode():
         packed = pack(segments)
-        found = packed.split(logprobs(tiny_model, packed))
-        for segment, values in zip(segments, found, strict=True):
+        by_path = packed.split(logprobs(tiny_model, packed))
+        for segment, values in zip(segments, by_path, strict=True):
             torch.testing.assert_close(values, plain_logprobs(tiny_model, segment), rtol=0, atol=1e-5)
 
 
@@ -34,12 +34,12 @@ def test_the_gradient_of_a_row_that_stands_there_many_times_is_the_same_every_ti
     packed = pack(random_tree(1, 20, [40] * 60, 9))
     weights = torch.randn(len(packed.rows), generator=torch.Generator().manual_seed(0))
     assert len(packed.rows.unique()) < len(packed.rows)
-    found = []
+    gradients = []
     for _ in range(10):
         tiny_model.zero_grad()
         (logprobs(tiny_model, packed) * weights).sum().backward()
-        found.append([weight.grad.clone() for weight in tiny_model.parameters()])
-    assert all(torch.equal(*pair) for other in found for pair in zip(found[0], other, strict=True))
+        gradients.append([weight.grad.clone() for weight in tiny_model.parameters()])
+    assert all(torch.equal(*pair) for other in gradients for pair in zip(gradients[0], other, strict=True))
 
 
 def test_the_mask_of_flex_attention_is_that_of_the_blocks():
@@ -50,13 +50,13 @@ def test_the_mask_of_flex_attention_is_that_of_the_blocks():
     expected = torch.zeros(len(packed.ids), len(packed.ids), dtype=torch.bool)
     for block in packed.blocks:
         keys = torch.cat([torch.arange(key.start, key.stop) for key in block.keys])
-        for rows, seen, hidden in block.parts:
-            attends = torch.ones(len(hidden), seen, dtype=torch.bool)
+        for rows, count, hidden in block.parts:
+            attends = torch.ones(len(hidden), count, dtype=torch.bool)
             attends[:, -hidden.shape[1] :] = ~hidden
-            expected[rows, keys[:seen]] = attends
+            expected[rows, keys[:count]] = attends
     mask = flex_mask(segments, "cpu")
-    found = create_mask(mask.mask_mod, 1, 1, *expected.shape, device="cpu")[0, 0]
-    assert torch.equal(found, expected)
+    matrix = create_mask(mask.mask_mod, 1, 1, *expected.shape, device="cpu")[0, 0]
+    assert torch.equal(matrix, expected)
     assert torch.equal(packed.positions + 1, expected.sum(1))
 
 
@@ -75,9 +75,9 @@ def test_bf16_passes_over_fp32_weights_are_close_to_those_in_fp32(tiny_model, gr
     with torch.set_grad_enabled(gradient):
         expected = logprobs(tiny_model, packed)
         with torch.autocast("cpu", torch.bfloat16):
-            found = logprobs(tiny_model, packed)
-    assert found.dtype is torch.float32
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+            values = logprobs(tiny_model, packed)
+    assert values.dtype is torch.float32
+    torch.testing.assert_close(values, expected, rtol=0, atol=0.02)
 
 
 def test_other_trees_in_the_pack_change_nothing(tiny_model):
@@ -95,9 +95,9 @@ def test_dropping_a_trajectory_changes_no_other(tiny_model):
     with torch.inference_mode():
         whole = pack(tree)
         alone = pack([tree[0], *last])
-        kept = whole.split(logprobs(tiny_model, whole))[-5:]
-        found = alone.split(logprobs(tiny_model, alone))[1:]
-    for left, right in zip(kept, found, strict=True):
+        before = whole.split(logprobs(tiny_model, whole))[-5:]
+        after = alone.split(logprobs(tiny_model, alone))[1:]
+    for left, right in zip(before, after, strict=True):
         torch.testing.assert_close(left, right, rtol=0, atol=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_batches_keep_the_budget_and_the_order():
 
 def test_the_first_token_of_a_tree_has_no_logprob():
     with pytest.raises(ValueError, match="first token"):
-        pack([Segment([1, 2], wanted=[0])])
+        pack([Segment([1, 2], targets=[0])])
 
 
 def test_a_model_with_sliding_windows_is_refused(tiny_model):

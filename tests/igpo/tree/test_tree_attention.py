@@ -76,7 +76,7 @@ def test_output_and_gradients_are_as_close_to_float64_as_plain_attention(
     mask = create_mask(flex_mask(packed.segments, "cpu").mask_mod, None, None, length, length, device="cpu")
     inputs, gradient = tree_inputs(dtype, length)
     calls_sdpa = attend is attended and dtype is torch.float32
-    found = with_gradients(lambda *leaves: attend(*leaves, packed), inputs, gradient)
+    results = with_gradients(lambda *leaves: attend(*leaves, packed), inputs, gradient)
     plain = with_gradients(
         lambda *leaves: sdpa(*leaves, attn_mask=mask) if calls_sdpa else dense(*leaves, mask),
         inputs,
@@ -85,7 +85,7 @@ def test_output_and_gradients_are_as_close_to_float64_as_plain_attention(
     exact = with_gradients(
         lambda *leaves: dense(*leaves, mask), [tensor.double() for tensor in inputs], gradient.double()
     )
-    for ours, theirs, reference, bound in zip(found, plain, exact, bounds, strict=True):
+    for ours, theirs, reference, bound in zip(results, plain, exact, bounds, strict=True):
         assert ours.dtype is dtype
         assert (ours - reference).norm() <= 1.1 * (theirs - reference).norm()
         assert (ours - reference).norm() <= bound * reference.norm()
@@ -99,12 +99,12 @@ def test_fp32_rounds_as_a_pass_over_one_trajectory_alone():
     inputs, gradient = tree_inputs(torch.float32, len(packed.ids))
     path = torch.cat([torch.arange(150), torch.arange(610, 910)])
     gradient[:, :610] = 0
-    found = with_gradients(lambda *leaves: attended(*leaves, packed), inputs, gradient)
+    results = with_gradients(lambda *leaves: attended(*leaves, packed), inputs, gradient)
     alone = with_gradients(
         lambda *leaves: sdpa(*leaves, is_causal=True),
         [tensor[:, :, path] for tensor in inputs],
         gradient[:, path],
     )
-    assert torch.equal(found[0][:, path], alone[0])
-    for ours, plain in zip(found[1:], alone[1:], strict=True):
+    assert torch.equal(results[0][:, path], alone[0])
+    for ours, plain in zip(results[1:], alone[1:], strict=True):
         assert torch.equal(ours[:, :, path], plain)

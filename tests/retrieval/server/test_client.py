@@ -101,9 +101,9 @@ def test_our_client_tries_again_and_refuses_nonsense(monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     assert client.HttpSearcher(url).search(["q"], 3)[0][0].title == "T"
-    said_by = {"/html": "not JSON", "/deep": "not JSON", "/short": "1 lists", "/bare": "1 lists"}
-    for path, said in (said_by | {"/odd": "int", "/teapot": "418"}).items():
-        with pytest.raises(UserError, match=said):
+    messages = {"/html": "not JSON", "/deep": "not JSON", "/short": "1 lists", "/bare": "1 lists"}
+    for path, message in (messages | {"/odd": "int", "/teapot": "418"}).items():
+        with pytest.raises(UserError, match=message):
             client.HttpSearcher(url + path).search(["q"], 3)
     server.shutdown()
     server.server_close()
@@ -127,8 +127,8 @@ def test_a_document_with_half_a_surrogate_pair_is_text():
 
 
 def test_a_refusal_is_of_these_queries(url):
-    for query, said in (("x" * 201, "more than 200 characters"), ("\ud83d", "HTTP 422")):
-        with pytest.raises(exchange.Refused, match=said):
+    for query, message in (("x" * 201, "more than 200 characters"), ("\ud83d", "HTTP 422")):
+        with pytest.raises(exchange.Refused, match=message):
             client.HttpSearcher(url).search(["noble gas", query], 1)
 
 
@@ -172,14 +172,14 @@ def test_what_cannot_be_searched_is_told_before_a_model_is_loaded(
     monkeypatch.setattr(exchange, "TRIES", 0)
     with socket.create_server(("127.0.0.1", 0)) as free:
         gone = f"http://127.0.0.1:{free.getsockname()[1]}"
-    for protocol, options, said in (
+    for protocol, options, message in (
         ("igpo", ["--search", gone], f"{gone}/retrieve: the search server does not answer"),
         ("closed_book", ["--search", gone], "the engine was started"),
         ("igpo", ["--search", url], "made from corpus of another"),
         ("igpo", ["--index", built[1]], "made from corpus of another"),
     ):
         words = rollout_options(base_model, tmp_path, protocol)
-        assert said in refusal(capsys, rollout.main, *words, *options, "--out", tmp_path / "r.parquet")
+        assert message in refusal(capsys, rollout.main, *words, *options, "--out", tmp_path / "r.parquet")
 
 
 def test_exactly_one_of_index_and_url(built):

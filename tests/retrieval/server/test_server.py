@@ -20,12 +20,12 @@ def test_search_r1_client(url):
     """search_r1/llm_agent/generation.py: `_batch_search` and `_passages2string`."""
     answer = requests.post(f"{url}/retrieve", json={"queries": QUERIES, "topk": 3, "return_scores": True})
     result = answer.json()["result"]
-    shown = ""
+    passages = ""
     for number, item in enumerate(result[0]):
         content = item["document"]["contents"]
         title, text = content.split("\n")[0], "\n".join(content.split("\n")[1:])
-        shown += f"Doc {number + 1}(Title: {title}) {text}\n"
-    assert shown.startswith(
+        passages += f"Doc {number + 1}(Title: {title}) {text}\n"
+    assert passages.startswith(
         'Doc 1(Title: "Herman Melville") American writer (1819–1891). Herman Melville wrote'
     )
     assert len(result) == 4
@@ -72,8 +72,8 @@ def test_return_scores_both_ways_and_documents(url, searcher):
 @pytest.mark.parametrize("topk", [None, 0, "missing"])
 def test_topk_null_zero_or_missing_means_the_servers(url, topk):
     body = {"queries": ["mountain atlas"], "return_scores": True}
-    found = post(url, "/retrieve", body if topk == "missing" else {**body, "topk": topk}).json()["result"][0]
-    assert [item["document"]["id"] for item in found] == ["twin-a", "twin-b", "twin-c"]
+    hits = post(url, "/retrieve", body if topk == "missing" else {**body, "topk": topk}).json()["result"][0]
+    assert [item["document"]["id"] for item in hits] == ["twin-a", "twin-b", "twin-c"]
 
 
 def test_a_null_beside_its_synonym_counts_as_not_given(url):
@@ -83,9 +83,9 @@ def test_a_null_beside_its_synonym_counts_as_not_given(url):
 
 def test_search_agent_review_client(url):
     body = {"query_list": ["mountain atlas", " ", "noble gas"], "k": [1, 5, 2]}
-    found = post(url, "/search", body).json()["result"]
-    assert [[item["document"]["id"] for item in items] for items in found] == [["twin-a"], ["argon", "neon"]]
-    assert {"id", "title", "contents"} <= set(found[0][0]["document"]) and "score" in found[0][0]
+    hits = post(url, "/search", body).json()["result"]
+    assert [[item["document"]["id"] for item in items] for items in hits] == [["twin-a"], ["argon", "neon"]]
+    assert {"id", "title", "contents"} <= set(hits[0][0]["document"]) and "score" in hits[0][0]
     assert len(post(url, "/search", {"queries": ["mountain atlas"], "topk": 2}).json()["result"][0]) == 2
     assert len(post(url, "/search", {"queries": ["mountain atlas"]}).json()["result"][0]) == 3
 
@@ -104,7 +104,7 @@ def test_search_agent_review_reads_a_request_as_its_own_server(url, body, sizes)
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "message"),
     [
         ("/search", {"query_list": []}, 400, "query_list is empty"),
         ("/search", {"query_list": [" "]}, 400, "query_list is empty"),
@@ -126,10 +126,10 @@ def test_search_agent_review_reads_a_request_as_its_own_server(url, body, sizes)
         ("/nothing", {}, 404, "Not Found"),
     ],
 )
-def test_bad_requests_are_4xx(url, path, body, status, said):
+def test_bad_requests_are_4xx(url, path, body, status, message):
     answer = post(url, path, body)
     assert answer.status_code == status
-    assert said in json.dumps(answer.json()["detail"])
+    assert message in json.dumps(answer.json()["detail"])
 
 
 def test_an_answer_to_a_failure_names_the_index_too(searcher, monkeypatch):
@@ -158,19 +158,19 @@ def test_health_document_metrics_and_identity(url, searcher):
         "rows": len(ROWS),
     }
     assert requests.get(f"{url}/document/strauß%2F1", timeout=20).json()["title"] == "Johann Strauß"
-    missing = requests.get(f"{url}/document/none", timeout=20)
-    assert missing.status_code == 404
-    assert missing.headers["X-Index-Identity"] == searcher.identity == health.headers["X-Index-Identity"]
-    counted = requests.get(f"{url}/metrics", timeout=20).text
-    assert 'retrieval_requests_total{route="/document/{name:path}",status="404"}' in counted
-    assert "retrieval_waiting_queries 0.0" in counted
+    response = requests.get(f"{url}/document/none", timeout=20)
+    assert response.status_code == 404
+    assert response.headers["X-Index-Identity"] == searcher.identity == health.headers["X-Index-Identity"]
+    metrics = requests.get(f"{url}/metrics", timeout=20).text
+    assert 'retrieval_requests_total{route="/document/{name:path}",status="404"}' in metrics
+    assert "retrieval_waiting_queries 0.0" in metrics
 
 
 def test_a_taken_port_is_one_line(built, capsys):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        said = refusal(capsys, serve.main, "--index", built[1], "--port", port)
-    assert f"127.0.0.1:{port}" in said
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        message = refusal(capsys, serve.main, "--index", built[1], "--port", port)
+    assert f"127.0.0.1:{port}" in message
 
 
 def test_the_command_serves_and_stops_on_a_signal(built):
@@ -180,14 +180,14 @@ def test_the_command_serves_and_stops_on_a_signal(built):
     environment = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
-        found = []
+        hits = []
         for _ in range(300):
             try:
-                found = post(f"http://127.0.0.1:{port}", "/retrieve", {"queries": QUERIES}).json()["result"]
+                hits = post(f"http://127.0.0.1:{port}", "/retrieve", {"queries": QUERIES}).json()["result"]
                 break
             except requests.ConnectionError:
                 time.sleep(0.1)
-        assert len(found) == 4
+        assert len(hits) == 4
         process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=30)
     finally:

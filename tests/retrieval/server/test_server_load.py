@@ -72,10 +72,10 @@ def test_what_a_client_asked_that_left_is_not_searched():
 
 
 def test_many_clients_get_what_one_gets(url, searcher):
-    asked = [([*QUERIES[n % 4 :], f"element {n}", ""], n % 5 + 1) for n in range(60)]
+    calls = [([*QUERIES[n % 4 :], f"element {n}", ""], n % 5 + 1) for n in range(60)]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda one: client.HttpSearcher(url).search(*one), asked))
-    assert found == [searcher.search(*one) for one in asked]
+        hits = list(pool.map(lambda one: client.HttpSearcher(url).search(*one), calls))
+    assert hits == [searcher.search(*one) for one in calls]
 
 
 def test_a_full_queue_says_when_to_come_back(searcher):

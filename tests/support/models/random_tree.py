@@ -12,7 +12,7 @@ def random_tree(seed: int, prompt: int, trunks: list[int], branch: int) -> list[
     def draw(count: int) -> list[int]:
         return torch.randint(0, 320, (count,), generator=generator).tolist()
 
-    root = Segment(draw(prompt), wanted=range(1, prompt))
+    root = Segment(draw(prompt), targets=range(1, prompt))
     segments = [root]
     for length in trunks:
         trunk = Segment(draw(length), root, prompt, range(length))

@@ -68,9 +68,9 @@ def play(
         max_tokens=8192,
         temperature=1.0,
     )
-    made, engine = Trajectory(QUESTION, 0), Scripted(renderer, texts)
-    Agent(engine, Found(passage), renderer, params, (0, 1)).run([made])
-    return made, engine, renderer
+    trajectory, engine = Trajectory(QUESTION, 0), Scripted(renderer, texts)
+    Agent(engine, Found(passage), renderer, params, (0, 1)).run([trajectory])
+    return trajectory, engine, renderer
 
 
 def turns_of(name: str) -> list[str]:

@@ -40,22 +40,22 @@ TEMPLATE = """\
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """About 600 tokens: bytes, merges learned from the protocols' instructions, Llama's control tokens."""
-    made = Tokenizer(models.BPE(ignore_merges=True))
+    bpe = Tokenizer(models.BPE(ignore_merges=True))
     split = pre_tokenizers.Split(Regex(WORDS), "isolated")
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    made.decoder = decoders.ByteLevel()
+    bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
-    made.train_from_iterator([find(name).instructions for name in MODULES], trainer)
-    made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL])
+    bpe.train_from_iterator([find(name).instructions for name in MODULES], trainer)
+    bpe.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL])
     begins = processors.TemplateProcessing(
-        single=f"{BEGIN} $A", special_tokens=[(BEGIN, made.token_to_id(BEGIN))]
+        single=f"{BEGIN} $A", special_tokens=[(BEGIN, bpe.token_to_id(BEGIN))]
     )
-    made.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), begins])
+    bpe.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), begins])
     return PreTrainedTokenizerFast(
-        tokenizer_object=made,
+        tokenizer_object=bpe,
         bos_token=BEGIN,
         eos_token=END,
         chat_template=TEMPLATE,

@@ -29,9 +29,9 @@ TEMPLATE = """\
 def tokenizer(end: str = "<|im_end|>") -> Qwen2Tokenizer:
     """About 600 tokens: bytes, merges learned from the protocols' instructions, Qwen's added tokens."""
     texts = [find(name).instructions for name in MODULES]
-    made = Qwen2Tokenizer(vocab={}, merges=[]).train_new_from_iterator(texts, 600)
+    bpe = Qwen2Tokenizer(vocab={}, merges=[]).train_new_from_iterator(texts, 600)
     special = ["<|im_start|>", "<|im_end|>"]
-    made.add_special_tokens({"eos_token": end, "extra_special_tokens": special})
-    made.add_tokens([AddedToken(tag, special=False) for tag in ("<tool_call>", "</tool_call>")])
-    made.chat_template = TEMPLATE
-    return made
+    bpe.add_special_tokens({"eos_token": end, "extra_special_tokens": special})
+    bpe.add_tokens([AddedToken(tag, special=False) for tag in ("<tool_call>", "</tool_call>")])
+    bpe.chat_template = TEMPLATE
+    return bpe

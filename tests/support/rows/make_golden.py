@@ -27,9 +27,9 @@ def normalised(group: list[list[float]], normalisation: str) -> list[list[float]
         step_scores, outcome_scores = together[: len(steps)], together[len(steps) :]
     else:
         step_scores, outcome_scores = z_scores(steps), z_scores(outcomes)
-    left = iter(step_scores)
+    scores = iter(step_scores)
     return [
-        [*(next(left) for _ in rewards[:-1]), last]
+        [*(next(scores) for _ in rewards[:-1]), last]
         for rewards, last in zip(group, outcome_scores, strict=True)
     ]
 

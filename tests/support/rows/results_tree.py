@@ -14,8 +14,10 @@ from pipeline import cost, storage
 def block(f1: float, n: int = 4) -> dict:
     """One benchmark's metrics; everything but F1 is constant, gold_recall is unknown."""
     values = dict.fromkeys(METRICS, 0.5) | {"f1": f1}
-    found = {name: {"mean": value, "low": value - 0.1, "high": value + 0.1} for name, value in values.items()}
-    return {"n": n, **found, "gold_recall": None}
+    metrics = {
+        name: {"mean": value, "low": value - 0.1, "high": value + 0.1} for name, value in values.items()
+    }
+    return {"n": n, **metrics, "gold_recall": None}
 
 
 def write_evaluation(
@@ -69,9 +71,9 @@ def write_validations(root: Path) -> list[Path]:
     return [warm, *ends]
 
 
-def turn(number: int, **known: object) -> dict:
+def turn(number: int, **columns: object) -> dict:
     """A turn of trajectory 0 of question q1, with the key columns only."""
-    return {"question_id": "q1", "sample": 0, "turn": number, **known}
+    return {"question_id": "q1", "sample": 0, "turn": number, **columns}
 
 
 def write_rollouts(folder: Path) -> None:
@@ -182,9 +184,9 @@ TABLES_CONFIG = config(**TABLES, **dict.fromkeys(checks.COMPARISONS, COMPARED), 
 
 
 def tables_of(
-    made: tuple[list[Path], list[Path]], out: Path, config: str = TABLES_CONFIG
+    inputs: tuple[list[Path], list[Path]], out: Path, config: str = TABLES_CONFIG
 ) -> dict[str, bytes]:
     """The files that the tables stage writes into `out`, its costs aside, by name."""
-    tables.main(command(*made, config=config, out=out))
+    tables.main(command(*inputs, config=config, out=out))
     files = sorted(path for path in out.iterdir() if path != cost.path(out, "tables"))
     return {path.name: path.read_bytes() for path in files}

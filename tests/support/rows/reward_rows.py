@@ -10,8 +10,8 @@ def table_rows(question: str, rewards: list[list[float]]) -> tuple[list[dict], l
         for turn, value in enumerate([None, *values]):
             last = turn == len(values)
             key = {"question_id": question, "sample": sample, "turn": turn}
-            seen = None if last or not turn else f"hit {turn}"
-            rollout = {"policy_ids": [5] * turn, "observation": seen, "stop": "answered" if last else None}
+            hit = None if last or not turn else f"hit {turn}"
+            rollout = {"policy_ids": [5] * turn, "observation": hit, "stop": "answered" if last else None}
             rollouts.append(dict.fromkeys(schema.ROLLOUTS.names) | key | rollout)
             reward = {"outcome" if last else "step_reward": value}
             scores.append(dict.fromkeys(schema.SCORES.names) | key | reward)

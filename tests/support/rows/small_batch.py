@@ -20,9 +20,9 @@ DEFAULTS = {
 }
 
 
-def run(method: str, batch: list[Rewards], **changed) -> list[list[float]]:
+def run(method: str, batch: list[Rewards], **settings) -> list[list[float]]:
     """Advantages of a batch; other settings are the defaults."""
-    normalised, advantages = METHODS[method](batch, SimpleNamespace(**DEFAULTS | changed))
+    normalised, advantages = METHODS[method](batch, SimpleNamespace(**DEFAULTS | settings))
     shape = [len(t.rewards) for t in batch]
     assert [len(row) for row in normalised] == [len(row) for row in advantages] == shape
     return advantages
@@ -33,6 +33,6 @@ def group(rewards: list[list[float]], name: str = "g") -> list[Rewards]:
     return [Rewards(name, row, [2] * len(row), range(len(row)), [0.5] * len(row)) for row in rewards]
 
 
-def close(found: list[list[float]], expected: list[list[float]], tolerance: float = 2e-6) -> None:
-    for left, right in zip(found, expected, strict=True):
+def close(values: list[list[float]], expected: list[list[float]], tolerance: float = 2e-6) -> None:
+    for left, right in zip(values, expected, strict=True):
         assert left == pytest.approx(right, abs=tolerance)

@@ -17,6 +17,8 @@ def snakemake(folder: Path, *words: str) -> subprocess.CompletedProcess:
 
 def plans(folder: Path, targets: str, *options: str) -> Counter:
     """How often each rule would run for `targets` in an empty folder; of kept policies or not is all one."""
-    done = snakemake(folder, *targets.split(), *options)
-    assert done.returncode == 0, done.stderr
-    return Counter(re.findall(r"^(?:local)?rule (\w+?)(?:_kept)?:", done.stdout + done.stderr, re.MULTILINE))
+    process = snakemake(folder, *targets.split(), *options)
+    assert process.returncode == 0, process.stderr
+    return Counter(
+        re.findall(r"^(?:local)?rule (\w+?)(?:_kept)?:", process.stdout + process.stderr, re.MULTILINE)
+    )

@@ -57,10 +57,10 @@ def refusal(capsys, main, *argv: object) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main([str(word) for word in argv])
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert end.value.code == 2
-    assert len(said) == 1
-    return said[0]
+    assert len(errors) == 1
+    return errors[0]
 
 
 def config(**settings: object) -> tuple[str, str]:

@@ -53,12 +53,12 @@ def _loop_start(folder: Path, family: str) -> Path:
     words.save_pretrained(folder / "base")
     index = build(write_corpus(folder), "bm25", folder / "bm25")
     rows = [
-        {"question_id": key, "benchmark": "b", "question": text, "answers": [answer], "supporting_ids": found}
+        {"question_id": key, "benchmark": "b", "question": text, "answers": [answer], "supporting_ids": ids}
         | {"hops": 1, "split": "train", "type": ""}
-        for key, text, answer, found in ASKED
+        for key, text, answer, ids in ASKED
     ]
     storage.write(rows, schema.QUESTIONS, folder / "questions.parquet", schema.QUESTIONS_KEY)
-    given = ["--policy", folder / "base", "--questions", folder / "questions.parquet", "--index", index]
+    options = ["--policy", folder / "base", "--questions", folder / "questions.parquet", "--index", index]
     learned = {"benchmarks": [], "traces": 2, "batch": 2, "epochs": 200, "lr": 5e-3, "k": 1}
-    stage(warmup.main, "warmup", *given, "--out", folder / "warm", **learned)
+    stage(warmup.main, "warmup", *options, "--out", folder / "warm", **learned)
     return folder

@@ -77,14 +77,14 @@ def scored():
     return rollouts, scores
 
 
-def stage_words(folder: Path, made=None) -> list[str]:
-    """Command line of the stage, but for --out, over a tiny policy; of the batch unless tables are `made`."""
+def stage_words(folder: Path, tables=None) -> list[str]:
+    """Command line of the stage, but for --out, over a tiny policy; of the batch without `tables`."""
     tiny("llama").bfloat16().save_pretrained(folder / "policy")
     tokenizer().save_pretrained(folder / "policy")
     schemas = (schema.ROLLOUTS, schema.SCORES, schema.ADVANTAGES)
     words = ["--policy", str(folder / "policy")]
     names = ("rollouts", "scores", "advantages")
-    for name, rows, columns in zip(names, made or batch(), schemas, strict=True):
+    for name, rows, columns in zip(names, tables or batch(), schemas, strict=True):
         storage.write(rows, columns, folder / f"{name}.parquet", schema.TURN_KEY)
         words += [f"--{name}", str(folder / f"{name}.parquet")]
     section = vars(PARAMS) | {"aggregation": "token-mean", "updates": 2, "minibatches": 1}

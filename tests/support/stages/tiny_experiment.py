@@ -114,6 +114,6 @@ def can_cut_network() -> bool:
 
 def digests(tree: Path, *patterns: str) -> dict[str, str]:
     """SHA-256 of the result files that match."""
-    found = {path for pattern in patterns for path in (tree / "results").glob(pattern)}
-    files = sorted(path for path in found if not path.name.endswith(".cost.json"))
+    paths = {path for pattern in patterns for path in (tree / "results").glob(pattern)}
+    files = sorted(path for path in paths if not path.name.endswith(".cost.json"))
     return {str(path.relative_to(tree)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

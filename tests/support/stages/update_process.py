@@ -18,7 +18,7 @@ def chosen(**settings: object) -> list[str]:
 
 
 def trained(words: list[str], out: Path, **settings: object) -> Path:
-    done = run([*words, *chosen(**settings), "--out", str(out)])
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("igpo.train: loss") == 1
+    process = run([*words, *chosen(**settings), "--out", str(out)])
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("igpo.train: loss") == 1
     return out
