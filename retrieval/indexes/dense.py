@@ -32,7 +32,8 @@ def fill(index: faiss.Index, parts: Sequence[Path], rows: int, form: str) -> Non
     try:
         faiss.omp_set_num_threads(1 if any(graph in form for graph in GRAPHS) else threads)
         faiss.cvar.distance_compute_blas_threshold = BLAS_FROM  # finds a vector's list five times as fast
-        index.train(np.concatenate([np.load(part, mmap_mode="r")[::step] for part in parts]))
+        # copies: a slice would keep its part mapped, and the pages around each of its rows
+        index.train(np.concatenate([np.load(part, mmap_mode="r")[::step].copy() for part in parts]))
         for part in parts:
             index.add(np.load(part))
     except RuntimeError as error:
