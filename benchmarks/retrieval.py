@@ -130,6 +130,11 @@ def first_answer(port: int, process: subprocess.Popen, start: float) -> float:
     raise SystemExit("the server does not start")
 
 
+def load_name(clients: int, group: int) -> str:
+    """What a load is called in results and pages."""
+    return f"{clients}, {group} the same"
+
+
 def server(command: list[str], port: int) -> dict[str, Any]:
     """Start to first answer, and load by number of clients."""
     start = time.perf_counter()
@@ -139,7 +144,7 @@ def server(command: list[str], port: int) -> dict[str, Any]:
         for clients, group in LOADS:
             arguments = map(str, (port, QUESTIONS, clients, group, SECONDS))
             load = subprocess.check_output([sys.executable, "-m", "benchmarks.search.load", *arguments])
-            result[f"{clients}, {group} the same"] = json.loads(load)
+            result[load_name(clients, group)] = json.loads(load)
         return result
     finally:
         process.terminate()

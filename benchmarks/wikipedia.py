@@ -11,7 +11,6 @@ took, and removes what no later step needs; a run that was stopped goes on after
 import argparse
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.pages.measure import machine, measured
-from benchmarks.retrieval import LOADS, encoder_ours, free_port, server
+from benchmarks.retrieval import LOADS, encoder_ours, free_port, load_name, server
 from benchmarks.search import growth
 from pipeline import sections, storage
 from pipeline.devices import compute_dtype
@@ -85,11 +84,6 @@ def size_of(path: Path) -> float:
     return sum(one.stat().st_size for one in files) / 1e9
 
 
-def remove(path: Path) -> None:
-    """Remove a file or folder, if it is there."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
 def steps(work: Path, passages: int, form: str) -> dict[str, Callable[[], dict[str, Any]]]:
     """What each step does."""
     source, corpus, vectors = work / "source.parquet", work / "corpus.parquet", work / "vectors"
@@ -128,7 +122,7 @@ def page(results: dict[str, dict[str, Any]], passages: int, form: str) -> str:
         rows.append(f"| {name} | {took['seconds'] / 60:,.1f} | {took['peak']:.1f} | {took['gb']:.1f} |")
     for name in ("serve bm25", "serve dense"):
         for clients, group in LOADS:
-            load = f"{clients}, {group} the same"
+            load = load_name(clients, group)
             took = results[name][load]
             cells = [name.removeprefix("serve "), f"{results[name]['first']:.1f}", load]
             loads.append(f"| {' | '.join(cells)} | {took['per_second']:,.0f} | {1000 * took['p99']:,.0f} |")
@@ -166,7 +160,7 @@ def make(work: Path, passages: int, form: str) -> None:
         results[name] = storage.read_json(file)
         print(name, json.dumps(results[name]), flush=True)
         if name in LAST_NEEDED:
-            remove(work / LAST_NEEDED[name])
+            storage.remove(work / LAST_NEEDED[name])
     with storage.replacing(Path("docs/results/wikipedia.md")) as path:
         path.write_text(page(results, passages, form))
 

@@ -106,13 +106,15 @@ def returns(rollouts: Rows, scores: Rows, gamma: float) -> list[float]:
     return result
 
 
-def learn(critic: Critic, trees: list[list[Segment]], targets: torch.Tensor, tokens: int) -> torch.Tensor:
+def learn(
+    critic: Critic, trees: list[list[Segment]], turn_returns: torch.Tensor, tokens: int
+) -> torch.Tensor:
     """Add the gradient of 1/2 mean (V - return)^2 to the weights; returns the values, shape (M,).
 
     Of several processes each takes a share of the trees, and all have the values.
     """
     sizes = [sum(len(segment.targets) for segment in segments) for segments in trees]
-    parts = targets.split(sizes)
+    parts = turn_returns.split(sizes)
     numbers, idle = distributed.share(trees, tokens)
     values: dict[int, torch.Tensor] = {}
     rest = iter(numbers)
@@ -120,7 +122,7 @@ def learn(critic: Critic, trees: list[list[Segment]], targets: torch.Tensor, tok
         mine = list(itertools.islice(rest, count))
         predictions = critic(packed)
         target = torch.cat([parts[i] for i in mine]).to(predictions)
-        (0.5 * (predictions - target).square().sum() / len(targets)).backward()
+        (0.5 * (predictions - target).square().sum() / len(turn_returns)).backward()
         values |= zip(mine, predictions.detach().cpu().split([sizes[i] for i in mine]), strict=True)
     for _ in range(idle):
         distributed.idle_pass(critic)
@@ -130,12 +132,12 @@ def learn(critic: Critic, trees: list[list[Segment]], targets: torch.Tensor, tok
     return torch.cat([values_by_tree[number] for number in range(len(trees))])
 
 
-def fit(values: torch.Tensor, targets: torch.Tensor) -> dict[str, float | None]:
+def fit(values: torch.Tensor, turn_returns: torch.Tensor) -> dict[str, float | None]:
     """The loss 1/2 mean (V - return)^2, and the share of the returns' variance that V explains.
 
     That share is at most 1, and None if all returns are equal.
     """
-    error, variance = (values - targets).square().mean().item(), targets.var(correction=0).item()
+    error, variance = (values - turn_returns).square().mean().item(), turn_returns.var(correction=0).item()
     return {
         "value_loss": error / 2,
         "explained_variance": 1 - error / variance if variance > NO_SPREAD else None,
@@ -174,8 +176,8 @@ def run(args: argparse.Namespace, params: sections.Critic) -> str:
     rollouts = storage.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = storage.read(args.scores, schema.SCORES).to_pylist()
     cost.note(tokens=schema.tokens(rollouts))
-    targets = torch.tensor(returns(rollouts, scores, params.gamma))
-    if not len(targets):
+    turn_returns = torch.tensor(returns(rollouts, scores, params.gamma))
+    if not len(turn_returns):
         raise UserError(f"{args.rollouts}: no turn to value: give the policy room (rollout.max_tokens)")
     trees = [value_tree(group) for group in cut(groups(rollouts), params.batch_tokens)]
     critic = Critic(args.critic, params.checkpoint)
@@ -184,13 +186,13 @@ def run(args: argparse.Namespace, params: sections.Critic) -> str:
     check_state(state, critic, args.critic / STATE)
     distributed.shard_around(critic, critic.body)
     optimiser = open_optimiser(critic, state, params)
-    values = learn(critic, trees, targets, params.batch_tokens)
+    values = learn(critic, trees, turn_returns, params.batch_tokens)
     norm = float(distributed.whole(torch.nn.utils.clip_grad_norm_(critic.parameters(), params.max_grad_norm)))
     if not math.isfinite(norm):
         raise UserError(f"the critic's gradient norm is {norm}: lower critic.lr or look at the scores")
     take_step(optimiser)
     distributed.check_size(critic, "critic.lr")
-    metrics = fit(values, targets)
+    metrics = fit(values, turn_returns)
     write(args, rollouts, values, critic, optimiser, metrics)
     explained_variance = metrics["explained_variance"]
     return (

@@ -1,4 +1,4 @@
-"""How long an experiment takes on GPUs of a kind, by operation counts: if nothing was measured.
+"""How long an experiment takes on GPUs of a kind, by operation counts, for when nothing was measured.
 
 A token's pass forward takes 2 operations per weight, forward and backward 6, and 2 more if layers are
 computed again (`train.checkpoint`). Each step of sampling reads all weights once for all sequences that are
