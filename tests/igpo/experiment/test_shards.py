@@ -123,8 +123,8 @@ def test_shards_of_two_tables_are_one_line(start, tmp_path, capsys):
 
 @pytest.mark.parametrize("section", ["rollout", "score"])
 def test_more_shards_than_questions_are_one_error(params, section):
-    params[section]["shards"] = 13
-    with pytest.raises(UserError, match=rf"{section}.shards: 13 are more than the 12 questions"):
+    params[section]["shards"] = 17
+    with pytest.raises(UserError, match=rf"{section}.shards: 17 are more than the 16 questions"):
         check(params)
 
 
