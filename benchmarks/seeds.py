@@ -18,7 +18,7 @@ from igpo.report import evidence_cells
 from igpo.reporting import plots
 from igpo.reporting.cells import difference, notes, our_cells, percent, searches
 from igpo.reporting.curves import curve_rows
-from igpo.reporting.results import Evaluation, read_evaluation, table_rows
+from igpo.reporting.results import Evaluation, by_arm, read_evaluation, table_rows
 from igpo.reporting.text import markdown_table, write_text
 from igpo.reporting.validation import of_iterations
 from pipeline import sections
@@ -39,7 +39,8 @@ Made by `{made_by}`. Made on: {machine}.
 
 ## Each seed by itself
 
-Δ F1 is to the warm start, paired by question, with its 95 % bootstrap interval.
+Δ F1 is to the warm start, paired by question, with its 95 % bootstrap interval over questions, and
+over seeds in the rows of all.
 
 {each_seed}
 
@@ -59,20 +60,18 @@ is the 95 % interval over questions.
 
 
 def seed_cells(evaluations: Sequence[Evaluation], params: sections.Tables) -> list[list[str]]:
-    """A row per trained arm and seed, compared with the warm start on the same questions."""
+    """A row per trained arm and seed, and one of its seeds together, compared with the warm start."""
     without_seed = [evaluation for evaluation in evaluations if evaluation.seed is None]
+    runs = [evaluation for evaluation in evaluations if evaluation.seed is not None]
     cells = []
-    for evaluation in (one for one in evaluations if one.seed is not None):
-        row = table_rows([*without_seed, evaluation], params)[-1]
-        mean, bounds, _ = difference(row)
-        rates = [percent(row[name]) for name in ("f1", "answer_rate", "format_failure")]
-        hops = [percent(row[f"f1_{number}hop"]) for number in (1, 2)]
-        cells.append(
-            [
-                *(evaluation.arm, str(evaluation.seed), rates[0], mean, bounds),
-                *(*hops, *rates[1:], searches(row)),
-            ]
-        )
+    for arm, of_arm in by_arm(runs).items():
+        own = [(str(evaluation.seed), [evaluation]) for evaluation in of_arm]
+        for seed, of_row in [*own, ("all", of_arm)] if len(own) > 1 else own:
+            row = table_rows([*without_seed, *of_row], params)[-1]
+            mean, bounds, _ = difference(row)
+            rates = [percent(row[name]) for name in ("f1", "answer_rate", "format_failure")]
+            hops = [percent(row[f"f1_{number}hop"]) for number in (1, 2)]
+            cells.append([arm, seed, rates[0], mean, bounds, *hops, *rates[1:], searches(row)])
     return cells
 
 
