@@ -83,7 +83,7 @@ def time_taken(paths: list[Path]) -> str:
     """From the first of these stages' start to the last one's end, in words."""
     costs = [storage.read_json(path) for path in paths]
     minutes = wall((cost["began"], cost["ended"]) for cost in costs) / 60
-    return f"From the files of the default run that took {minutes:.1f} minutes."
+    return f"With the default run's files at hand this took {minutes:.1f} minutes."
 
 
 def page(params: Mapping[str, Any], name: str, root: Path, overlays: list[Path]) -> str:
