@@ -67,7 +67,10 @@ def chosen(params: Mapping[str, Any], name: str) -> str:
 
 
 def own_costs(params: Mapping[str, Any], name: str, results: Path) -> list[Path]:
-    """Costs of what the target makes beyond the default run: its arms and evaluations, or its table alone."""
+    """Costs of what the target makes beyond the default run: its arms and evaluations, or its table alone.
+
+    A first iteration that is a copy of another arm's has that one's costs, and is left out.
+    """
     if name not in checks.COMPARISONS:
         return [results / "tables" / f"{name}.cost.json"]
     arms = set(layout.compared_arms(params, name)) - set(params["run"]["arms"])
@@ -76,7 +79,9 @@ def own_costs(params: Mapping[str, Any], name: str, results: Path) -> list[Path]
         *(results / "runs" / arm for arm in arms),
         *(results / "evaluations" / one for one in evaluations),
     ]
-    return [path for folder in folders for path in folder.rglob("*.cost.json")]
+    own = {path for folder in folders for path in folder.rglob("*.cost.json")}
+    rest = {storage.read_json(path)["began"] for path in set(results.rglob("*.cost.json")) - own}
+    return [path for path in sorted(own) if storage.read_json(path)["began"] not in rest]
 
 
 def time_taken(paths: list[Path]) -> str:

@@ -51,7 +51,8 @@ def beyond(path: Path, cost: Mapping[str, Any], weights: int, peak: float) -> fl
 
 def rows(results: Path, weights: int, peak: float) -> list[Row]:
     """Rows of the run of a model with so many weights that made the folder `results`."""
-    costs = {path: storage.read_json(path) for path in sorted(results.rglob("*.cost.json"))}
+    paths = sorted(set(results.rglob("*.cost.json")) - set(results.glob("benchmarks/**/*.cost.json")))
+    costs = {path: storage.read_json(path) for path in paths}
     wall_seconds = wall((cost["began"], cost["ended"]) for cost in costs.values())
     work_seconds = covered(work(*item) for item in costs.items())
     saved = sum(beyond(*item, weights, peak) for item in costs.items())
