@@ -20,6 +20,7 @@ def test_work_and_start_of_the_engine_come_from_costs(tmp_path):
     write_cost(folder / "score.cost.json", 40, END + 40, phases={"passes": 20.0})
     write_cost(folder / "train.cost.json", 40, END + 80, phases={"passes": 10.0, "optimiser": 2.0})
     write_cost(tmp_path / "coverage.cost.json", 30, END + 25)  # 5 s beside the rollouts, 5 s beside scoring
+    write_cost(tmp_path / "benchmarks/model/model.cost.json", 20, END + 5000)  # a benchmark's own
     values = {row.what: row.values for row in rows(tmp_path, weights=10**9, peak=10**10)}
     assert values["wall time from the first stage to the last, minutes"] == pytest.approx([160 / 60])
     saved = (20 - 5 * 2 / 10) + (10 - 5 * 6 / 10)  # 5 tokens, 2 and 6 operations per weight
@@ -41,12 +42,13 @@ def test_a_page_has_the_table_its_settings_its_time_and_its_commands(params, tmp
     (tmp_path / "results/tables/gamma.md").write_text(table)
     write_cost(tmp_path / "results/runs/gamma_05/s1/001/score.cost.json", 35, END + 40)
     write_cost(tmp_path / "results/evaluations/dev/igpo_s1/rollout.cost.json", 75, END + 125)
-    write_cost(tmp_path / "results/runs/igpo/s1/001/score.cost.json", 35, END - 1000)  # of the default run
+    for arm in ("igpo", "gamma_05"):  # of the default run, and its copy
+        write_cost(tmp_path / f"results/runs/{arm}/s1/001/rollout.cost.json", 35, END - 1000)
     params["run"] |= {"seeds": [1, 2], "iterations": 3}
     text = checks.page(params, "gamma", tmp_path, [])
     assert text.endswith(f"\n\n{table}")
     assert "Seeds 1, 2; 3 updates" in text
-    assert "that took 2.0 minutes" in text  # from 5 s after END to 125 s after it
+    assert "this took 2.0 minutes" in text  # from 5 s after END to 125 s after it
     assert "`snakemake --cores all tables/gamma` after the default run" in text
     assert "`python -m benchmarks.checks gamma`" in text
     text = checks.page(params, "gamma", tmp_path, [Path("my.yaml")])
@@ -70,7 +72,9 @@ def test_a_page_of_seeds_compares_each_with_the_warm_start_and_shows_its_dev_cur
     assert "50.0 | +10.0 |" in first
     assert "70.0 | +30.0 |" in second
     assert any(re.match(r"\| igpo +\| 60\.0 ± ", line) for line in lines)
-    assert sum("20.0 |" in line and "60.0 |" in line for line in lines) == 2  # dev F1 before and after
+    assert any(line.startswith("| igpo   |  all | 60.0 | +20.0 |") for line in lines)
+    dev = lines[lines.index("## Dev curves") :]
+    assert sum("20.0 |" in line and "60.0 |" in line for line in dev) == 2  # before and after
     assert figure.startswith("<svg")
 
 
