@@ -66,27 +66,27 @@ def chosen(params: Mapping[str, Any], name: str) -> str:
     )
 
 
-def own_costs(params: Mapping[str, Any], name: str, results: Path) -> list[Path]:
+def own_costs(params: Mapping[str, Any], name: str, results: Path) -> list[dict[str, Any]]:
     """Costs of what the target makes beyond the default run: its arms and evaluations, or its table alone.
 
     A first iteration that is a copy of another arm's has that one's costs, and is left out.
     """
     if name not in checks.COMPARISONS:
-        return [results / "tables" / f"{name}.cost.json"]
+        return [storage.read_json(results / "tables" / f"{name}.cost.json")]
     arms = set(layout.compared_arms(params, name)) - set(params["run"]["arms"])
     evaluations = layout.compared(params, name).keys() - layout.evaluations(params["run"]).keys()
-    folders = [
+    folders = {
         *(results / "runs" / arm for arm in arms),
         *(results / "evaluations" / one for one in evaluations),
-    ]
-    own = {path for folder in folders for path in folder.rglob("*.cost.json")}
-    rest = {storage.read_json(path)["began"] for path in set(results.rglob("*.cost.json")) - own}
-    return [path for path in sorted(own) if storage.read_json(path)["began"] not in rest]
+    }
+    costs = {path: storage.read_json(path) for path in results.rglob("*.cost.json")}
+    own = {path for path in costs if not folders.isdisjoint(path.parents)}
+    begun_elsewhere = {costs[path]["began"] for path in costs.keys() - own}
+    return [costs[path] for path in own if costs[path]["began"] not in begun_elsewhere]
 
 
-def time_taken(paths: list[Path]) -> str:
+def time_taken(costs: list[dict[str, Any]]) -> str:
     """From the first of these stages' start to the last one's end, in words."""
-    costs = [storage.read_json(path) for path in paths]
     minutes = wall((cost["began"], cost["ended"]) for cost in costs) / 60
     return f"With the default run's files at hand this took {minutes:.1f} minutes."
 
