@@ -33,7 +33,8 @@ def loop(start, tmp_path_factory):
     """Folder of one iteration from the warm start, with every stage's files."""
     folder = tmp_path_factory.mktemp("iteration")
     policy, questions = ["--policy", start / "warm"], ["--questions", start / "questions.parquet"]
-    played = {"engine": "transformers", "benchmarks": [], "turn_tokens": 160, "max_tokens": 2000}
+    played = {"engine": "transformers", "benchmarks": [], "samples": 4}
+    played |= {"turn_tokens": 160, "max_tokens": 2000}
     files = [*policy, *questions, "--index", start / "bm25", "--out", folder / "r.parquet"]
     stage(rollout.main, "rollout", *files, **played)
     rollouts = ["--rollouts", folder / "r.parquet"]
