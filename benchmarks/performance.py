@@ -44,11 +44,6 @@ def memory(folder: Path, size: Size) -> list[page.Row]:
     return rows
 
 
-def rollouts_and_iteration(_folder: Path, size: Size) -> list[page.Row]:
-    """Rollouts beside vLLM's own generation, and a whole iteration beside a plain loop."""
-    return iteration.rows(size)
-
-
 def run(folder: Path, size: Size) -> list[page.Row]:
     """Where the time of the run in results/ went."""
     model = load(folder, torch.float32, "tree")
@@ -60,7 +55,8 @@ def run(folder: Path, size: Size) -> list[page.Row]:
 PARTS = {
     "scoring": scoring,
     "training": training,
-    "rollouts": rollouts_and_iteration,
+    "rollouts": lambda _folder, size: iteration.rollout_rows(size),
+    "iteration": lambda _folder, size: iteration.iteration_rows(size),
     "cost": cost,
     "memory": memory,
     "run": run,

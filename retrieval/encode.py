@@ -17,7 +17,7 @@ from retrieval.encoder.encoder import open_encoder
 from retrieval.encoder.folder import encoder_folder, fingerprint
 from retrieval.indexes.factory import blank_index
 from retrieval.indexes.manifest import chosen, digest
-from retrieval.indexes.vectors import corpus_texts, encode_parts, part_sizes, shard_rows, vectors_key
+from retrieval.indexes.vectors import corpus_texts, encode_parts, shard_rows, vectors_key
 from retrieval.indexes.workplace import finish, place, workplace
 
 
@@ -42,7 +42,7 @@ def run(args: Namespace, params: sections.Index) -> str:
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{args.corpus}: not a readable parquet table: {error}") from None
     encoder = open_encoder(settings)
-    blank_index(params.faiss, encoder.dimension, list(part_sizes(range(total)).values()))  # can it be built?
+    blank_index(params.faiss, encoder.dimension, total)  # can it be built?
     rows = shard_rows(total, args.shard, params.shards)
     with workplace(out, digest([key, rows.start, rows.stop])) as work:
         folder = work / "made"

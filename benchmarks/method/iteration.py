@@ -33,6 +33,7 @@ from retrieval.indexes.searcher import Searcher, open_searcher
 POLICY, INDEX = Path("results/warmup"), Path("results/index/bm25")
 QUESTIONS = Path("results/questions/train.parquet")
 PARAMS = sections.Rollout(**read_params([Path("params.yaml")])["rollout"])
+SHORT_QUESTIONS = 4  # with 8 trajectories each
 # Turns of 60 tokens, each followed by about 250: three passages of 300 characters.
 LONG = {"turn_tokens": 60, "k": 3, "passage_chars": 300, "max_tokens": 4096, "questions": 1}
 SEEDING = (1, 1)  # seed and iteration
@@ -78,17 +79,26 @@ def asked(trajectories: list[Trajectory], number: int) -> tuple[list[Request], l
     return requests, lengths
 
 
-def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: int) -> list[Row]:
+def open_engine() -> VllmEngine:
+    """The default experiment's warm start, with room for the longest trajectory here."""
+    return VllmEngine(POLICY, LONG["max_tokens"], load_tokenizer(POLICY), stops=False)
+
+
+def rollout_rows(size: Size) -> list[Row]:
     """The default experiment's rollouts, and as many tokens by vLLM's own `generate` after their prompts.
 
     A third side lets `generate` sample the same turns one after another, with the same seeds and with what
     tools showed in its prompts: what ours would take if only the engine took time. No side finds anything of
     an earlier repeat in the prefix cache.
     """
-    ours = play(searcher, protocols.prepare(PARAMS.protocol, PARAMS.tools), samples=samples)
-    as_they_come = play(
-        searcher, protocols.prepare(PARAMS.protocol, PARAMS.tools), exact=False, samples=samples
-    )
+    searcher = open_searcher([INDEX])
+    start = time.perf_counter()
+    engine = open_engine()
+    start_seconds = time.perf_counter() - start
+    protocol = protocols.prepare(PARAMS.protocol, PARAMS.tools)
+    over = {"questions": SHORT_QUESTIONS, "samples": size.samples[0]}
+    ours = play(searcher, protocol, **over)
+    as_they_come = play(searcher, protocol, exact=False, **over)
     trajectories = ours(engine)
     prompts = [(trajectory.rows[0]["observation_ids"], None) for trajectory in trajectories]
     lengths = [sampled(trajectory) for trajectory in trajectories]
@@ -104,7 +114,7 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
             "generate": cold(lambda: plain.vllm_generate(engine.llm, prompts, lengths)),
             "turns": cold(lambda: [plain.vllm_generate(engine.llm, *turn) for turn in turns if turn[0]]),
         },
-        repeats,
+        size.repeats,
     )
     tool_tokens = sum(len(row["observation_ids"]) for t in trajectories for row in t.rows[1:])
     return [
@@ -126,18 +136,19 @@ def rollout_rows(engine: VllmEngine, searcher: Searcher, samples: int, repeats: 
         ),
         Row("rollout tokens/s: ours", None, [sum(lengths) / value for value in seconds["agent"]]),
         Row("tokens that tools showed per token sampled", None, [tool_tokens / sum(lengths)]),
+        Row("start of the engine, its import included, s", None, [start_seconds]),
     ]
 
 
-def iteration_rows(engine: VllmEngine, searcher: Searcher, size: Size) -> list[Row]:
+def iteration_rows(size: Size) -> list[Row]:
     """One iteration of a group whose trajectories search in every turn: ours and the plain loop.
 
     Both score and train on the trajectories of the pipeline's first rollouts. Neither makes a pass of the
     reference, which is the policy itself in a first iteration.
     """
     protocol = dataclasses.replace(protocols.prepare(PARAMS.protocol), parse=search_again, cut_answers=True)
-    samples = size.samples[1]
-    rollouts = play(searcher, protocol, **LONG, max_turns=size.long_turns, samples=samples)
+    engine, samples = open_engine(), size.samples[1]
+    rollouts = play(open_searcher([INDEX]), protocol, **LONG, max_turns=size.long_turns, samples=samples)
     rows = [row for trajectory in rollouts(engine) for row in trajectory.rows]
     tokenizer, trajectories = load_tokenizer(POLICY), schema.trajectories(rows)
     model = load(POLICY, torch.float32, "tree").eval()
@@ -214,17 +225,4 @@ def comparison(seconds: dict[str, list[float]], shape: str) -> list[Row]:
             "≤ 0.02",
             [1 / value for value in median_quotient(ours, gain_seconds)],
         ),
-    ]
-
-
-def rows(size: Size) -> list[Row]:
-    """All rows: of the default experiment's rollouts, then of a long group's iteration."""
-    searcher = open_searcher([INDEX])
-    start = time.perf_counter()
-    engine = VllmEngine(POLICY, LONG["max_tokens"], load_tokenizer(POLICY), stops=False)
-    start_seconds = time.perf_counter() - start
-    return [
-        *rollout_rows(engine, searcher, size.samples[0], size.repeats),
-        Row("start of the engine, its import included, s", None, [start_seconds]),
-        *iteration_rows(engine, searcher, size),
     ]

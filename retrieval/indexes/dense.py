@@ -12,7 +12,7 @@ from retrieval.encoder.folder import encoder_folder, fingerprint
 from retrieval.indexes.factory import blank_index, plain, training_step
 from retrieval.indexes.hits import Ranking
 from retrieval.indexes.passages import Passages
-from retrieval.indexes.vectors import encode_parts, part_sizes
+from retrieval.indexes.vectors import encode_parts
 
 EXTRA = 16  # candidates beyond k, to see the end of a run of equal scores
 
@@ -28,7 +28,7 @@ def fill(index: faiss.Index, parts: Sequence[Path], rows: int, form: str) -> Non
 
     Raises UserError if FAISS can't do it.
     """
-    step, threads = training_step(rows), faiss.omp_get_max_threads()
+    step, threads = training_step(index, rows), faiss.omp_get_max_threads()
     try:
         faiss.omp_set_num_threads(1 if any(graph in form for graph in GRAPHS) else threads)
         faiss.cvar.distance_compute_blas_threshold = BLAS_FROM  # finds a vector's list five times as fast
@@ -57,10 +57,9 @@ def write_flat(empty: faiss.IndexFlat, parts: Sequence[Path], rows: int, path: P
 def build(passages: Passages, work: Path, settings: dict, vectors: Sequence[Path] | None) -> None:
     """Build `work`/made/dense.faiss from parts of vectors; None: encode them to `work`/vectors."""
     encoder = open_encoder(settings)
-    rows = range(len(passages))
-    index = blank_index(settings["faiss"], encoder.dimension, list(part_sizes(rows).values()))
+    index = blank_index(settings["faiss"], encoder.dimension, len(passages))
     texts = (f"{title}\n{text}" for _, title, text in passages)
-    parts = vectors or encode_parts(texts, rows, encoder, settings["batch"], work / "vectors")
+    parts = vectors or encode_parts(texts, range(len(passages)), encoder, settings["batch"], work / "vectors")
     path = work / "made" / "dense.faiss"
     if isinstance(index, faiss.IndexFlat):
         write_flat(index, parts, len(passages), path)

@@ -4,20 +4,15 @@ What can't be built over a corpus is refused here, before its passages are encod
 """
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import faiss
 
 from pipeline.errors import UserError
 
-TRAINING_ROWS = 200_000  # vectors that IVF and PQ learn from, evenly spaced
+TRAINING_ROWS = 200_000  # vectors that IVF and PQ learn from at least, if there are so many
+ROWS_A_LIST = 39  # below which FAISS calls its centroids poor
 OPQ_ROWS = 256  # that an OPQ rotation needs: the centroids of 8 bits
-
-
-def training_step(rows: int) -> int:
-    """Every how many rows of a part one is learned from."""
-    return -(-rows // TRAINING_ROWS)
 
 
 def plain(error: Exception) -> str:
@@ -38,6 +33,11 @@ def least_rows(index: faiss.Index) -> int:
     return max(*counts, *(least_rows(getattr(index, name)) for name in inner if hasattr(index, name)), 0)
 
 
+def training_step(index: faiss.Index, rows: int) -> int:
+    """Every how many of all rows an empty index learns from one."""
+    return max(rows // max(TRAINING_ROWS, ROWS_A_LIST * least_rows(index)), 1)
+
+
 def set_parameter(index: faiss.Index, parameter: str, form: str) -> None:
     """Set a search parameter, which the index's file keeps; UserError for one that the index doesn't have."""
     name, _, value = parameter.partition("=")
@@ -52,8 +52,8 @@ def set_parameter(index: faiss.Index, parameter: str, form: str) -> None:
         ) from None
 
 
-def blank_index(spec: str, dimension: int, sizes: Sequence[int]) -> faiss.Index:
-    """An empty inner-product index for parts of so many vectors each.
+def blank_index(spec: str, dimension: int, rows: int) -> faiss.Index:
+    """An empty inner-product index for so many vectors.
 
     Raises UserError for what FAISS does not know, and for an index that needs more vectors or other ones.
     """
@@ -65,12 +65,10 @@ def blank_index(spec: str, dimension: int, sizes: Sequence[int]) -> faiss.Index:
         index = faiss.index_factory(dimension, form, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"{where} does not fit vectors of {dimension} numbers: {plain(error)}") from None
-    step = training_step(sum(sizes))
-    least, sample_size = least_rows(index), sum(-(-size // step) for size in sizes)
-    if sample_size < least:
+    least = least_rows(index)
+    if rows < least:
         raise UserError(
-            f"{where} learns from {least} vectors or more, here from {sample_size} ({sum(sizes)} passages, "
-            f"at most {TRAINING_ROWS}); give fewer lists or bits, or Flat"
+            f"{where} learns from {least} vectors or more, here are {rows}; give fewer lists or bits, or Flat"
         )
     for parameter in parameters:
         set_parameter(index, parameter, form)

@@ -40,7 +40,7 @@ def test_an_index_does_not_depend_on_the_number_of_threads(tmp_path, form):
     np.save(part, np.random.default_rng(0).standard_normal((4096, 96), np.float32))
     arrays = []
     for count in (1, 5):
-        index = factory.blank_index(form, 96, [4096])
+        index = factory.blank_index(form, 96, 4096)
         faiss.omp_set_num_threads(count)
         fill(index, [part], 4096, form)
         arrays.append(faiss.serialize_index(index))
@@ -66,7 +66,7 @@ def test_search_parameters_are_kept_in_the_index(built, tmp_path):
                                    "IVF2,Flat nprobe=0", "IVF2,Flat nprobe=2,max_codes=9", ""])  # fmt: skip
 def test_unknown_search_parameters_are_refused(form):
     with pytest.raises(UserError, match=r"params: index\.faiss: ") as refused:
-        factory.blank_index(form, 384, [2048])
+        factory.blank_index(form, 384, 2048)
     assert repr((form.split() or [""])[-1]) in str(refused.value)
 
 
@@ -75,7 +75,7 @@ def test_unknown_search_parameters_are_refused(form):
     [
         ("Nonsense", "'Nonsense' does not fit vectors of 384 numbers: could not parse"),
         ("IVF2,PQ7", "'IVF2,PQ7' does not fit vectors of 384 numbers: "),
-        ("IVF13,Flat", "learns from 13 vectors or more, here from 12 (12 passages, "),
+        ("IVF13,Flat", "learns from 13 vectors or more, here are 12; "),
         ("IVF2,PQ48x4", "learns from 16 vectors or more"),
         ("HNSW8_PQ48", "learns from 256 vectors or more"),
         ("OPQ48,IVF2,PQ48x4", "learns from 256 vectors or more"),
@@ -94,12 +94,24 @@ def test_an_index_that_cannot_be_built_is_refused_before_encoding(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lists_may_be_as_many_as_the_vectors_that_they_learn_from():
-    sizes = [2048] * 195 + [700]  # 400,060 passages: every third
-    learned = 195 * 683 + 234
-    assert factory.blank_index(f"IVF{learned},Flat", 384, sizes).nlist == learned
-    with pytest.raises(UserError, match=f"{learned + 1} vectors or more, here from {learned} "):
-        factory.blank_index(f"IVF{learned + 1},PQ64", 384, sizes)
+def test_lists_may_be_as_many_as_there_are_vectors():
+    assert factory.blank_index("IVF300000,Flat", 8, 300_000).nlist == 300_000
+    with pytest.raises(UserError, match="300001 vectors or more, here are 300000"):
+        factory.blank_index("IVF300001,PQ4", 8, 300_000)
+
+
+@pytest.mark.parametrize(
+    ("form", "rows", "step"),
+    [
+        ("IVF256,PQ4", 12_000, 1),
+        ("IVF256,PQ4", 399_999, 1),
+        ("IVF256,PQ4", 21_000_000, 105),  # 200,000 rows and no fewer
+        ("IVF16384,PQ4", 638_975, 1),
+        ("IVF16384,PQ4", 21_000_000, 32),  # 656,250 rows; 39 for each list are 638,976
+    ],
+)
+def test_an_index_learns_from_39_vectors_or_more_for_each_list(form, rows, step):
+    assert factory.training_step(factory.blank_index(form, 8, rows), rows) == step
 
 
 def test_what_faiss_refuses_late_is_one_line(built, tmp_path, capsys):
