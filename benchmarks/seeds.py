@@ -2,6 +2,7 @@
 
     make tables CONFIG=experiments/seeds.yaml && python -m benchmarks.seeds
     make tables CONFIG=experiments/methods.yaml && python -m benchmarks.seeds methods
+    make tables CONFIG=experiments/bridges.yaml && python -m benchmarks.seeds bridges
     make tables && python -m benchmarks.seeds --default NAME       on another kind of processor
 
 On the machine that made it: the page names its processor.
@@ -26,8 +27,9 @@ from pipeline.devices import compute_dtype
 from pipeline.errors import UserError
 from pipeline.settings import read_params
 
+TITLES = {"bridges": "Bridges of two hops"}  # of experiments with questions of their own
 PAGE = """\
-# The default recipe: {methods}, {seeds}
+# {title}: {methods}, {seeds}
 
 Made by `{made_by}`. Made on: {machine}.
 
@@ -105,6 +107,7 @@ def page(params: dict[str, Any], root: Path, name: str, made_by: str) -> tuple[s
     rows = table_rows(evaluations, settings)
     heads = ["method", "seed", "F1", "Δ F1", "95 % interval", "one hop", "two hops"]
     text = PAGE.format(
+        title=TITLES.get(name, "The default recipe"),
         methods=counted("method", run["arms"]),
         seeds=counted("seed", run["seeds"]),
         made_by=made_by,

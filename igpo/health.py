@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from igpo.credit.answer_metrics import normalise
 from igpo.credit.methods import NO_SPREAD
 from igpo.experiment import schema
 from igpo.experiment.schema import Rows, joined
 from igpo.training.warning_signs import UPDATE, warnings
 from pipeline import sections, stage, storage
+from pipeline.characters import words
 from pipeline.errors import UserError
 
 Health = dict[str, float | None]
@@ -76,8 +76,8 @@ def searching(turns: pd.DataFrame) -> Health:
     """
     hops = turns.groupby(TRAJECTORY)["hops"].first()
     queries = turns[turns["tool"] == "web_search"].explode("queries").dropna(subset="queries")
-    words = [" ".join(query.lower().split()) for query in queries["queries"]]
-    own = queries.assign(words=words).groupby(TRAJECTORY)["words"]
+    plain = [" ".join(query.lower().split()) for query in queries["queries"]]
+    own = queries.assign(plain=plain).groupby(TRAJECTORY)["plain"]
     searches = own.size().reindex(hops.index, fill_value=0)
     several, one = mean(searches[hops > 1]), mean(searches[hops == 1])
     hits = hit_table(turns)
@@ -142,8 +142,9 @@ def evidence(turns: pd.DataFrame) -> Health:
 
 
 def _holds(text: str, answers: Sequence[str]) -> bool:
-    """Whether the words of an answer stand in a text, next to one another."""
-    return any(f" {normalise(answer)} " in f" {normalise(text)} " for answer in answers)
+    """Whether the words of an answer stand in a text, next to one another; dashes part words."""
+    shown = f" {' '.join(words(text))} "
+    return any(f" {' '.join(answer)} " in shown for answer in map(words, answers) if answer)
 
 
 def spread(turns: pd.DataFrame) -> Health:

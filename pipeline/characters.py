@@ -12,6 +12,7 @@ MARKED = re.compile(rf"[\u0e01-\u0e3a\u0e40-\u0eff\u1000-\u109f\u1780-\u17d3\u17
 UNSEEN = dict.fromkeys(
     map(ord, "\xad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
 )
+WORD = re.compile(rf"[\w{MARKS}]+")  # with the vowels that Indic scripts and Arabic write as marks
 WIDTHS = re.compile(r"[\uff01-\uffee]+")  # letters, digits and kana of another width than usual
 
 
@@ -31,3 +32,11 @@ def as_seen(text: str) -> str:
 def spaced(text: str) -> str:
     """The text with spaces around each character of a script that puts none between its words."""
     return text if text.isascii() else MARKED.sub(r" \g<0> ", UNSPACED.sub(r" \g<0> ", text))
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text as it is seen, without case and any punctuation; "1928–1999" is two.
+
+    A character of a script without spaces is one.
+    """
+    return tuple(WORD.findall(spaced(as_seen(as_seen(text).casefold()))))

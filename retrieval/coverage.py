@@ -13,7 +13,6 @@ punctuation. Per benchmark, as shares of its questions:
 A question is uncovered when no answer is in the corpus or a supporting passage is not in the index.
 """
 
-import re
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import stage, storage
-from pipeline.characters import MARKS, as_seen, spaced
+from pipeline.characters import words
 from pipeline.errors import UserError
 from pipeline.log import log
 from retrieval.indexes.hits import Hit
@@ -40,13 +39,7 @@ QUESTIONS = pa.schema(
     ]
 )
 BATCH = 256  # questions per search
-WORD = re.compile(rf"[\w{MARKS}]+")  # with the vowels that Indic scripts and Arabic write as marks
 Words = tuple[str, ...]
-
-
-def words(text: str) -> Words:
-    """The words of a text as it is seen, without case; a character of a script without spaces is one."""
-    return tuple(WORD.findall(spaced(as_seen(as_seen(text).casefold()))))
 
 
 def rank_of(answers: Sequence[Words], passages: Sequence[str]) -> float:

@@ -116,6 +116,24 @@ def test_information_by_evidence():
     assert by_evidence(metrics, "no_evidence") == (None, 0, None)
 
 
+@pytest.mark.parametrize(
+    ("shown", "answer", "holds"),
+    [
+        ("Melville (1819–1891) was", "1819", True),  # an en dash is no ASCII punctuation
+        ("Melville (1819–1891) was", "1891", True),
+        ("the novel “Moby-Dick”", "Moby Dick", True),
+        ("Melville, 18190", "1819", False),
+        ("one, two", "!", False),
+    ],
+)
+def test_a_passage_holds_an_answer_whose_words_stand_in_it(shown, answer, holds):
+    tables, questions = made(), [QUESTIONS[0] | {"answers": [answer]}, QUESTIONS[1]]
+    for row in tables["rollouts"]:
+        if row["hit_ids"] == ["a", "x"]:
+            row["observation"] = shown
+    assert health(**tables, questions=questions)["info_gain_answer_n"] == 1 + 2 * holds
+
+
 def test_a_passage_shown_before_is_no_new_evidence():
     tables = made()
     for row in tables["rollouts"]:
