@@ -147,6 +147,8 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]]) -> Drawing:
     for axis, (column, label) in zip(axes.flat, panels.items(), strict=True):
         for (arm, own), colour in zip(arms, itertools.cycle(COLOURS), strict=False):
             _lines(axis, own, (x, column), str(arm), colour)
+        if table.reindex(columns=[column])[column].isna().all():
+            axis.text(0.5, 0.5, "no values", transform=axis.transAxes, ha="center")
         axis.set_title(label, fontsize=10)
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -39,6 +39,14 @@ def test_figures_are_drawn_against_the_tokens_that_made_a_policy(made, tmp_path)
         assert all(f">{words}</text>" in text for words in (plots.X_LABELS[x], "igpo", *panels.values()))
 
 
+def test_a_panel_without_values_says_so():
+    """An experiment of questions of two hops has no curve of one hop."""
+    common = {"arm": "igpo", "seed": 1, "policy_sha256": None, "dev_f1_1hop": None}
+    rows = [common | {"iteration": n, "updates": n, "dev_f1": 0.5, "dev_f1_2hop": 0.5} for n in (0, 2)]
+    panels = plots.FIGURES["dev"][2]
+    assert plots.draw("dev", rows).svg().count("no values") == len(panels) - 2
+
+
 def test_points_of_the_papers_curves_lie_in_their_order():
     heads, start, *ends = published.curves()
     assert len(heads) == 8 and len(ends) == 6
