@@ -18,7 +18,7 @@ class Size:
     groups: tuple[int, ...]
     observations: tuple[int, ...]
     memory_groups: tuple[int, ...]
-    samples: tuple[int, int]  # a question's trajectories in part `rollouts`: short ones, long ones
+    samples: tuple[int, int]  # a question's trajectories in parts `rollouts` and `iteration`
     long_turns: int
 
 
