@@ -116,6 +116,13 @@ def rollout_rows(size: Size) -> list[Row]:
         },
         size.repeats,
     )
+    start_row = Row("start of the engine, its import included, s", None, [start_seconds])
+    return [*rollout_comparison(seconds, trajectories), start_row]
+
+
+def rollout_comparison(seconds: dict[str, list[float]], trajectories: list[Trajectory]) -> list[Row]:
+    """Rows of these trajectories' rollouts by every side's seconds."""
+    lengths = [sampled(trajectory) for trajectory in trajectories]
     tool_tokens = sum(len(row["observation_ids"]) for t in trajectories for row in t.rows[1:])
     return [
         Row(
@@ -136,7 +143,6 @@ def rollout_rows(size: Size) -> list[Row]:
         ),
         Row("rollout tokens/s: ours", None, [sum(lengths) / value for value in seconds["agent"]]),
         Row("tokens that tools showed per token sampled", None, [tool_tokens / sum(lengths)]),
-        Row("start of the engine, its import included, s", None, [start_seconds]),
     ]
 
 
