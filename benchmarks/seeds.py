@@ -1,6 +1,7 @@
 """A finished experiment with all its seeds -> docs/results/NAME.md and pictures/NAME_dev.svg.
 
     make tables CONFIG=experiments/seeds.yaml && python -m benchmarks.seeds
+    make tables CONFIG=experiments/study.yaml && python -m benchmarks.seeds study
     make tables CONFIG=experiments/methods.yaml && python -m benchmarks.seeds methods
     make tables CONFIG=experiments/bridges.yaml && python -m benchmarks.seeds bridges
     make tables && python -m benchmarks.seeds --default NAME       on another kind of processor
@@ -27,7 +28,8 @@ from pipeline.devices import compute_dtype
 from pipeline.errors import UserError
 from pipeline.settings import read_params
 
-TITLES = {"bridges": "Bridges of two hops"}  # of experiments with questions of their own
+# of experiments with other questions than the default's
+TITLES = {"bridges": "Bridges of two hops", "study": "The default recipe on all test questions"}
 PAGE = """\
 # {title}: {methods}, {seeds}
 
