@@ -144,9 +144,15 @@ def coverage_part(coverage: Mapping[str, Any]) -> list[Block]:
 
 
 def provenance_part(evaluations: Sequence[Evaluation]) -> list[Block]:
-    """Where every number comes from."""
-    keys = list(dict.fromkeys(key for e in evaluations for key in e.metrics["provenance"]))
-    return [table(keys, [[_short(e.metrics["provenance"].get(key)) for key in keys] for e in evaluations])]
+    """Where every number comes from: a column per evaluation."""
+    origins = [evaluation.metrics["provenance"] for evaluation in evaluations]
+    codes = [origin.get("code") or {} for origin in origins]  # digests by stage
+    names = [f"{arm}, seed {seed}" if seed is not None else arm for arm, seed, *_ in evaluations]
+    facts = dict.fromkeys(key for origin in origins for key in origin if key not in ("arm", "seed", "code"))
+    cells = [[key, *(_short(origin.get(key)) for origin in origins)] for key in facts]
+    coded = dict.fromkeys(part for code in codes for part in code)
+    cells += [[f"code of {part}", *(_short(code.get(part)) for code in codes)] for part in coded]
+    return [table(["made from", *names], cells)]
 
 
 def _short(value: Any) -> str:

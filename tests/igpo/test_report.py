@@ -56,6 +56,18 @@ def test_settings_that_differ_stand_ahead_of_all(small_report):
     assert re.search(r"<td>advantage.method</td><td>igpo</td><td>grpo</td>", text)
 
 
+def test_every_evaluation_has_a_column_of_what_it_was_made_from(small_report):
+    text = small_report[1].read_text()
+    table = text[text.index("Where the numbers come from</h2>") :].partition("</table>")[0]
+    heads = re.findall(r'<th scope="col">([^<]*)</th>', table)
+    assert heads == ["made from", "closed_book", "warmup", "igpo, seed 1", "igpo, seed 2"]
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr>")]
+    cells = {row[0]: row[1:] for row in rows if row}
+    assert cells["policy"] == ["closed_book policy", "warmup policy", "igpo_s1 policy", "igpo_s2 policy"]
+    assert cells["iteration"] == ["–", "0", "2", "2"]
+    assert cells["code of rollout"] == ["1a"] * 4
+
+
 def test_its_trajectories_are_those_of_the_tables(small_report):
     data = shown(small_report[1])
     kinds = [source["kind"] for source in data["sources"]]
