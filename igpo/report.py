@@ -118,13 +118,12 @@ def time_part(iterations: Sequence[Path]) -> list[Block]:
 def types_part(evaluations: Sequence[Evaluation]) -> list[Block]:
     """F1 by type of question."""
     types = list(evaluations[0].metrics.get("types", {}))
-    names = [f"{method_name({'method': e.arm})}{f' s{e.seed}' if e.seed else ''}" for e in evaluations]
     cells = []
     for kind in types:
         blocks = [e.metrics["types"].get(kind) for e in evaluations]
         f1 = [percent(values["f1"]["mean"]) if values else "–" for values in blocks]
         cells.append([kind or "–", str(evaluations[0].metrics["types"][kind]["n"]), *f1])
-    return [table(["type of question (F1)", "n", *names], cells)]
+    return [table(["type of question (F1)", "n", *map(column_name, evaluations)], cells)]
 
 
 def coverage_part(coverage: Mapping[str, Any]) -> list[Block]:
@@ -147,12 +146,17 @@ def provenance_part(evaluations: Sequence[Evaluation]) -> list[Block]:
     """Where every number comes from: a column per evaluation."""
     origins = [evaluation.metrics["provenance"] for evaluation in evaluations]
     codes = [origin.get("code") or {} for origin in origins]  # digests by stage
-    names = [f"{arm}, seed {seed}" if seed is not None else arm for arm, seed, *_ in evaluations]
     facts = dict.fromkeys(key for origin in origins for key in origin if key not in ("arm", "seed", "code"))
     cells = [[key, *(_short(origin.get(key)) for origin in origins)] for key in facts]
     coded = dict.fromkeys(part for code in codes for part in code)
     cells += [[f"code of {part}", *(_short(code.get(part)) for code in codes)] for part in coded]
-    return [table(["made from", *names], cells)]
+    return [table(["made from", *map(column_name, evaluations)], cells)]
+
+
+def column_name(evaluation: Evaluation) -> str:
+    """What stands above an evaluation's column: its method and, if it has one, its seed."""
+    name = method_name({"method": evaluation.arm})
+    return name if evaluation.seed is None else f"{name} s{evaluation.seed}"
 
 
 def _short(value: Any) -> str:

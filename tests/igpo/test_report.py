@@ -7,12 +7,14 @@ import re
 from pathlib import Path
 
 import chromium
+import pandas as pd
 import pytest
 import results_tree
 
 from igpo import report
 from igpo.experiment import schema
 from igpo.reporting import browser, plots
+from igpo.reporting.results import Evaluation
 from pipeline import storage
 
 HOSTILE = "</script><img src=x onerror=alert(1)> \u202egnihton\u202c \x1b[31mred \x00 & <b>"
@@ -60,12 +62,17 @@ def test_every_evaluation_has_a_column_of_what_it_was_made_from(small_report):
     text = small_report[1].read_text()
     table = text[text.index("Where the numbers come from</h2>") :].partition("</table>")[0]
     heads = re.findall(r'<th scope="col">([^<]*)</th>', table)
-    assert heads == ["made from", "closed_book", "warmup", "igpo, seed 1", "igpo, seed 2"]
+    assert heads == ["made from", "closed book", "warm start", "igpo s1", "igpo s2"]
     rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr>")]
     cells = {row[0]: row[1:] for row in rows if row}
     assert cells["policy"] == ["closed_book policy", "warmup policy", "igpo_s1 policy", "igpo_s2 policy"]
     assert cells["iteration"] == ["–", "0", "2", "2"]
     assert cells["code of rollout"] == ["1a"] * 4
+
+
+def test_a_column_names_its_seed_also_seed_0():
+    named = [report.column_name(Evaluation("igpo", seed, {}, pd.DataFrame())) for seed in (None, 0, 1)]
+    assert named == ["igpo", "igpo s0", "igpo s1"]
 
 
 def test_its_trajectories_are_those_of_the_tables(small_report):
