@@ -27,8 +27,8 @@ from pipeline.devices import compute_dtype
 
 SETTINGS: dict[str, dict[str, str]] = {
     "spin as libgomp does": {},
-    "GOMP_SPINCOUNT=100000": {"GOMP_SPINCOUNT": "100000"},
     "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
+    "GOMP_SPINCOUNT=2000": {"GOMP_SPINCOUNT": "2000"},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
@@ -100,9 +100,7 @@ def main() -> None:
     )
     parser.add_argument("--measure", type=int, metavar="PASSES", help="of this process alone, printed")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    parser.add_argument(
-        "--passes", type=int, default=4, metavar="N", help="alone; beside another one as many"
-    )
+    parser.add_argument("--passes", type=int, default=8, metavar="N", help="alone; beside a busy process one")
     args = parser.parse_args()
     if args.measure:
         print(speed(WHERE, args.measure))

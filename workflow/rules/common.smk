@@ -33,7 +33,7 @@ os.environ |= MALLOC
 # How long a thread looks for the others at a barrier before it sleeps, so that a busy process beside a stage
 # doesn't hold up all of its threads: docs/results/beside.md
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 # What the command line and its profile give: cores, and how many model stages share them at a time, each on a GPU if
 # the machine has any.
