@@ -157,6 +157,7 @@ def run(args: Namespace) -> str:
         log.info("serving %d passages on http://%s:%d", len(searcher), args.host, listener.getsockname()[1])
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=30)
         uvicorn.Server(config).run(sockets=[listener])
+        gc.unfreeze()  # what is frozen at the end is reported as leaked by modules that the encoder loads
     return "stopped"
 
 

@@ -176,9 +176,11 @@ def test_a_taken_port_is_one_line(built, capsys):
 def test_the_command_serves_and_stops_on_a_signal(built):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "retrieval", "serve", "--index", str(built[1]), "--port", str(port)]
+    indexes = [word for index in built[1:3] for word in ("--index", str(index))]
+    command = [sys.executable, "-m", "retrieval", "serve", *indexes, "--port", str(port)]
     environment = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, env=environment)
     try:
         hits = []
         for _ in range(300):
@@ -189,8 +191,9 @@ def test_the_command_serves_and_stops_on_a_signal(built):
                 time.sleep(0.1)
         assert len(hits) == 4
         process.send_signal(signal.SIGTERM)
-        printed, _ = process.communicate(timeout=30)
+        printed, errors = process.communicate(timeout=30)
     finally:
         process.kill()
     assert process.returncode == 0
     assert "retrieval.serve: stopped" in printed
+    assert "leaked" not in errors
