@@ -1,7 +1,7 @@
 """What the tests of warnings replay: health.json of every iteration of a run -> tests/data/NAME/KKK.json.
 
-    python -m benchmarks.collapse                              # runs experiments/collapse.yaml: 9 minutes
-    python -m benchmarks.collapse --run results/runs/igpo/s1   # stores a finished run as the healthy one
+    python -m benchmarks.collapse        # runs experiments/collapse.yaml: 9 minutes
+    python -m benchmarks.collapse --run results/runs/igpo/s1 --name healthy    # stores a finished run
 
 The run lies in results/benchmarks/collapse and goes on where it was. `--params` lays a file over the
 experiment.
@@ -45,7 +45,8 @@ def store(run: Path, out: Path) -> int:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--run", type=Path, metavar="DIR", help="a finished, healthy run to store")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="a finished run to store")
+    parser.add_argument("--name", default="collapse", help="of the folder in tests/data; default: collapse")
     parser.add_argument("--params", type=Path, action="append", default=[], metavar="FILE", help="repeatable")
     parser.add_argument(
         "--work", type=Path, default=Path("results/benchmarks/collapse"), metavar="DIR", help="of the run"
@@ -54,10 +55,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-    """Store a healthy run, or make and store one that collapses."""
-    name = "healthy" if args.run else "collapse"
-    number = store(args.run or collapse(args.work, args.params), args.out / name)
-    return f"{number} iterations in {args.out / name}"
+    """Store a finished run, or make and store one that collapses."""
+    folder = args.out / args.name
+    number = store(args.run or collapse(args.work, args.params), folder)
+    return f"{number} iterations in {folder}"
 
 
 main = stage.command(None, arguments, run, __doc__)

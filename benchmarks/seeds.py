@@ -4,9 +4,9 @@
     make tables CONFIG=experiments/study.yaml && python -m benchmarks.seeds study
     make tables CONFIG=experiments/methods.yaml && python -m benchmarks.seeds methods
     make tables CONFIG=experiments/bridges.yaml && python -m benchmarks.seeds bridges
-    make tables && python -m benchmarks.seeds --default NAME       on another kind of processor
 
-On the machine that made it: the page names its processor.
+On the machine that made it: the page names its processor. `--page` is for the page of another kind of
+processor.
 """
 
 import argparse
@@ -135,18 +135,17 @@ def main() -> None:
     parser.add_argument(
         "name", nargs="?", default="seeds", metavar="NAME", help="of experiments/NAME.yaml; default: seeds"
     )
-    parser.add_argument("--default", metavar="NAME", help="of the page of the default experiment as it is")
+    parser.add_argument("--page", metavar="PAGE", help="the page's name; default: NAME")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
     args = parser.parse_args()
     overlay = Path(f"experiments/{args.name}.yaml")
-    overlays = [] if args.default else [overlay]
-    command = "make tables" if args.default else f"make tables CONFIG={overlay}"
-    words = f" --default {args.default}" if args.default else f" {args.name}"
-    name = args.default or args.name
+    name = args.page or args.name
+    words = f"{args.name} --page {args.page}" if args.page else args.name
+    made_by = f"make tables CONFIG={overlay}`, then `python -m benchmarks.seeds {words}"
     try:
-        params = read_params([Path("params.yaml"), *overlays])
+        params = read_params([Path("params.yaml"), overlay])
         checks.check(params)
-        text, figure = page(params, Path(), name, f"{command}`, then `python -m benchmarks.seeds{words}")
+        text, figure = page(params, Path(), name, made_by)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     write_text(text, args.out / f"{name}.md")

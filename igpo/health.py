@@ -1,10 +1,9 @@
-"""Health of an iteration: `rollouts, scores, advantages, policy, questions, start -> health.json`.
+"""Health of an iteration: `rollouts, scores, advantages, policy, questions, start, dev -> health.json`.
 
 These fall before F1 does: searches that ignore the question's depth or repeat themselves, groups without
 spread and so without gradient, an entropy that collapses, text that degenerates. One number
 per name; one that can't be had is null: no question with known supporting passages, no turn of that depth.
-`warnings` says in sentences what has collapsed since the run's first iteration
-(`igpo.training.warning_signs`).
+`warnings` says in sentences what has collapsed since the start (`igpo.training.warning_signs`).
 """
 
 import argparse
@@ -15,6 +14,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ import pandas as pd
 from igpo.credit.methods import NO_SPREAD
 from igpo.experiment import schema
 from igpo.experiment.schema import Rows, joined
+from igpo.training.best import validation
 from igpo.training.warning_signs import UPDATE, warnings
 from pipeline import sections, stage, storage
 from pipeline.characters import words
@@ -215,6 +216,11 @@ def since_start(numbers: Health, start: Mapping[str, float | None]) -> Health:
     return {"searches_of_start": None if now is None or not first else now / first}
 
 
+def greedy(metrics: Mapping[str, Any]) -> Health:
+    """`greedy_well_formed`: share of trajectories without a format penalty in a validation's metrics."""
+    return {"greedy_well_formed": 1 - metrics["overall"]["format_failure"]["mean"]}
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The stage's files."""
     for name in ("rollouts", "scores", "advantages", "questions"):
@@ -231,6 +237,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="health.json of the run's first iteration; default: this is it",
+    )
+    parser.add_argument(
+        "--dev",
+        type=Path,
+        nargs=2,
+        metavar=("FILE", "START"),
+        help="metrics.json of the updated policy's validation, and of the warm start's",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
 
@@ -250,7 +263,12 @@ def run(args: argparse.Namespace, params: sections.Health) -> str:
         raise UserError(f"{args.rollouts}: no rows")
     numbers = health(**tables)
     start = storage.read_json(args.start) if args.start else numbers
-    metrics = storage.read_json(args.policy)["metrics"]
+    manifest = storage.read_json(args.policy)
+    metrics = manifest["metrics"]
+    numbers["greedy_well_formed"] = None
+    if args.dev:
+        numbers |= greedy(validation(args.dev[0], manifest, args.policy))
+        start = {**start, **greedy(storage.read_json(args.dev[1]))}
     # JSON knows no infinity
     update = {name: metrics[name] if math.isfinite(metrics.get(name, math.nan)) else None for name in UPDATE}
     sentences = warnings(numbers, start, metrics, params)
@@ -264,7 +282,7 @@ def run(args: argparse.Namespace, params: sections.Health) -> str:
         f"{numbers['flat_advantage']:.0%} of the groups without advantage, "
         f"entropy {numbers['entropy'] or 0:.3f}"
     )
-    return f"{summary}, {len(sentences)} warnings" if sentences else summary
+    return f"{summary}, warnings: {len(sentences)}" if sentences else summary
 
 
 main = stage.command(sections.Health, arguments, run, __doc__)

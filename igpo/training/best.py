@@ -30,6 +30,14 @@ def better(manifest: dict[str, Any], f1: float, before: dict[str, Any] | None) -
     return {**winner, "selected": {"by": BY, **best, "validated": {**f1_by_update, str(update): f1}}}
 
 
+def validation(file: Path, manifest: dict[str, Any], policy: Path) -> dict[str, Any]:
+    """The metrics that `file` holds of a policy on dev questions; UserError if they are another policy's."""
+    metrics: dict[str, Any] = storage.read_json(file)
+    if metrics["provenance"].get("policy") != manifest["weights_sha256"]:
+        raise UserError(f"{file}: of another policy than {policy}; validate that one")
+    return metrics
+
+
 def link(source: Path, target: Path) -> None:
     """Let `target` be `source` too, in one piece; a copy if the file system has no hard links."""
     with storage.replacing(target) as temporary:
@@ -51,11 +59,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Choose, link the model's files and write the manifest last."""
-    manifest, metrics = storage.read_json(args.policy / "policy.json"), storage.read_json(args.dev)
-    if metrics["provenance"].get("policy") != manifest["weights_sha256"]:
-        raise UserError(f"{args.dev}: of another policy than {args.policy}; validate that one")
+    manifest = storage.read_json(args.policy / "policy.json")
+    f1 = validation(args.dev, manifest, args.policy)["overall"]["f1"]["mean"]
     before = storage.read_json(args.before / "policy.json") if args.before else None
-    f1 = metrics["overall"]["f1"]["mean"]
     best = better(manifest, f1, before)
     iteration = best["selected"]["iteration"]
     source = args.policy if args.before is None or iteration == manifest["iteration"] else args.before

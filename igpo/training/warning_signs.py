@@ -1,7 +1,7 @@
-"""When a run goes wrong: bounds on an iteration's health, each with published remedies that can be set here.
+"""When a run goes wrong: bounds on an iteration's health, each with remedies that can be set here.
 
-A remedy is written as `--set` takes it. Who published it: DeepResearcher (arXiv:2504.03160), DR-Venus
-(arXiv:2604.19859), verl's RFC #7244, DAPO (arXiv:2503.14476), IGPO's released code.
+A remedy is written as `--set` takes it. Most are published, by DeepResearcher (arXiv:2504.03160), DR-Venus
+(arXiv:2604.19859), verl's RFC #7244, DAPO (arXiv:2503.14476) or IGPO's released code.
 """
 
 import math
@@ -30,6 +30,10 @@ SIGNS = {
         "share of well-formed trajectories",
         "a lower train.lr, or score.format_penalty=-1.0 (DeepResearcher)",
     ),
+    "greedy_well_formed": Sign(
+        "share of well-formed greedy trajectories on dev questions",
+        "a lower train.lr, or run.select=best_dev, which evaluates an earlier policy",
+    ),
     "entropy": Sign(
         "entropy per sampled token",
         "train.entropy=0.001 (IGPO's released code), or train.clip_high=0.28 (DAPO) with train.updates > 1",
@@ -51,14 +55,15 @@ def warnings(
 ) -> list[str]:
     """A sentence for every sign of a collapse, with a remedy; none of a healthy iteration.
 
-    `numbers` and `start` are those of this iteration and of the run's first, `update` the metrics of this
-    iteration's update; `params` is section `health`. What is unknown, or 0 at the start, gives no warning.
+    `numbers` are those of this iteration, `start` those of the run's first iteration and of the warm start's
+    validation, `update` the metrics of this iteration's update; `params` is section `health`. What is
+    unknown, or 0 at the start, gives no warning.
     """
     sentences = []
     for name, sign in SIGNS.items():
-        value, first, share = numbers[name], start[name], getattr(params, name)
+        value, first, share = numbers.get(name), start.get(name), getattr(params, name)
         if value is not None and first is not None and value < share * first:
-            sentence = f"{sign.what} {value:.3g}, below {share:g} of the first iteration's {first:.3g}"
+            sentence = f"{sign.what} {value:.3g}, below {share:g} of the start's {first:.3g}"
             sentences.append(f"{sentence}: try {sign.remedy}")
     for name, what in UPDATE.items():
         if not math.isfinite(update.get(name, 0.0)):

@@ -199,7 +199,13 @@ def test_tables_of_other_rollouts_are_refused(name):
         health(**tables, questions=QUESTIONS)
 
 
-SETTINGS = {"on_collapse": "warn", "searches": 0.5, "well_formed": 0.5, "entropy": 0.2}
+SETTINGS = {
+    "on_collapse": "warn",
+    "searches": 0.5,
+    "well_formed": 0.5,
+    "greedy_well_formed": 0.9,
+    "entropy": 0.2,
+}
 
 
 @pytest.fixture
@@ -216,7 +222,8 @@ def files(tmp_path) -> list:
     for name, (columns, key) in kinds.items():
         full = [dict.fromkeys(columns.names) | row for row in rows[name]]
         storage.write(full, columns, tmp_path / name, key)
-    storage.write_json({"metrics": {"loss": 0.25, "kl": math.inf}}, tmp_path / "policy.json")
+    policy = {"metrics": {"loss": 0.25, "kl": math.inf}, "weights_sha256": "w1"}
+    storage.write_json(policy, tmp_path / "policy.json")
     storage.write_json({"searches": 5.0, "well_formed": 0.75, "entropy": 2.0}, tmp_path / "start.json")
     named = [word for name in kinds for word in (f"--{name}", tmp_path / name)]
     return [*named, "--policy", tmp_path / "policy.json", "--out", tmp_path / "health.json"]
@@ -229,13 +236,11 @@ def test_a_collapse_is_warned_of_in_file_log_and_summary(files, tmp_path, capsys
     assert [metrics[name] for name in ("loss", "grad_norm", "kl")] == [0.25, None, None]
     assert len(metrics["warnings"]) == 2
     searches, kl = metrics["warnings"]
-    assert searches.startswith(
-        "searches per trajectory 1.25, below 0.5 of the first iteration's 5: try score."
-    )
+    assert searches.startswith("searches per trajectory 1.25, below 0.5 of the start's 5: try score.")
     assert kl.startswith("KL is inf: try a lower train.lr")
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert lines == [f"warning: {tmp_path}: {sentence}" for sentence in metrics["warnings"]]
-    assert ", 2 warnings (" in summary
+    assert ", warnings: 2 (" in summary
 
 
 def test_a_collapse_stops_the_run_if_it_should(files, tmp_path, capsys):
@@ -250,3 +255,34 @@ def test_the_first_iteration_is_its_own_start(files, tmp_path):
     metrics = json.loads((tmp_path / "health.json").read_text())
     assert (metrics["warnings"], metrics["searches_of_start"], metrics["loss"]) == ([], 1.0, None)
     assert "warning" not in summary
+
+
+@pytest.fixture
+def dev(tmp_path) -> list:
+    """The option that names the validations of the updated policy, 0.75 well-formed, and of the start, 1."""
+    for name, failures in (("w1", 0.25), ("w0", 0.0)):
+        overall = {"format_failure": {"mean": failures}}
+        storage.write_json({"overall": overall, "provenance": {"policy": name}}, tmp_path / f"{name}.json")
+    return ["--dev", tmp_path / "w1.json", tmp_path / "w0.json"]
+
+
+def test_greedy_answers_of_a_validation_are_compared_with_the_warm_start_s(files, dev, tmp_path):
+    call(main, *files, *dev, "--config", json.dumps(SETTINGS))
+    metrics = json.loads((tmp_path / "health.json").read_text())
+    assert metrics["greedy_well_formed"] == 0.75
+    greedy, _ = metrics["warnings"]
+    assert greedy.startswith(
+        "share of well-formed greedy trajectories on dev questions 0.75, below 0.9 of the start's 1: try "
+    )
+
+
+def test_without_a_validation_greedy_answers_are_unknown(files, tmp_path):
+    call(main, *files, "--config", json.dumps(SETTINGS))
+    assert json.loads((tmp_path / "health.json").read_text())["greedy_well_formed"] is None
+
+
+def test_a_validation_of_another_policy_is_refused(files, dev, tmp_path, capsys):
+    option, own, start = dev
+    message = refusal(capsys, main, *files, option, start, own, "--config", json.dumps(SETTINGS))
+    assert message.startswith(f"error: {start}: of another policy than {tmp_path / 'policy.json'}")
+    assert not (tmp_path / "health.json").exists()

@@ -182,6 +182,28 @@ def test_rollouts_wait_for_health_only_where_a_collapse_stops_the_run(tmp_path):
 
 
 @pytest.mark.slow
+def test_health_looks_at_the_validation_that_follows_an_update(tmp_path):
+    (tmp_path / "mine.yaml").write_text("run: {arms: [igpo], iterations: 3, validate_every: 2}\n")
+    target = "results/runs/igpo/s1/003/health.json"
+    process = snakemake(
+        tmp_path,
+        target,
+        "results/runs/igpo/s1/002/health.json",
+        "--printshellcmds",
+        "--configfile",
+        str(tmp_path / "mine.yaml"),
+    )
+    calls = dict(re.findall(r"igpo\.health .*?(\d+)/rollouts.*?(?:--dev (.*?))? +--out", process.stdout))
+    assert calls == {
+        "001": "",
+        **{
+            k: f"results/runs/igpo/s1/{k}/validation/metrics.json results/warmup/validation/metrics.json"
+            for k in ("002", "003")
+        },
+    }
+
+
+@pytest.mark.slow
 def test_only_weights_that_change_make_an_arm_depend_on_the_number_of_iterations(tmp_path):
     (tmp_path / "mine.yaml").write_text("run: {arms: [igpo, curriculum], iterations: 4}\n")
     target = "results/policies.sha256"

@@ -216,6 +216,14 @@ def first_health(wildcards):
     return start if int(wildcards.k) > 1 else []
 
 
+def dev_metrics(wildcards):
+    """What validations say of the policy after update k and of the warm start; nothing if k isn't validated."""
+    folders = [
+        layout.validation_folder(config, wildcards.arm, wildcards.seed, k) for k in (int(wildcards.k), 0)
+    ]
+    return [f"{folder}/metrics.json" for folder in folders] if folders[0] in VALIDATIONS else []
+
+
 # Its warnings are for the terminal too.
 rule health:
     input:
@@ -225,6 +233,7 @@ rule health:
         policy=f"{FOLDER}/policy.json",
         questions=TRAIN_QUESTIONS,
         start=first_health,
+        dev=dev_metrics,
     output:
         f"{FOLDER}/health.json",
     log:
@@ -233,10 +242,11 @@ rule health:
         code=code("igpo.health"),
         config=section("health"),
         start=lambda wildcards, input: f"--start {input.start}" if input.start else "",
+        dev=lambda wildcards, input: f"--dev {input.dev}" if input.dev else "",
     shell:
         "python -m igpo.health --config {params.config:q} --rollouts {input.rollouts} --scores {input.scores}"
         " --advantages {input.advantages} --policy {input.policy} --questions {input.questions}"
-        " {params.start} --out {output} > {log} 2>&1; sed -n '/^warning: /p' {log} >&2"
+        " {params.start} {params.dev} --out {output} > {log} 2>&1; sed -n '/^warning: /p' {log} >&2"
 
 
 rule tables:
