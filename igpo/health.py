@@ -216,9 +216,9 @@ def since_start(numbers: Health, start: Mapping[str, float | None]) -> Health:
     return {"searches_of_start": None if now is None or not first else now / first}
 
 
-def greedy(metrics: Mapping[str, Any]) -> Health:
-    """`greedy_well_formed`: share of trajectories without a format penalty in a validation's metrics."""
-    return {"greedy_well_formed": 1 - metrics["overall"]["format_failure"]["mean"]}
+def validated(metrics: Mapping[str, Any]) -> Health:
+    """`updated_well_formed`: share of trajectories without a format penalty in a validation's metrics."""
+    return {"updated_well_formed": 1 - metrics["overall"]["format_failure"]["mean"]}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -265,10 +265,10 @@ def run(args: argparse.Namespace, params: sections.Health) -> str:
     start = storage.read_json(args.start) if args.start else numbers
     manifest = storage.read_json(args.policy)
     metrics = manifest["metrics"]
-    numbers["greedy_well_formed"] = None
+    numbers["updated_well_formed"] = None
     if args.dev:
-        numbers |= greedy(validation(args.dev[0], manifest, args.policy))
-        start = {**start, **greedy(storage.read_json(args.dev[1]))}
+        numbers |= validated(validation(args.dev[0], manifest, args.policy))
+        start = {**start, **validated(storage.read_json(args.dev[1]))}
     # JSON knows no infinity
     update = {name: metrics[name] if math.isfinite(metrics.get(name, math.nan)) else None for name in UPDATE}
     sentences = warnings(numbers, start, metrics, params)

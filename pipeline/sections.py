@@ -170,7 +170,7 @@ class Health:
     on_collapse: str
     searches: float
     well_formed: float
-    greedy_well_formed: float
+    updated_well_formed: float
     entropy: float
 
 

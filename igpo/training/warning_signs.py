@@ -30,8 +30,8 @@ SIGNS = {
         "share of well-formed trajectories",
         "a lower train.lr, or score.format_penalty=-1.0 (DeepResearcher)",
     ),
-    "greedy_well_formed": Sign(
-        "share of well-formed greedy trajectories on dev questions",
+    "updated_well_formed": Sign(
+        "validation's share of well-formed trajectories",
         "a lower train.lr, or run.select=best_dev, which evaluates an earlier policy",
     ),
     "entropy": Sign(

@@ -203,7 +203,7 @@ SETTINGS = {
     "on_collapse": "warn",
     "searches": 0.5,
     "well_formed": 0.5,
-    "greedy_well_formed": 0.9,
+    "updated_well_formed": 0.9,
     "entropy": 0.2,
 }
 
@@ -266,19 +266,19 @@ def dev(tmp_path) -> list:
     return ["--dev", tmp_path / "w1.json", tmp_path / "w0.json"]
 
 
-def test_greedy_answers_of_a_validation_are_compared_with_the_warm_start_s(files, dev, tmp_path):
+def test_the_updated_policy_s_validation_is_compared_with_the_warm_start_s(files, dev, tmp_path):
     call(main, *files, *dev, "--config", json.dumps(SETTINGS))
     metrics = json.loads((tmp_path / "health.json").read_text())
-    assert metrics["greedy_well_formed"] == 0.75
-    greedy, _ = metrics["warnings"]
-    assert greedy.startswith(
-        "share of well-formed greedy trajectories on dev questions 0.75, below 0.9 of the start's 1: try "
+    assert metrics["updated_well_formed"] == 0.75
+    sentence, _ = metrics["warnings"]
+    assert sentence.startswith(
+        "validation's share of well-formed trajectories 0.75, below 0.9 of the start's 1: try "
     )
 
 
-def test_without_a_validation_greedy_answers_are_unknown(files, tmp_path):
+def test_without_a_validation_its_share_is_unknown(files, tmp_path):
     call(main, *files, "--config", json.dumps(SETTINGS))
-    assert json.loads((tmp_path / "health.json").read_text())["greedy_well_formed"] is None
+    assert json.loads((tmp_path / "health.json").read_text())["updated_well_formed"] is None
 
 
 def test_a_validation_of_another_policy_is_refused(files, dev, tmp_path, capsys):

@@ -13,7 +13,7 @@ from igpo.training.warning_signs import NOT_FINITE, SIGNS, UPDATE, warnings
 from pipeline.settings import merge, overrides
 
 DATA = ROOT / "tests/data"  # written by benchmarks/collapse.py
-START = {"searches": 0.9, "well_formed": 0.6, "greedy_well_formed": 1.0, "entropy": 0.5}
+START = {"searches": 0.9, "well_formed": 0.6, "updated_well_formed": 1.0, "entropy": 0.5}
 
 
 @pytest.fixture
@@ -34,11 +34,11 @@ def signs(values: dict, bounds: SimpleNamespace, start: dict = START, **update: 
     [
         ({}, []),
         # the bounds themselves
-        ({"searches": 0.45, "well_formed": 0.3, "greedy_well_formed": 0.9, "entropy": 0.1}, []),
+        ({"searches": 0.45, "well_formed": 0.3, "updated_well_formed": 0.9, "entropy": 0.1}, []),
         ({"searches": 0.44}, ["searches"]),
         ({"well_formed": 0.29}, ["well_formed"]),
-        ({"greedy_well_formed": 0.89}, ["greedy_well_formed"]),
-        ({"greedy_well_formed": None}, []),  # no validation follows the update
+        ({"updated_well_formed": 0.89}, ["updated_well_formed"]),
+        ({"updated_well_formed": None}, []),  # no validation follows the update
         ({"entropy": 0.09}, ["entropy"]),
         ({"searches": 0.0, "entropy": 0.0}, ["searches", "entropy"]),
         ({"entropy": None}, []),  # nothing was sampled
@@ -93,20 +93,20 @@ def test_a_run_that_stops_searching_is_warned_of_when_it_does(bounds):
     assert names == [[], [], ["searches"], ["searches"], ["searches"]]
 
 
-GREEDY_START = {"greedy_well_formed": 47 / 48}  # of the two runs below
+VALIDATED_START = {"updated_well_formed": 47 / 48}  # of the two runs below
 
 
 def test_a_run_whose_greedy_answers_repeat_themselves_is_warned_of(bounds):
     """The default's igpo in fp32, seed 3: what it samples is well-formed as often as before."""
     health = replayed("repeats")
-    assert [values["greedy_well_formed"] for values in health] == [None, 40 / 48, None, 36 / 48]
+    assert [values["updated_well_formed"] for values in health] == [None, 40 / 48, None, 36 / 48]
     assert health[-1]["well_formed"] > health[0]["well_formed"]
-    names = [signs(values, bounds, health[0] | GREEDY_START) for values in health]
-    assert names == [[], ["greedy_well_formed"], [], ["greedy_well_formed"]]
+    names = [signs(values, bounds, health[0] | VALIDATED_START) for values in health]
+    assert names == [[], ["updated_well_formed"], [], ["updated_well_formed"]]
 
 
 def test_a_healthy_run_is_not_warned_of(bounds):
     """The default's igpo in fp32, seed 1."""
     health = replayed("healthy")
     assert len(health) == 4
-    assert [signs(values, bounds, health[0] | GREEDY_START) for values in health] == [[], [], [], []]
+    assert [signs(values, bounds, health[0] | VALIDATED_START) for values in health] == [[], [], [], []]
