@@ -1,7 +1,7 @@
 """What the tests of warnings replay: health.json of every iteration of a run -> tests/data/NAME/KKK.json.
 
-    python -m benchmarks.collapse        # runs experiments/collapse.yaml: 9 minutes
-    python -m benchmarks.collapse --run results/runs/igpo/s1 --name healthy    # stores a finished run
+    python -m benchmarks.collapse    # runs experiments/collapse.yaml: 9 minutes
+    python -m benchmarks.collapse --run results/runs/igpo/s1 healthy    # stores a finished run as NAME
 
 The run lies in results/benchmarks/collapse and goes on where it was. `--params` lays a file over the
 experiment.
@@ -45,8 +45,9 @@ def store(run: Path, out: Path) -> int:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--run", type=Path, metavar="DIR", help="a finished run to store")
-    parser.add_argument("--name", default="collapse", help="of the folder in tests/data; default: collapse")
+    parser.add_argument(
+        "--run", nargs=2, metavar=("DIR", "NAME"), help="a finished run to store, and as what"
+    )
     parser.add_argument("--params", type=Path, action="append", default=[], metavar="FILE", help="repeatable")
     parser.add_argument(
         "--work", type=Path, default=Path("results/benchmarks/collapse"), metavar="DIR", help="of the run"
@@ -56,9 +57,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Store a finished run, or make and store one that collapses."""
-    folder = args.out / args.name
-    number = store(args.run or collapse(args.work, args.params), folder)
-    return f"{number} iterations in {folder}"
+    folder, name = args.run or (collapse(args.work, args.params), "collapse")
+    number = store(Path(folder), args.out / name)
+    return f"{number} iterations in {args.out / name}"
 
 
 main = stage.command(None, arguments, run, __doc__)
