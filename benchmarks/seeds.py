@@ -5,8 +5,8 @@
     make tables CONFIG=experiments/methods.yaml && python -m benchmarks.seeds methods
     make tables CONFIG=experiments/bridges.yaml && python -m benchmarks.seeds bridges
 
-On the machine that made it: the page names its processor. `--page` is for the page of another kind of
-processor.
+On the machine that made it: the page names its processor. Pages of a processor without AVX-512 stand in
+docs/results/avx2 (`--out`).
 """
 
 import argparse
@@ -135,21 +135,18 @@ def main() -> None:
     parser.add_argument(
         "name", nargs="?", default="seeds", metavar="NAME", help="of experiments/NAME.yaml; default: seeds"
     )
-    parser.add_argument("--page", metavar="PAGE", help="the page's name; default: NAME")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), metavar="DIR")
     args = parser.parse_args()
     overlay = Path(f"experiments/{args.name}.yaml")
-    name = args.page or args.name
-    words = f"{args.name} --page {args.page}" if args.page else args.name
-    made_by = f"make tables CONFIG={overlay}`, then `python -m benchmarks.seeds {words}"
+    made_by = f"make tables CONFIG={overlay}`, then `python -m benchmarks.seeds {args.name}"
     try:
         params = read_params([Path("params.yaml"), overlay])
         checks.check(params)
-        text, figure = page(params, Path(), name, made_by)
+        text, figure = page(params, Path(), args.name, made_by)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
-    write_text(text, args.out / f"{name}.md")
-    write_text(figure, args.out / f"pictures/{name}_dev.svg")
+    write_text(text, args.out / f"{args.name}.md")
+    write_text(figure, args.out / f"pictures/{args.name}_dev.svg")
 
 
 if __name__ == "__main__":

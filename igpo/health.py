@@ -22,7 +22,7 @@ import pandas as pd
 from igpo.credit.methods import NO_SPREAD
 from igpo.experiment import schema
 from igpo.experiment.schema import Rows, joined
-from igpo.training.best import validation
+from igpo.training.best import metrics_of
 from igpo.training.warning_signs import UPDATE, warnings
 from pipeline import sections, stage, storage
 from pipeline.characters import words
@@ -267,7 +267,7 @@ def run(args: argparse.Namespace, params: sections.Health) -> str:
     metrics = manifest["metrics"]
     numbers["updated_well_formed"] = None
     if args.dev:
-        numbers |= validated(validation(args.dev[0], manifest, args.policy))
+        numbers |= validated(metrics_of(args.dev[0], manifest, args.policy))
         start = {**start, **validated(storage.read_json(args.dev[1]))}
     # JSON knows no infinity
     update = {name: metrics[name] if math.isfinite(metrics.get(name, math.nan)) else None for name in UPDATE}

@@ -30,7 +30,7 @@ def better(manifest: dict[str, Any], f1: float, before: dict[str, Any] | None) -
     return {**winner, "selected": {"by": BY, **best, "validated": {**f1_by_update, str(update): f1}}}
 
 
-def validation(file: Path, manifest: dict[str, Any], policy: Path) -> dict[str, Any]:
+def metrics_of(file: Path, manifest: dict[str, Any], policy: Path) -> dict[str, Any]:
     """The metrics that `file` holds of a policy on dev questions; UserError if they are another policy's."""
     metrics: dict[str, Any] = storage.read_json(file)
     if metrics["provenance"].get("policy") != manifest["weights_sha256"]:
@@ -60,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
     """Choose, link the model's files and write the manifest last."""
     manifest = storage.read_json(args.policy / "policy.json")
-    f1 = validation(args.dev, manifest, args.policy)["overall"]["f1"]["mean"]
+    f1 = metrics_of(args.dev, manifest, args.policy)["overall"]["f1"]["mean"]
     before = storage.read_json(args.before / "policy.json") if args.before else None
     best = better(manifest, f1, before)
     iteration = best["selected"]["iteration"]
