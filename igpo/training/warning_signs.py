@@ -32,8 +32,7 @@ SIGNS = {
     ),
     "updated_well_formed": Sign(
         "validation's share of well-formed trajectories",
-        "a lower rollout.temperature, whose samples are closer to greedy answers, or run.select=best_dev, which "
-        "evaluates an earlier policy",
+        "a lower rollout.temperature, whose samples are closer to greedy answers",
     ),
     "entropy": Sign(
         "entropy per sampled token",
