@@ -67,8 +67,8 @@ def measured(setting: dict[str, str], beside: bool, passes: int) -> float:
     return float(process.stdout)
 
 
-def page(alone: dict[str, list[float]], beside: dict[str, list[float]]) -> str:
-    """The page."""
+def page(alone: dict[str, list[float]], beside: dict[str, list[float]], passes: int) -> str:
+    """The page; `passes`: how many of them one speed alone is of."""
     best = max(statistics.median(values) for values in alone.values())
     lines, rounds = [], len(next(iter(alone.values())))
     for name in alone:
@@ -83,8 +83,9 @@ def page(alone: dict[str, list[float]], beside: dict[str, list[float]]) -> str:
     return f"""\
 # Beside a busy process
 
-Tokens per second of a training pass (forward and backward) of the default model, alone and while another
-process keeps a core busy; median of {rounds} rounds. Times slower are against the fastest alone.
+Tokens per second of training passes (forward and backward) of the default model: of {passes} passes alone, of
+one while another process keeps a core busy, each after one that is not counted. Median of {rounds} rounds.
+Times slower are against the fastest alone.
 
 Made by `python -m benchmarks.beside`. Made on: {machine(compute_dtype())}.
 
@@ -118,7 +119,7 @@ def main() -> None:
     order = list(SETTINGS)
     alone, beside_one = ({name: values[name] for name in order} for values in speeds.values())
     with storage.replacing(Path("docs/results/beside.md")) as path:
-        path.write_text(page(alone, beside_one))
+        path.write_text(page(alone, beside_one, args.passes))
 
 
 if __name__ == "__main__":
