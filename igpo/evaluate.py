@@ -16,7 +16,7 @@ import numpy as np
 from igpo.credit import answer_metrics
 from igpo.data.audit import read_coverage
 from igpo.experiment import schema
-from igpo.experiment.schema import FAILURES, JUDGEMENTS, METRICS, PER_QUESTION, trajectories
+from igpo.experiment.schema import FAILURES, JUDGEMENTS, METRICS, PER_QUESTION, passages_shown, trajectories
 from igpo.reporting.intervals import interval
 from pipeline import sections, stage, storage
 from pipeline.errors import UserError
@@ -37,7 +37,6 @@ def trajectory_metrics(
     last = rows[-1]
     answer, stop = last["answer"], last["stop"].partition(":")[0]
     values = {name: metric(answer, question["answers"]) for name, metric in ANSWER_METRICS.items()}
-    hit_ids = {hit for row in rows for hit in row["hit_ids"]}
     supporting = set(question["supporting_ids"])
     return {
         **values,
@@ -47,7 +46,7 @@ def trajectory_metrics(
         **{name: float(stop == name) for name in FAILURES},
         "turns": float(last["turn"]),
         "searches": float(sum(len(row["queries"]) for row in rows if row["tool"] == "web_search")),
-        "gold_recall": len(hit_ids & supporting) / len(supporting) if supporting else None,
+        "gold_recall": len(passages_shown(rows) & supporting) / len(supporting) if supporting else None,
     }
 
 

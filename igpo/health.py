@@ -51,7 +51,7 @@ def turn_table(trajectories: Sequence[Rows], questions: Rows) -> pd.DataFrame:
     turns = turns.merge(pd.DataFrame(questions, columns=columns), "left", "question_id")
     turns["gain"] = turns.groupby(TRAJECTORY)["gold_logprob"].diff()
     turns["supporting"] = [len(set(passages)) for passages in turns["supporting_ids"]]
-    hits = hit_table(turns)
+    hits = hit_table(turns[turns["observation_ids"].map(len) > 0])  # the last turn's are not shown
     supports = [
         hit in passages for hit, passages in zip(hits["hit_ids"], hits["supporting_ids"], strict=True)
     ]
@@ -217,7 +217,7 @@ def since_start(numbers: Health, start: Mapping[str, float | None]) -> Health:
 
 
 def validated(metrics: Mapping[str, Any]) -> Health:
-    """`updated_well_formed`: share of trajectories without a format penalty in a validation's metrics."""
+    """`updated_well_formed`: share of trajectories that end in an answer or at their turn limit."""
     return {"updated_well_formed": 1 - metrics["overall"]["format_failure"]["mean"]}
 
 

@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.log import log
 from retrieval.indexes import modes
 from retrieval.indexes.searcher import check_corpus
-from retrieval.server.client import open_search
+from retrieval.server.client import UNKNOWN, open_search
 
 CLOCKED = 8  # trajectories whose times are kept, at least those that MLflow shows
 
@@ -120,6 +120,10 @@ def run(args: argparse.Namespace, params: sections.Rollout) -> str:
     ]
     index: Any = open_search(args.index, args.search, params.k) if protocol.searches else None
     check_corpus(index, args.questions)
+    if "open" in params.tools and getattr(index, "identity", "") == UNKNOWN:
+        raise UserError(
+            f"{args.search}: only `retrieval serve` has pages to open; rollout.tools: [web_search]"
+        )
     searcher = index
     if index and params.retriever != "index":
         searcher = control(params, index, selection, args.seed)

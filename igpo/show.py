@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from igpo.experiment import schema
-from igpo.reporting.folders import f1, passages_shown
+from igpo.reporting.folders import f1, found
 from igpo.reporting.trajectory_text import render
 from pipeline import stage, storage
 from pipeline.errors import UserError
@@ -18,9 +18,9 @@ STYLES = {"head": "bold", "turn": "cyan", "policy": "", "read": "dim", "answer":
 
 
 CASES: dict[str, Callable[[schema.Rows, Mapping[str, Any]], bool]] = {
-    "wrong-but-found": lambda rows, question: f1(rows, question) == 0 and passages_shown(rows, question) == 1,
+    "wrong-but-found": lambda rows, question: f1(rows, question) == 0 and found(rows, question) == 1,
     "right-without-evidence": lambda rows, question: (
-        f1(rows, question) == 1 and bool(question["supporting_ids"]) and not passages_shown(rows, question)
+        f1(rows, question) == 1 and bool(question["supporting_ids"]) and not found(rows, question)
     ),
 }
 

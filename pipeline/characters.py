@@ -4,10 +4,14 @@ import re
 import unicodedata
 
 # Kana, Han characters and their extensions; Korean puts spaces between words.
-UNSPACED = re.compile(r"[\u3041-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+HAN = r"\u3041-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED = re.compile(f"[{HAN}]")
 MARKS = "".join(c for c in map(chr, range(0x300, 0x3100)) if unicodedata.category(c).startswith("M"))
 # Thai, Lao, Burmese and Khmer, whose vowels and tones are marks on the letter before.
-MARKED = re.compile(rf"[\u0e01-\u0e3a\u0e40-\u0eff\u1000-\u109f\u1780-\u17d3\u17dc-\u17ff][{MARKS}]*")
+THAI = r"\u0e01-\u0e3a\u0e40-\u0eff\u1000-\u109f\u1780-\u17d3\u17dc-\u17ff"
+MARKED = re.compile(rf"[{THAI}][{MARKS}]*")
+# A word as it stands in a line, or a character of these scripts, with the punctuation after it.
+UNIT = re.compile(rf"(?:{UNSPACED.pattern}|{MARKED.pattern})[^\w\s]*|[^\s{HAN}{THAI}]+")
 # Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark.
 UNSEEN = dict.fromkeys(
     map(ord, "\xad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")

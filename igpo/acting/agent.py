@@ -150,7 +150,8 @@ class Agent:
                 trajectory.add(None, "", self.renderer.prompt(trajectory.question["question"]))
             return
         questions = [trajectory.question["question"] for trajectory in trajectories]
-        results = search_apart(self.searcher, [[question] for question in questions], self.params.k)
+        queries = [self.asked(trajectory, [trajectory.question["question"]]) for trajectory in trajectories]
+        results = search_apart(self.searcher, queries, self.params.k)
         for trajectory, question, hits in zip(trajectories, questions, results, strict=True):
             if isinstance(hits, Refused):
                 trajectory.add(None, "", self.renderer.prompt(question))
@@ -231,7 +232,8 @@ class Agent:
         """
         params = self.params
         searches = [call for call in calls if call.turn.tool == "web_search"]
-        results = search_apart(self.searcher, [self.asked(call) for call in searches], params.k)
+        queries = [self.asked(call.trajectory, call.turn.queries) for call in searches]
+        results = search_apart(self.searcher, queries, params.k)
         for call, hits in zip(searches, results, strict=True):
             if isinstance(hits, Refused):
                 call.stop = f"error: {hits.reason}"
@@ -246,11 +248,11 @@ class Agent:
                     self.renderer.protocol, turn, call.hits, params.tools, params.passage_chars
                 )
 
-    def asked(self, call: Call) -> list[str]:
-        """What is searched for: a call's queries, or the question in their place."""
+    def asked(self, trajectory: Trajectory, queries: list[str]) -> list[str]:
+        """What is searched for: the queries, or for an oracle the question's id in their place."""
         if isinstance(self.searcher, Oracle):
-            return [call.trajectory.question["question"]] * len(call.turn.queries)
-        return call.turn.queries
+            return [trajectory.question["question_id"]] * len(queries)
+        return queries
 
     def readings(self, calls: list[Call]) -> list[tuple[Call, Request]]:
         """The calls in which the policy shall put what helps in the place of what was found, and its prompts.

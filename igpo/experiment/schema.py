@@ -170,6 +170,11 @@ def joined(rollouts: Rows, **tables: Rows) -> list[Rows]:
     return trajectories(list(rows.values()))
 
 
+def passages_shown(trajectory: Rows) -> set[str]:
+    """Ids of the passages that the policy was shown; what the last turn finds is noted, and not shown."""
+    return {name for row in trajectory if row["observation_ids"] for name in row["hit_ids"]}
+
+
 def trajectories(rows: Rows) -> list[Rows]:
     """Cut sorted rollout rows into trajectories of turns 0…T.
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from igpo.experiment import schema
 from igpo.experiment.policy import load_tokenizer
-from igpo.reporting.folders import WORTH, f1, passages_shown, source, trajectories
+from igpo.reporting.folders import WORTH, f1, found, source, trajectories
 from pipeline import storage
 from pipeline.errors import UserError
 
@@ -55,7 +55,7 @@ def record(number: int, rows: schema.Rows, question: Mapping[str, Any]) -> dict[
         "answer": last["answer"],
         "f1": shorten(f1(rows, question)),
         "outcome": shorten(last.get("outcome")),
-        "found": passages_shown(rows, question),
+        "found": found(rows, question),
         "start": shorten(rows[0].get("gold_logprob")),
         "turns": [turn_record(row, passages) for row in rows[1:]],
     }

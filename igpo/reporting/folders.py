@@ -35,9 +35,9 @@ def trajectories(folder: Path) -> list[schema.Rows]:
     return schema.joined(rollouts, **tables)
 
 
-def passages_shown(rows: schema.Rows, question: Mapping[str, Any]) -> int:
+def found(rows: schema.Rows, question: Mapping[str, Any]) -> int:
     """How many of a question's supporting passages a trajectory was shown."""
-    return len(set(question["supporting_ids"]) & {name for row in rows for name in row["hit_ids"]})
+    return len(schema.passages_shown(rows) & set(question["supporting_ids"]))
 
 
 def f1(rows: schema.Rows, question: Mapping[str, Any]) -> float:

@@ -95,7 +95,7 @@ def training_groups(
                     column += [value] * length
             lengths = [len(row["policy_ids"]) for row in turns]
             spans += {"token": [1] * sum(lengths), "turn": lengths, "sequence": [sum(lengths)]}[params.ratio]
-        if spans:
+        if sum(spans):
             result.append(
                 TrainingGroup(tree(group), torch.tensor(columns), torch.tensor(spans, dtype=torch.long))
             )

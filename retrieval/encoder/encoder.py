@@ -55,6 +55,23 @@ def alike(widths: Sequence[int]) -> list[list[int]]:
     return [group[low : low + QUERY_BATCH] for group in groups for low in range(0, len(group), QUERY_BATCH)]
 
 
+def read_model(folder: Path, dtype: torch.dtype) -> Any:
+    """The encoder model of a folder, as transformers reads it.
+
+    Raises one of UNREADABLE; ValueError for a missing weight, which would be random. A pooler may be missing:
+    vectors are made of the states of tokens.
+    """
+    from transformers import AutoModel
+
+    model, info = AutoModel.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, output_loading_info=True
+    )
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ValueError(f"{missing[0]} is not among its weights")
+    return model
+
+
 class Encoder:
     """An encoder folder, loaded."""
 
@@ -68,9 +85,9 @@ class Encoder:
         """Load the folder.
 
         `prefixes` go before queries and passages; None: the prompts that the folder names, if any.
-        Raises UserError for a folder that can't be read.
+        Raises UserError for a folder that can't be read, or whose model gives no vectors.
         """
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoTokenizer
         from transformers.utils import logging
 
         from retrieval.encoder import masked, prepacked
@@ -88,7 +105,7 @@ class Encoder:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self.model = AutoModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
+            self.model = read_model(folder, dtype)
         except UNREADABLE as error:
             raise UserError(f"{folder}: not a readable encoder: {error}") from None
         self.model.eval().requires_grad_(False).to(self.device)
@@ -102,6 +119,17 @@ class Encoder:
         self.max_tokens = min(max_tokens, limit or max_tokens, longest, self.tokenizer.model_max_length)
         self.workers = 1 if self.device.type == "cuda" else torch.get_num_threads()
         self.pool = ThreadPoolExecutor(self.workers, "encoder", torch.set_num_threads, (1,))
+        self._check(folder)
+
+    def _check(self, folder: Path) -> None:
+        """Raise UserError if the model has no vector for a text, or none of finite numbers."""
+        try:
+            vectors = self.vectors(self.tokens(["text"]))
+        except (AttributeError, TypeError, ValueError) as error:
+            kind = self.model.config.model_type
+            raise UserError(f"{folder}: a model of type {kind} gives no states of tokens: {error}") from None
+        if not np.isfinite(vectors).all():
+            raise UserError(f"{folder}: the encoder's vectors hold NaN or infinity")
 
     def tokens(self, texts: Sequence[str], prefix: str = "") -> list[list[int]]:
         """Token ids of each text, cut to `max_tokens`."""

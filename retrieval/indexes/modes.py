@@ -1,8 +1,8 @@
 """Retrievers for control experiments, behind `search(queries, k)`: does an agent need what it searches for?
 
 `Empty` finds nothing, `Random` arbitrary passages, `Noisy` replaces a share of true hits by arbitrary ones,
-`Oracle` returns a question's own supporting passages, so it is asked the question in place of a query. What
-is drawn depends on seed, query and rank only.
+`Oracle` returns a question's own supporting passages, so it is asked the question's id in place of a query:
+two questions may have the same words. What is drawn depends on seed, query and rank only.
 """
 
 import hashlib
@@ -73,20 +73,20 @@ class Noisy:
 
 
 class Oracle:
-    """Finds the supporting passages of a question. `gold`: question text -> ids of its passages."""
+    """Finds the supporting passages of a question. `gold`: question id -> ids of its passages."""
 
     def __init__(self, searcher: Searcher, gold: Mapping[str, Sequence[str]]):
         self.searcher, self.gold = searcher, gold
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """The first `k` supporting passages of each question; none of an unknown one."""
-        return [self._hits(question)[:k] for question in queries]
+        """The first `k` supporting passages of each question id; none of an unknown one."""
+        return [self._hits(question_id)[:k] for question_id in queries]
 
-    def _hits(self, question: str) -> list[Hit]:
-        hits = [(name, self.searcher.get(name)) for name in dict.fromkeys(self.gold.get(question, []))]
+    def _hits(self, question_id: str) -> list[Hit]:
+        hits = [(name, self.searcher.get(name)) for name in dict.fromkeys(self.gold.get(question_id, []))]
         for name, hit in hits:
             if hit is None:
-                raise UserError(f"question {question!r}: supporting passage {name!r} is not in the index")
+                raise UserError(f"question {question_id!r}: supporting passage {name!r} is not in the index")
         return [hit for _, hit in hits if hit is not None]
 
 
@@ -107,7 +107,7 @@ def control(
         unknown = [row["question_id"] for row in questions if not row["supporting_ids"]]
         if unknown:
             raise UserError(f"rollout.retriever: an oracle needs supporting_ids; {unknown[0]!r} has none")
-        return Oracle(searcher, {row["question"]: row["supporting_ids"] for row in questions})
+        return Oracle(searcher, {row["question_id"]: row["supporting_ids"] for row in questions})
     if name == "noisy":
         return Noisy(searcher, noise, seed)
     return Random(searcher, seed) if name == "random" else Empty()

@@ -51,7 +51,7 @@ class HttpSearcher:
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S):
         if not is_http(url):
             raise UserError(f"{url}: not a search URL; expected such as http://127.0.0.1:8000")
-        self.url = url if urlsplit(url).path.strip("/") else url.rstrip("/") + "/retrieve"
+        self.url = url.rstrip("/") if urlsplit(url).path.strip("/") else url.rstrip("/") + "/retrieve"
         self.exchange = Exchange(url, "the search server", timeout_s)
         self.identity = UNKNOWN
 
@@ -106,10 +106,15 @@ class HttpSearcher:
             raise UserError(f"{url}: unexpected answer: {error!r}") from None
 
     def _ask(self, url: str, body: dict[str, Any] | None) -> Any:
-        """POST a body, or GET without one, and decode; None for a document that isn't there."""
+        """POST a body, or GET without one, and decode; None for a document that isn't there.
+
+        Raises UserError if the path itself isn't there.
+        """
         answer = self.exchange.ask(url, body)
-        if answer.status_code == 404:
+        if answer.status_code == 404 and IDENTITY_HEADER in answer.headers:
             return None
+        if answer.status_code == 404:
+            raise UserError(f"{url}: not found: no `retrieval serve`, or a gateway that keeps this from it")
         identity = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
         if self.identity not in (UNKNOWN, identity):
             raise UserError(f"{url}: another index answers than before; run the stage again")

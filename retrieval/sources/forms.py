@@ -201,7 +201,10 @@ def fields(row: str, columns: int) -> list[str] | None:
     if len(raw) < columns and raw[-1].startswith('"') and cells[-1] == raw[-1]:
         return None
     if len(cells) != columns and '"' in row:  # a tab within quotes
-        cells = next(csv.reader([row], delimiter="\t"))
+        try:
+            cells = next(csv.reader([row], delimiter="\t", strict=True))
+        except csv.Error as error:
+            raise ValueError(f"quotes that do not pair, or a column too few: {error}") from None
     if len(cells) != columns:
         fault = "more" if len(cells) > columns else "fewer"
         raise ValueError(f"{fault} columns than the header names: {len(cells)}, not {columns}")
@@ -222,7 +225,7 @@ def separated(stream: BinaryIO) -> Iterator[Row]:
         row = "\n".join(row_lines)
         try:
             cells = fields(row, len(header) or row.count("\t") + 1)
-        except (csv.Error, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"line {start}: {error}") from None
         if cells is None:
             continue

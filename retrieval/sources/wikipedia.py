@@ -5,6 +5,7 @@ languages, or sections that list links. The text is cut into passages of about 1
 of DPR; their ids are `page-number`. Wikitext is parsed by mwparserfromhell on all cores.
 """
 
+import itertools
 import os
 import re
 from collections import Counter, deque
@@ -12,11 +13,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
-from pipeline.characters import UNSEEN
+from pipeline.characters import UNIT, UNSEEN
 from pipeline.stage import end_with
 from retrieval.sources.markup import OPAQUE, prepared
 
@@ -205,10 +205,14 @@ def plain(wikitext: str, prefixes: frozenset[str] = ENGLISH) -> str:
 
 
 def cut(text: str) -> list[str]:
-    """Pieces of about `WORDS` words, all of nearly the same length."""
-    words = text.split()
-    count = max(1, round(len(words) / WORDS)) if words else 0
-    return [" ".join(words[len(words) * i // count : len(words) * (i + 1) // count]) for i in range(count)]
+    """Pieces of about `WORDS` words, all of nearly the same length.
+
+    A character of a script without spaces between words is a word.
+    """
+    starts = [unit.start() for unit in UNIT.finditer(text)]
+    count = max(1, round(len(starts) / WORDS)) if starts else 0
+    bounds = [starts[len(starts) * i // count] for i in range(count)] + [len(text)]
+    return [text[low:high].strip() for low, high in itertools.pairwise(bounds)]
 
 
 def articles(batch: list[Page]) -> list[Row]:
@@ -233,7 +237,7 @@ def rows(stream: BinaryIO) -> Iterator[tuple[int, Row]]:
     futures: deque[Future[list[Row]]] = deque()
     with ProcessPoolExecutor(workers, initializer=partial(end_with, os.getpid())) as pool:
         while True:
-            batch = list(islice(source, PAGES_PER_TASK))
+            batch = list(itertools.islice(source, PAGES_PER_TASK))
             if batch:
                 futures.append(pool.submit(articles, batch))
             if not futures:

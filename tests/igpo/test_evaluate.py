@@ -34,8 +34,9 @@ def trajectory(turns, answer, stop, question_id="q", sample=0):
             "queries": queries,
             "hit_ids": hits,
         }
-        row |= {"tool": "web_search" if queries else None, "policy_ids": [], "observation_ids": []}
+        row |= {"tool": "web_search" if queries else None, "policy_ids": [], "observation_ids": [5]}
         rows.append(row)
+    rows[-1]["observation_ids"] = []
     rows[-1] |= {"answer": answer, "stop": stop}
     return rows
 
@@ -77,6 +78,12 @@ def test_an_unanswered_trajectory(stop, failure):
     assert {name: metrics[name] for name in schema.FAILURES} == {
         name: float(name == cause) for name in schema.FAILURES
     }
+
+
+def test_what_the_last_turn_finds_was_not_shown():
+    rows = trajectory([(["a"], ["1"]), (["b"], ["2"])], None, "turn_limit")
+    metrics = evaluate.trajectory_metrics(rows, QUESTION, -2.0)
+    assert (metrics["searches"], metrics["gold_recall"]) == (2.0, 0.5)
 
 
 def test_a_question_counts_once_whatever_its_samples():

@@ -74,6 +74,15 @@ def test_searching():
     assert metrics["gold_recall_2"] == metrics["gold_recall_3"] == pytest.approx((1 + 1 + 1 + 0) / 4)
 
 
+def test_what_the_last_turn_finds_was_not_shown():
+    tables = made()
+    for row in tables["rollouts"]:
+        if not row["observation_ids"]:
+            row["hit_ids"] = ["a", "b", "c"]
+    before, after = (health(**rows, questions=QUESTIONS)["gold_recall_3"] for rows in (made(), tables))
+    assert before == after < 1
+
+
 def test_opening_a_page_is_no_search():
     tables = made()
     for row in tables["rollouts"]:

@@ -119,10 +119,11 @@ def without_tokens(tables, *questions):
     return tables
 
 
-def test_trajectories_without_a_token_have_no_pass(tmp_path, capsys):
-    words = stage_words(tmp_path, without_tokens(batch(), "q1"))
+@pytest.mark.parametrize("ratio", ["token", "turn", "sequence"])
+def test_trajectories_without_a_token_have_no_pass(tmp_path, capsys, ratio):
+    words = [*stage_words(tmp_path, without_tokens(batch(), "q1")), "--set", f"train.ratio={ratio}"]
     assert trained(words, tmp_path / "half", "train.batch_tokens=8")["policy_tokens"] == 16
-    words = stage_words(tmp_path, without_tokens(batch(), "q1", "q2"))
+    words = [*stage_words(tmp_path, without_tokens(batch(), "q1", "q2")), "--set", f"train.ratio={ratio}"]
     assert trained(words, tmp_path / "none") == {"policy_tokens": 0}
     assert "no update: the rollouts hold no policy token" in capsys.readouterr().out
 

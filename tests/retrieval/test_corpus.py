@@ -192,6 +192,7 @@ def test_an_id_that_is_a_later_rows_number_stays_unique(tmp_path):
         ("c.tsv", "id\ttext\ttitle\n1\tx\tT\n2\n", "line 3: fewer columns than the header names"),
         ("c.tsv", "id\ttext\ttext\n1\tx\tT\n", "line 1: two columns of one name"),
         ("c.tsv", 'id\ttext\ttitle\n1\tx\tT\n2\t"open\n', "line 3: a quote opens and none closes"),
+        ("c.tsv", 'id\ttext\ttitle\n1\t"Open\n2\t"A ""b"" c"\tT\n', "line 2: quotes that do not pair"),
         ("c.tsv", "id\ttext\ttitle\n1\tx\ty\tT\n", "line 2: more columns than the header names"),
         ("c.jsonl", "[" * 100_000, "line 1: not a passage: nested too deeply"),
         ("c.json", "[" * 100_000, "nested too deeply"),

@@ -46,6 +46,19 @@ def test_a_wikipedia_dump_becomes_passages_of_about_100_words(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("氩是一种元素，" * 40, ["氩是一种元素，" * 20] * 2),
+        ("น้ำ" * 150, ["น้ำ" * 50] * 3),
+        ("In 1894 氩 (“argon”) was found.", ["In 1894 氩 (“argon”) was found."]),
+        ("", []),
+    ],
+)
+def test_a_character_of_a_script_without_spaces_is_a_word_of_a_passage(text, pieces):
+    assert wikipedia.cut(text) == pieces
+
+
+@pytest.mark.parametrize(
     ("wikitext", "text"),
     [
         ("a city<br>in [[Switzerland]]<br />and", "a city in Switzerland and"),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from small_index import config, refusal
+from transformers import DPRConfig, DPRQuestionEncoder
 
 from pipeline.errors import UserError
 from pipeline.package_data import package_file
@@ -87,6 +89,38 @@ def test_an_encoder_with_broken_json_is_refused(tmp_path, name, content):
     folder = copied_encoder(tmp_path / "encoder")
     (folder / name).write_text(content)
     with pytest.raises(UserError, match=str(folder)):
+        Encoder(folder, 64)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (
+            lambda name, weight: (f"module.{name}", weight),
+            "embeddings.LayerNorm.bias is not among its weights",
+        ),
+        (lambda name, weight: (name, weight * float("nan")), "NaN or infinity"),
+    ],
+)
+def test_weights_that_would_be_random_or_give_no_numbers_are_refused(tmp_path, weights, message):
+    folder = copied_encoder(tmp_path / "encoder")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        dict(weights(*item) for item in tensors.items()), folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(UserError, match=message):
+        Encoder(folder, 64)
+    pooler = {name: weight for name, weight in tensors.items() if not name.startswith("pooler.")}
+    assert len(pooler) < len(tensors)
+    save_file(pooler, folder / "model.safetensors", {"format": "pt"})
+    Encoder(folder, 64)
+
+
+def test_a_model_without_states_of_tokens_is_refused(tmp_path):
+    folder = copied_encoder(tmp_path / "encoder", "*.safetensors")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    DPRQuestionEncoder(DPRConfig(**sizes)).save_pretrained(folder)
+    with pytest.raises(UserError, match="type dpr gives no states of tokens"):
         Encoder(folder, 64)
 
 

@@ -267,15 +267,19 @@ def test_modes_are_deterministic_and_what_they_say(bm25):
 
 
 def test_a_control_is_chosen_by_name_and_refused_where_it_cannot_be_had(bm25):
-    rows = [{"question_id": "1", "question": "q", "supporting_ids": ["moby"]}]
+    rows = [
+        {"question_id": "1", "question": "q", "supporting_ids": ["moby"]},
+        {"question_id": "2", "question": "q", "supporting_ids": ["neon"]},
+    ]
     chosen = {
         name: modes.control(name, bm25, rows, 1.0, 3) for name in ("empty", "random", "noisy", "oracle")
     }
     hit_ids = {name: [hit.id for hit in searcher.search(["q"], 2)[0]] for name, searcher in chosen.items()}
+    oracle = chosen["oracle"].search(["1", "2"], 2)
     assert hit_ids["empty"] == []
-    assert hit_ids["oracle"] == ["moby"]
+    assert [[hit.id for hit in hits] for hits in oracle] == [["moby"], ["neon"]]
     assert hit_ids["random"] == [hit.id for hit in modes.Random(bm25, 3).search(["q"], 2)[0]]
     with pytest.raises(UserError, match="not a server"):
         modes.control("random", object(), rows, 0.5, 1)
-    with pytest.raises(UserError, match="'2' has none"):
-        modes.control("oracle", bm25, [*rows, {"question_id": "2", "supporting_ids": []}], 0.5, 1)
+    with pytest.raises(UserError, match="'3' has none"):
+        modes.control("oracle", bm25, [*rows, {"question_id": "3", "supporting_ids": []}], 0.5, 1)

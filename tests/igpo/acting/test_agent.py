@@ -97,15 +97,17 @@ def test_an_agent_reads_on_in_a_page_that_it_found(paged, base_model):
     assert trajectory.rows[5]["stop"] == "answered"
 
 
-def test_an_oracle_is_asked_the_question_whatever_the_query_is(paged, base_model):
+def test_an_oracle_is_asked_the_questions_id_whatever_the_query_is(paged, base_model):
     renderer = Renderer(load_tokenizer(base_model), prepare("igpo"))
-    oracle = modes.Oracle(paged, {"What?": ["b", "a1"]})
+    oracle = modes.Oracle(paged, {"q": ["b", "a1"]})
     params = SimpleNamespace(**section_of("rollout", k=2))
     trajectory = Trajectory({"question_id": "q", "question": "What?"}, 0)
     texts = ["</think>\n" + call_text(["zero flood", "dove"]), "</think><answer>x</answer>"]
     PLAY(Agent(Scripted(renderer, texts), oracle, renderer, params, (0, 1)), [trajectory])
     assert trajectory.rows[1]["queries"] == ["zero flood", "dove"]
     assert trajectory.rows[1]["hit_ids"] == ["b", "a1", "b", "a1"]
+    (trajectory,) = played(oracle, Renderer(load_tokenizer(base_model), prepare("rag")), ["x"], k=2)
+    assert (trajectory.rows[0]["queries"], trajectory.rows[0]["hit_ids"]) == (["What?"], ["b", "a1"])
 
 
 @pytest.mark.parametrize("spare", [0, -1])

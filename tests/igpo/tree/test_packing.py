@@ -29,6 +29,15 @@ def test_tree_equals_one_pass_per_path(tiny_model, trunks):
             torch.testing.assert_close(values, plain_logprobs(tiny_model, segment), rtol=0, atol=1e-5)
 
 
+def test_trajectories_without_a_token_change_nothing(tiny_model):
+    (root,) = random_tree(1, 20, [], 9)
+    packed = pack([root, *(Segment([], root, 20) for _ in range(2))])
+    with torch.inference_mode():
+        values, *none = packed.split(logprobs(tiny_model, packed))
+        torch.testing.assert_close(values, plain_logprobs(tiny_model, root), rtol=0, atol=1e-5)
+    assert list(map(len, none)) == [0, 0]
+
+
 def test_the_gradient_of_a_row_that_stands_there_many_times_is_the_same_every_time(tiny_model):
     """Every trajectory and forced answer asks for its first token after the prompt's last one."""
     packed = pack(random_tree(1, 20, [40] * 60, 9))

@@ -30,7 +30,10 @@ def test_our_client_gives_the_same_hits_as_the_index(url, searcher):
     assert remote.identity == searcher.identity
     assert remote.corpus_sha256 == searcher.corpus_sha256
     assert remote.search([], 5) == []
-    assert client.HttpSearcher(url + "/search").search(QUERIES, 2) == searcher.search(QUERIES, 2)
+    for path in ("/search", "/search/", "/retrieve/"):
+        remote = client.HttpSearcher(url + path)
+        assert remote.search(QUERIES, 2) == searcher.search(QUERIES, 2)
+        assert remote.corpus_sha256 == searcher.corpus_sha256
 
 
 def test_our_client_notices_another_index(url):
@@ -77,7 +80,7 @@ def test_our_client_reads_every_document_form(item, expected):
 
 
 class Flaky(http.server.BaseHTTPRequestHandler):
-    """A foreign server: two times 503, then an answer; anything under /broken is no answer."""
+    """A foreign server, without documents: two times 503, then an answer; some paths give no answer."""
 
     failures = 2
 
@@ -90,6 +93,9 @@ class Flaky(http.server.BaseHTTPRequestHandler):
         self.send_response(503 if fails else 418 if self.path == "/teapot" else 200)
         self.end_headers()
         self.wfile.write(broken.get(self.path, b'{"result": [[{"document": {"contents": "T\\nx"}}]]}'))
+
+    def do_GET(self):
+        self.send_error(404)
 
     def log_message(self, *_):
         pass
@@ -105,6 +111,8 @@ def test_our_client_tries_again_and_refuses_nonsense(monkeypatch):
     for path, message in (messages | {"/odd": "int", "/teapot": "418"}).items():
         with pytest.raises(UserError, match=message):
             client.HttpSearcher(url + path).search(["q"], 3)
+    with pytest.raises(UserError, match="/document/x: not found"):
+        client.HttpSearcher(url).get("x")
     server.shutdown()
     server.server_close()
     with pytest.raises(UserError, match="does not answer"):
@@ -132,7 +140,7 @@ def test_a_refusal_is_of_these_queries(url):
             client.HttpSearcher(url).search(["noble gas", query], 1)
 
 
-def rollout_options(base_model, folder, protocol: str) -> list[str]:
+def rollout_options(base_model, folder, protocol: str, **settings) -> list[str]:
     """Options of a rollout of one question, all but where it searches and writes."""
     question = {
         "question_id": "q", "benchmark": "b", "question": "Who?", "answers": ["x"], "supporting_ids": [],
@@ -141,17 +149,26 @@ def rollout_options(base_model, folder, protocol: str) -> list[str]:
     meta = {"corpus_sha256": "of another"}
     storage.write([question], schema.QUESTIONS, folder / "q.parquet", schema.QUESTIONS_KEY, meta)
     section = section_of(
-        "rollout", engine="transformers", protocol=protocol, benchmarks=[], samples=1, turn_tokens=4
+        "rollout",
+        engine="transformers",
+        protocol=protocol,
+        benchmarks=[],
+        samples=1,
+        turn_tokens=4,
+        **settings,
     )
     files = ["--policy", str(base_model), "--questions", f"{folder}/q.parquet"]
     return [*files, "--config", json.dumps(section)]
 
 
-def test_a_rollout_through_a_server_that_tells_no_identity(base_model, tmp_path):
+def test_a_rollout_through_a_server_that_tells_no_identity(base_model, tmp_path, capsys):
     server = http.server.HTTPServer(("127.0.0.1", 0), Flaky)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/foreign"
     out = tmp_path / "rollouts.parquet"
+    opens = rollout_options(base_model, tmp_path, "igpo", tools=["web_search", "open"])
+    told = refusal(capsys, rollout.main, *opens, "--search", address, "--out", out)
+    assert "only `retrieval serve` has pages to open" in told
     rollout.main([*rollout_options(base_model, tmp_path, "rag"), "--search", address, "--out", str(out)])
     server.shutdown()
     server.server_close()
