@@ -167,7 +167,7 @@ def _short(value: Any) -> str:
 
 def settings_part(params: Mapping[str, Any]) -> list[Block]:
     """What the trained arms set apart, first; then all parameters."""
-    arms = {name: params["arms"][name] for name in params["run"]["arms"]}
+    arms = {name: params["arms"][name] or {} for name in params["run"]["arms"]}
     keys = sorted({(section, key) for arm in arms.values() for section in arm for key in arm[section]})
     settings_of = {name: apply_arm(params, name) for name in arms}
     cells = [

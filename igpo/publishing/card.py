@@ -28,7 +28,8 @@ and {iteration} updates with `{method}`, on questions from {questions}.
 
 {numbers}
 
-Greedy, per cent, with 95 % bootstrap intervals over the questions. Corpus: {corpus}; retriever: {retriever}.
+Per cent, with 95 % bootstrap intervals over the questions. Decoding: {decoding}; corpus: {corpus};
+retriever: {retriever}.
 Other questions, corpora or retrievers give other numbers: these compare methods with each other.
 
 ## Load it
@@ -103,6 +104,7 @@ def card(params: Mapping[str, Any], arm: str, manifest: Mapping[str, Any], metri
         questions=params["questions"]["source"],
         numbers=markdown_table(heads, number_cells(metrics)),
         corpus=params["corpus"]["source"],
+        decoding=provenance.get("decoding") or "unknown",
         retriever=str(provenance.get("retriever", "none"))[:40],
         transformers=TRANSFORMERS,
         vllm=VLLM,

@@ -154,11 +154,16 @@ def sync(
     settings: Mapping[str, Any],
     status: str = "FINISHED",
 ) -> str:
-    """Bring one run of experiment `where` up to date and give it a status; returns its id."""
+    """Bring one run of experiment `where` up to date and give it a status; returns its id.
+
+    The points of a finished run are all that there are: one that MLflow has besides is of other files.
+    """
     key = run_key(name, settings)
     runs = client.search_runs([where], f"tags.`igpo.key` = '{key}'")
     run_id, old = (runs[0].info.run_id, points_of(client, runs[0].info.run_id)) if runs else (None, {})
-    if run_id and not all(is_same(points.get(point, value), value) for point, value in old.items()):
+    changed = any(not is_same(points[point], value) for point, value in old.items() if point in points)
+    gone = status == "FINISHED" and not old.keys() <= points.keys()
+    if run_id and (changed or gone):
         log.info("%s: the files have changed; its MLflow run is replaced", name)
         client.delete_run(run_id)
         run_id, old = None, {}

@@ -75,6 +75,11 @@ def test_a_column_names_its_seed_also_seed_0():
     assert named == ["igpo", "igpo s0", "igpo s1"]
 
 
+def test_an_arm_without_settings_of_its_own_differs_in_none(params):
+    params["arms"]["mine"], params["run"]["arms"] = None, ["mine"]
+    assert report.settings_part(params)[0].text == "All parameters"
+
+
 def test_its_trajectories_are_those_of_the_tables(small_report):
     data = shown(small_report[1])
     kinds = [source["kind"] for source in data["sources"]]

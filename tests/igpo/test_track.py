@@ -193,6 +193,11 @@ def test_what_mlflow_stores_otherwise_is_no_change(uri, tmp_path, monkeypatch):
     first = store.sync(client, where, "small_step_s1", points, settings)
     assert store.sync(client, where, "small_step_s1", points, settings) == first
     assert store.sync(client, where, "small_step_s1", points | {("train/a", 1): 1.0}, settings) != first
+    less = {("train/a", 1): 1.0}
+    assert (
+        store.points_of(client, store.sync(client, where, "small_step_s1", less, settings, "RUNNING")) != less
+    )
+    assert store.points_of(client, store.sync(client, where, "small_step_s1", less, settings)) == less
     data = client.get_run(first).data
     assert data.tags["igpo.arm"] == "small_step"
     other = dict(store.flatten({"rollout": {"instructions": "x" * 7001}}))["rollout.instructions"]

@@ -53,6 +53,9 @@ def text(root):
         "metrics": {},
     }
     storage.write_json(manifest, root / "results/runs/igpo/s1/002/policy.json")
+    metrics = storage.read_json(root / "results/evaluations/igpo_s1/metrics.json")
+    metrics["provenance"]["decoding"] = "temperature 0.7"
+    storage.write_json(metrics, root / "results/evaluations/igpo_s1/metrics.json")
     files = [
         "--policy",
         root / "results/runs/igpo/s1/002",
@@ -69,6 +72,7 @@ def test_a_card_says_how_a_policy_was_trained_and_its_numbers(text):
     assert re.search(r"\| vitalqa +\| +4 \| 50.0 \[40.0, 60.0\] \|", text)
     assert re.search(r"\| score.format_penalty +\| +-0.5 \|", text)
     assert "license: apache-2.0" in text and "`w`" in text
+    assert "Decoding: temperature 0.7" in text
 
 
 @pytest.mark.slow
