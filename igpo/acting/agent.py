@@ -150,7 +150,8 @@ class Agent:
                 trajectory.add(None, "", self.renderer.prompt(trajectory.question["question"]))
             return
         questions = [trajectory.question["question"] for trajectory in trajectories]
-        queries = [self.asked(trajectory, [trajectory.question["question"]]) for trajectory in trajectories]
+        pairs = zip(trajectories, questions, strict=True)
+        queries = [self.asked(trajectory, [question]) for trajectory, question in pairs]
         results = search_apart(self.searcher, queries, self.params.k)
         for trajectory, question, hits in zip(trajectories, questions, results, strict=True):
             if isinstance(hits, Refused):

@@ -106,8 +106,6 @@ def _over_paths(
     output, todo = torch.empty_like(query), torch.ones(query.shape[2], dtype=torch.bool)
     for block in reversed(blocks):
         path = torch.cat([torch.arange(piece.start, piece.stop) for piece in block.keys])
-        if block.together and not block.parts:  # segments without a token
-            continue
         if block.together:
             [(rows, visible, hidden)] = block.parts
             query_rows = torch.arange(rows.start, rows.stop)

@@ -148,9 +148,11 @@ def flex_mask(segments: list[Segment], device: torch.device | str) -> "BlockMask
 
 
 def _runs(segments: list[Segment]) -> Iterator[list[Segment]]:
-    """Neighbouring segments with one parent that together fit a part; longer ones stay alone."""
+    """Neighbouring segments with tokens and one parent that together fit a part; longer ones stay alone."""
     run: list[Segment] = []
     for segment in segments:
+        if not segment.ids:
+            continue
         fits = sum(len(s.ids) for s in run) + len(segment.ids) <= ROWS
         if run and (segment.parent is None or segment.parent is not run[0].parent or not fits):
             yield run

@@ -51,7 +51,8 @@ class HttpSearcher:
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S):
         if not is_http(url):
             raise UserError(f"{url}: not a search URL; expected such as http://127.0.0.1:8000")
-        self.url = url.rstrip("/") if urlsplit(url).path.strip("/") else url.rstrip("/") + "/retrieve"
+        url = url.rstrip("/")
+        self.url = url if urlsplit(url).path else f"{url}/retrieve"
         self.exchange = Exchange(url, "the search server", timeout_s)
         self.identity = UNKNOWN
 
@@ -111,9 +112,9 @@ class HttpSearcher:
         Raises UserError if the path itself isn't there.
         """
         answer = self.exchange.ask(url, body)
-        if answer.status_code == 404 and IDENTITY_HEADER in answer.headers:
-            return None
         if answer.status_code == 404:
+            if IDENTITY_HEADER in answer.headers:
+                return None
             raise UserError(f"{url}: not found: no `retrieval serve`, or a gateway that keeps this from it")
         identity = answer.headers.get(IDENTITY_HEADER, UNKNOWN)
         if self.identity not in (UNKNOWN, identity):
