@@ -156,13 +156,15 @@ def sync(
 ) -> str:
     """Bring one run of experiment `where` up to date and give it a status; returns its id.
 
-    The points of a finished run are all that there are: one that MLflow has besides is of other files.
+    A finished run is replaced if MLflow holds a metric that its files lack, or a later step of one.
+    An earlier step stays: it is of the same run when it had fewer iterations.
     """
     key = run_key(name, settings)
     runs = client.search_runs([where], f"tags.`igpo.key` = '{key}'")
     run_id, old = (runs[0].info.run_id, points_of(client, runs[0].info.run_id)) if runs else (None, {})
     changed = any(not is_same(points[point], value) for point, value in old.items() if point in points)
-    gone = status == "FINISHED" and not old.keys() <= points.keys()
+    last = dict(sorted(points))
+    gone = status == "FINISHED" and any(step > last.get(metric, -1) for metric, step in old)
     if run_id and (changed or gone):
         log.info("%s: the files have changed; its MLflow run is replaced", name)
         client.delete_run(run_id)

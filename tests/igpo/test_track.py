@@ -205,6 +205,25 @@ def test_what_mlflow_stores_otherwise_is_no_change(uri, tmp_path, monkeypatch):
     assert data.params["rollout.instructions"] != other
 
 
+def test_an_evaluation_of_a_later_policy_is_appended_and_of_an_earlier_one_replaces(
+    uri, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(store, "NAME", tmp_path.name)
+    client, where = store.open_store(uri)
+
+    def run_id(*steps):
+        points = {("test/vitalqa/f1", step): 0.5 for step in steps}
+        return store.sync(client, where, "igpo_s1", points, {})
+
+    first = run_id(2)
+    assert run_id(3) == first
+    assert store.points_of(client, first) == {("test/vitalqa/f1", 2): 0.5, ("test/vitalqa/f1", 3): 0.5}
+    second = run_id(2)
+    assert second != first
+    assert store.points_of(client, second) == {("test/vitalqa/f1", 2): 0.5}
+
+
 def test_the_folders_of_the_longest_run_fit_into_its_tag(uri, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(store, "NAME", tmp_path.name)
