@@ -60,10 +60,9 @@ def answer_all(questions: Path) -> dict[str, Any]:
     return dict(storage.read_json(metrics))
 
 
-def type_lines(metrics: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def type_lines(metrics: dict[str, Any]) -> str:
     """F1 by benchmark and type."""
-    home = {row["type"]: row["benchmark"] for row in rows}
-    values_by_type = {(home[name], name): values for name, values in metrics["types"].items()}
+    values_by_type = {tuple(name.split(": ")): values for name, values in metrics["types"].items()}
     values_by_type |= {(name, "all"): values for name, values in metrics["benchmarks"].items()}
     lines = ["| benchmark | type | questions | F1 |", "| --- | --- | ---: | ---: |"]
     for (benchmark, name), values in sorted(values_by_type.items()):
@@ -95,7 +94,7 @@ def main() -> None:
     storage.write(rows, schema.QUESTIONS, questions_file, schema.QUESTIONS_KEY)
     text = PAGE.format(
         n=f"{len(rows):,}",
-        types=type_lines(answer_all(questions_file), rows),
+        types=type_lines(answer_all(questions_file)),
         sample=SAMPLE,
         seed=SEED,
         questions=sample_lines(rows, storage.read(RESULTS / "corpus.parquet", storage.CORPUS)),

@@ -33,10 +33,12 @@ STAGES = {
     "show": "print one trajectory",
     "plan": "what a run would cost",
     "status": "what is finished",
+    "sources": "the files that the parameters name, for DVC",
 }
 FOLDERS = {
     "best": "igpo.training",
     "join": "igpo.experiment",
+    "sources": "igpo.experiment",
     "follow": "igpo.tracking",
     "card": "igpo.publishing",
     "export": "igpo.publishing",

@@ -166,6 +166,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--critic", type=Path, required=True, metavar="DIR", help="the last one, or a policy")
     parser.add_argument("--rollouts", type=Path, required=True, metavar="FILE")
     parser.add_argument("--scores", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--gamma", type=float, required=True, metavar="DISCOUNT", help="advantage.gamma")
     parser.add_argument("--values", type=Path, required=True, metavar="FILE", help="written: V of every turn")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the next critic")
     state_argument(parser)
@@ -173,10 +174,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, params: sections.Critic) -> str:
     """Value the turns, then update the critic."""
+    if not 0 <= args.gamma <= 1:
+        raise UserError(f"--gamma: {args.gamma}: expected a number from 0 to 1")
     rollouts = storage.read(args.rollouts, schema.ROLLOUTS).to_pylist()
     scores = storage.read(args.scores, schema.SCORES).to_pylist()
     cost.note(tokens=schema.tokens(rollouts))
-    turn_returns = torch.tensor(returns(rollouts, scores, params.gamma))
+    turn_returns = torch.tensor(returns(rollouts, scores, args.gamma))
     if not len(turn_returns):
         raise UserError(f"{args.rollouts}: no turn to value: give the policy room (rollout.max_tokens)")
     trees = [value_tree(group) for group in cut(groups(rollouts), params.batch_tokens)]

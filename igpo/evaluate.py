@@ -89,11 +89,21 @@ def _judgement(
     return None if judgements is None else judgements[key]
 
 
-def read_judgements(path: Path) -> tuple[dict[tuple[str, int], float | None], str]:
-    """The judge's verdict by (question_id, sample), and which judge it was."""
+def read_judgements(path: Path, rollouts: Path) -> tuple[dict[tuple[str, int], float | None], str]:
+    """The judge's verdict by (question_id, sample), and which judge it was.
+
+    Raises UserError if its answers were those of other rollouts.
+    """
     table = storage.read(path, JUDGEMENTS)
+    check_source(path, "rollouts", rollouts)
     verdicts = {(row["question_id"], row["sample"]): row["mbe"] for row in table.to_pylist()}
     return verdicts, (table.schema.metadata or {}).get(b"model", b"").decode()
+
+
+def check_source(path: Path, name: str, source: Path) -> None:
+    """Raise UserError if a table's footer says that it was made of another file `name` than `source`."""
+    if storage.footer(path, name) not in ("", storage.sha256(source)):
+        raise UserError(f"{path}: made of other {name} than {source}; give those, or make it again")
 
 
 def check_complete(rows: schema.Rows, questions: schema.Rows, settings: Mapping[str, Any]) -> None:
@@ -124,6 +134,13 @@ def split_by(rows: list[dict[str, Any]], name: str, params: sections.Evaluate) -
     """Summaries by the values of one column."""
     values = sorted({row[name] for row in rows})
     return {value: summary([row for row in rows if row[name] == value], params) for value in values}
+
+
+def by_type(rows: list[dict[str, Any]], params: sections.Evaluate) -> dict[str, Any]:
+    """Summaries by type, which of several benchmarks are called `BENCHMARK: TYPE`."""
+    if len({row["benchmark"] for row in rows}) > 1:
+        rows = [{**row, "type": f"{row['benchmark']}: {row['type']}".removesuffix(": ")} for row in rows]
+    return split_by(rows, "type", params)
 
 
 def by_hops(rows: list[dict[str, Any]], params: sections.Evaluate) -> dict[str, Any]:
@@ -168,16 +185,17 @@ def run(args: argparse.Namespace, params: sections.Evaluate) -> str:
     if not rows:
         raise UserError(f"{args.rollouts}: no rows")
     questions = storage.read(args.questions, schema.QUESTIONS).to_pylist()
+    check_source(args.rollouts, "questions", args.questions)
     if args.asked:
         check_complete(rows, questions, mapping("--asked", args.asked, "benchmarks", "questions", "samples"))
     uncovered_ids = set(read_coverage(args.coverage)["uncovered"]) if args.coverage else None
     by_id = {question["question_id"]: question for question in questions}
-    judgements, judge = read_judgements(args.judgements) if args.judgements else (None, None)
+    judgements, judge = read_judgements(args.judgements, args.rollouts) if args.judgements else (None, None)
     question_rows = question_metrics(rows, by_id, params.format_penalty, uncovered_ids, judgements)
     meta = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     metrics = {
         "benchmarks": split_by(question_rows, "benchmark", params),
-        "types": split_by(question_rows, "type", params),
+        "types": by_type(question_rows, params),
         "hops": by_hops(question_rows, params),
         "overall": summary(question_rows, params),
         "provenance": {

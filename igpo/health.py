@@ -172,11 +172,11 @@ def writing(turns: pd.DataFrame) -> Health:
     """What the policy writes.
 
     `well_formed`: share of trajectories without a format penalty. `entropy`: -log-probability per sampled
-    token, which estimates the policy's entropy at temperature 1. `repeated_characters`: share of characters
-    in runs of four or more. `invalid_turns`: share of turns that are malformed, cut off or failed, or call a
-    tool without an argument. `update_tokens`: number of the sampled tokens whose turn has an advantage other
-    than 0, from which an update learns (if `train.drop_equal_groups` leaves no group out);
-    `credited_tokens`: their share.
+    token, which at a sampling temperature of 1 estimates the policy's entropy. `repeated_characters`: share
+    of characters in runs of four or more. `invalid_turns`: share of turns that are malformed, cut off or
+    failed, or call a tool without an argument. `update_tokens`: number of the sampled tokens whose turn has
+    an advantage other than 0, from which an update learns (if `train.drop_equal_groups` leaves no group
+    out); `credited_tokens`: their share.
     """
     acts = turns[turns["turn"] > 0]
     logprobs = list(itertools.chain.from_iterable(acts["policy_logprobs"]))

@@ -14,7 +14,7 @@ from igpo.experiment import checks, schema
 from igpo.reporting import measured
 from igpo.reporting.gpu_time import GPUS, Work, iteration_seconds
 from igpo.reporting.measured import ALL_PHASES, PHASES, Speed
-from igpo.reporting.volume import passage_count, question_counts, volume, with_comparisons
+from igpo.reporting.volume import gpus_of_stages, passage_count, question_counts, volume, with_comparisons
 from pipeline import stage, storage
 from pipeline.errors import UserError
 
@@ -123,7 +123,7 @@ def disk_lines(
 
 def on_each(size: float, gpus: int) -> str:
     """What a sharded model takes on each GPU."""
-    return f"{gigabytes(size / gpus)} on each of {gpus}"
+    return "on one" if gpus == 1 else f"{gigabytes(size / gpus)} on each of {gpus}"
 
 
 def memory_lines(numbers: Mapping[str, int], weights: int, gpus: Mapping[str, int]) -> list[Line]:
@@ -133,7 +133,7 @@ def memory_lines(numbers: Mapping[str, int], weights: int, gpus: Mapping[str, in
     training = TRAINED_BYTES * weights
     lines = [
         ("of training, without activations", training, on_each(training, gpus["train"])),
-        ("of scoring, likewise", SCORED_BYTES * weights, "on one"),
+        ("of scoring, likewise", SCORED_BYTES * weights, on_each(SCORED_BYTES * weights, gpus["score"])),
         ("of rollouts, without cache", WEIGHT_BYTES * weights, ""),
     ]
     if numbers["of them with a critic"]:
@@ -174,6 +174,8 @@ def gpu_lines(
     """An iteration on `args.nodes` machines of `args.gpus` GPUs, what bounds it; all runs one by one."""
     if not weights:
         raise UserError("--gpu: the model's weights are unknown: give --weights N")
+    if not numbers["training trajectories"]:
+        raise UserError("--gpu: nothing is trained (run.arms, run.iterations): leave it out")
     gpu, gpus = GPUS[args.gpu], args.gpus * args.nodes
     tokens = numbers["training tokens"] / numbers["training trajectories"]
     own = args.sampled or min(tokens, params["rollout"]["max_turns"] * params["rollout"]["turn_tokens"])
@@ -272,7 +274,7 @@ def run(args: argparse.Namespace) -> str:
     numbers = volume(params, question_counts(args.root) | sizes, args.tokens)
     weights = int(args.weights or planned_weights(params, args.root))
     passages = int(args.passages or passage_count(args.root))
-    gpus = dict.fromkeys(ALL_PHASES, 1) | {name: params[name]["processes"] for name in ("critic", "train")}
+    gpus = gpus_of_stages(params)
     then = measured.weights_in(args.root / "results/models/base")
     throughput = expected_speeds(measured.speeds(args.root), gpus) if then and then == weights else {}
     for name, value in parse_numbers("--throughput", args.throughput, ALL_PHASES).items():

@@ -34,13 +34,18 @@ SUFFIXES = (".parquet", ".json", ".jsonl")  # of the files that count in a folde
 def disjoint(rows: list[Row]) -> list[Row]:
     """The rows whose question stands in no later split: test stays whole, dev lacks test's, train both's.
 
-    Two questions are equal if their words are: case, punctuation and white space don't count.
+    Two questions are equal if their words are: case, punctuation and white space don't count. If two different
+    questions share an id, the earlier split's gets the name of its split after it.
     """
     result: list[Row] = []
     later: set[str] = set()
     for split in reversed(SPLITS):
         pairs = [(answer_metrics.normalise(row["question"]), row) for row in rows if row["split"] == split]
-        result += [row for words, row in pairs if words not in later]
+        ids = {row["question_id"] for row in result}
+        for words, row in pairs:
+            if words not in later:
+                name = row["question_id"]
+                result.append({**row, "question_id": f"{name}_{split}" if name in ids else name})
         later |= {words for words, _ in pairs}
     return result
 

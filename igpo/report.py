@@ -106,7 +106,10 @@ def time_part(iterations: Sequence[Path]) -> list[Block]:
     cells = []
     for phase in measured.ALL_PHASES:
         paths = [path for folder in iterations if (path := measured.cost_path(folder, phase)).exists()]
-        costs = [storage.read_json(path) for path in paths]
+        # arms that share a first iteration's files have their costs too
+        costs = list(
+            {(cost["began"], cost["ended"]): cost for cost in map(storage.read_json, paths)}.values()
+        )
         if costs:
             seconds, tokens = (sum(cost[name] for cost in costs) for name in ("seconds", "tokens"))
             speed = f"{tokens / seconds:,.0f}"
@@ -139,7 +142,11 @@ def coverage_part(coverage: Mapping[str, Any]) -> list[Block]:
         ]
         words = f"{name}: {values['n']} questions, an answer is in the corpus for {share} %"
         blocks += [heading(words), table(["found in", *columns], cells)]
-    return [*blocks, note("Per cent of questions; the query is the question itself.")]
+    words = (
+        "Per cent of questions; the query is the question itself. Supporting passages: the mean share found"
+    )
+    words += " of those that a question names; all of them: of the questions that name some."
+    return [*blocks, note(words)]
 
 
 def provenance_part(evaluations: Sequence[Evaluation]) -> list[Block]:

@@ -112,7 +112,6 @@ class Score:
 class Critic:
     """PPO's critic and its update."""
 
-    gamma: float
     lr: float
     weight_decay: float
     max_grad_norm: float

@@ -13,7 +13,7 @@ fail() {
 }
 
 echo "installing pinned packages into .venv: about 5 minutes"
-test -x "$python" || "$1" -m venv .venv
+"$python" -m pip --version >/dev/null 2>&1 || "$1" -m venv .venv
 if ! pip -r "$torch" >/dev/null 2>&1; then
     echo "pip's index gives no CPU build of torch: asking $torch_index"
     if ! said=$(pip --index-url "$torch_index" -r "$torch" 2>&1); then

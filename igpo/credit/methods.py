@@ -35,9 +35,11 @@ class Rewards:
 def z_scores(values: Sequence[float], std: str, centred: bool = True) -> list[float]:
     """(value - mean) / (deviation + 1e-6), deviation population or sample; std "none": value - mean.
 
-    Without `centred` no mean is subtracted. All 0 if the variance is at most 1e-12 or, as sample variance,
-    undefined.
+    Without `centred` no mean is subtracted, and a single value has the deviation 1 (DR-Venus'
+    `info_gain_advantage.py`). Else all 0 if the variance is at most 1e-12 or, as sample variance, undefined.
     """
+    if not centred and (std == "none" or len(values) == 1):
+        return list(values)
     degrees = len(values) - (std == "sample")
     if degrees < 1:
         return [0.0] * len(values)

@@ -10,6 +10,7 @@ from igpo.experiment.layout import compared_arms, row_name, scores_alike, select
 from igpo.reporting import published
 from pipeline.errors import UserError
 from pipeline.settings import apply_arm, check_schema, merge, nearest, parse_json, read_params
+from retrieval.encoder.folder import decisive_files
 
 COMPARISONS = (  # sections of `tables` that name arms to compare
     "algorithms",
@@ -30,15 +31,8 @@ def check(params: Mapping[str, Any]) -> None:
     if params["judge"]["url"] and not params["judge"]["model"]:
         raise UserError("params: judge.url is set but not judge.model: name the model there")
     run = params["run"]
-    for name in run["arms"] + run["baselines"]:
-        arm = apply_arm(params, name)
-        if arm["advantage"]["method"] in WITH_CRITIC and arm["critic"]["gamma"] != arm["advantage"]["gamma"]:
-            raise UserError(f"params: arms.{name}: critic.gamma and advantage.gamma differ: make them one")
-        check_shards(params, f"arms.{name}", arm)
-        check_instructions(
-            f"arms.{name}.rollout", params["rollout"], (params["arms"][name] or {}).get("rollout")
-        )
-        check_instructions(f"arms.{name}: evaluate.rollout", arm["rollout"], arm["evaluate"]["rollout"])
+    for name in dict.fromkeys([*run["arms"], *run["baselines"], *params["arms"]]):
+        check_arm(params, name)
     check_selected(params)
     if run["iterations"] and (both := sorted(set(run["arms"]) & set(run["baselines"]))):
         raise UserError(
@@ -56,6 +50,16 @@ def check(params: Mapping[str, Any]) -> None:
         check_comparison(params, table)
     for name in params["tables"]["collapse"]:
         check_recomputed(params, name)
+
+
+def check_arm(params: Mapping[str, Any], name: str) -> None:
+    """Raise UserError for what doesn't go together in arm `name`; any arm may be a target of Snakemake's."""
+    arm = apply_arm(params, name)
+    check_shards(params, f"arms.{name}", arm)
+    evaluation = merge(arm["rollout"], arm["evaluate"]["rollout"])
+    check_instructions(f"arms.{name}.rollout", arm["rollout"], params["rollout"])
+    for base in (arm["rollout"], merge(params["rollout"], params["evaluate"]["rollout"])):
+        check_instructions(f"arms.{name}: evaluate.rollout", evaluation, base)
 
 
 def check_shards(params: Mapping[str, Any], where: str, arm: Mapping[str, Any]) -> None:
@@ -76,14 +80,10 @@ def check_shards(params: Mapping[str, Any], where: str, arm: Mapping[str, Any]) 
             )
 
 
-def check_instructions(where: str, base: Mapping[str, Any], over: Mapping[str, Any] | None) -> None:
+def check_instructions(where: str, settings: Mapping[str, Any], base: Mapping[str, Any]) -> None:
     """Raise UserError if another protocol than the base's would be given the base's instructions."""
-    settings = merge(base, over or {})
-    if (
-        settings["protocol"] != base["protocol"]
-        and base["instructions"]
-        and "instructions" not in (over or {})
-    ):
+    is_another = settings["protocol"] != base["protocol"]
+    if is_another and settings["instructions"] and settings["instructions"] == base["instructions"]:
         raise UserError(
             f"params: {where}.protocol: {settings['protocol']!r} would have the instructions of "
             f"{base['protocol']!r}: give its own beside it, or instructions: null"
@@ -134,6 +134,12 @@ def source_files(sources: str | list[str] | None) -> list[str]:
     paths = dict.fromkeys(Path(source.replace("{split}", split)) for source in names for split in splits)
     files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     return [str(file) for file in files if file.is_file()]
+
+
+def encoder_files(params: Mapping[str, Any], kind: str) -> list[str]:
+    """The files of the encoder or reranker of an index of `kind`; none if it is embedded or has none."""
+    source = {"dense": params["index"]["encoder"], "rerank": params["index"]["reranker"]}.get(kind)
+    return [] if source in (None, "minilm") else list(map(str, decisive_files(Path(source))))
 
 
 def is_cached(name: str) -> bool:

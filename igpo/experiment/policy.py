@@ -136,8 +136,13 @@ def weights_sha256(folder: Path) -> str:
 
 
 def combined_sha256(folder: Path) -> str:
-    """SHA-256 over the weight files: of the only one, or of the list of their hashes."""
-    hashes = [storage.sha256(path) for path in sorted(folder.glob("*.safetensors"))]
+    """SHA-256 over the weight files of a folder."""
+    return files_sha256(sorted(folder.glob("*.safetensors")))
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """SHA-256 over files: of the only one, or of the list of their hashes."""
+    hashes = list(map(storage.sha256, paths))
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
@@ -165,7 +170,8 @@ def forget_sampling(model: Any) -> None:
 def save(model: Any, tokenizer: Any, folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write a policy folder: weights in the model's dtype first, in one file, `policy.json` last.
 
-    The manifest names the model's files. Those that other stages put into the folder stay.
+    The manifest names the model's files and has hashes of the weights and of the others, so that it changes
+    with each of them. Files that other stages put into the folder stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     begin(folder)
@@ -180,5 +186,10 @@ def save(model: Any, tokenizer: Any, folder: Path, manifest: Mapping[str, Any]) 
         for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
             path.chmod(0o666 & ~umask)  # weights come readable by their owner alone
             path.replace(folder / path.name)
-    contents = {"files": files, "weights_sha256": combined_sha256(folder)}
+    others = [folder / name for name in files if not name.endswith(".safetensors")]
+    contents = {
+        "files": files,
+        "weights_sha256": combined_sha256(folder),
+        "others_sha256": files_sha256(others),
+    }
     storage.write_json({**manifest, **contents}, folder / "policy.json")

@@ -95,12 +95,18 @@ def collect(
 
 
 def gains(collection: Mapping[str, Any]) -> list[tuple[list[float], float]]:
-    """(information gain of every search turn, outcome) of the trajectories that were trained on."""
-    return [
-        ([turn["gain"] for turn in one["turns"] if turn["gain"] is not None], one["outcome"])
-        for one in collection["trajectories"]
-        if one["outcome"] is not None
-    ]
+    """(information gain of every search turn, outcome) of the trajectories that were trained on.
+
+    Those of a first iteration that several arms share are there once.
+    """
+    values = {}
+    for one in collection["trajectories"]:
+        if one["outcome"] is not None:
+            source = collection["sources"][one["source"]]
+            of_turns = [turn["gain"] for turn in one["turns"] if turn["gain"] is not None]
+            policy = source["seed"], source["iteration"], one["start"], *of_turns
+            values[one["question"], one["sample"], policy] = of_turns, one["outcome"]
+    return list(values.values())
 
 
 def pack(value: Any) -> str:

@@ -76,3 +76,10 @@ def passage_count(root: Path) -> int:
     """Passages of the corpus that is there; 0 without one."""
     path = root / "results/corpus.parquet"
     return len(storage.read(path, storage.CORPUS)) if path.exists() else 0
+
+
+def gpus_of_stages(params: Mapping[str, Any]) -> dict[str, int]:
+    """How many GPUs each stage of an iteration takes at a time."""
+    gpus = {name: params[name]["processes"] for name in ("score", "critic", "train")}
+    gpus["train"] *= params["train"]["nodes"]
+    return {"rollout": params["rollout"]["tensor_parallel"], **gpus}

@@ -25,7 +25,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from igpo.experiment import layout
 from igpo.reporting import validation
 from igpo.reporting.curves import curve_rows
-from igpo.reporting.results import METRICS, mean, read_evaluation
+from igpo.reporting.results import FURTHER, METRICS, mean, read_evaluation
 from pipeline import storage
 from pipeline.log import log
 from pipeline.settings import apply_arm
@@ -80,7 +80,7 @@ def collect(metrics: list[Path], iterations: list[Path], validations: Sequence[P
         points = runs.setdefault(path.absolute().parent.name, {})
         step = evaluation.metrics["provenance"].get("iteration") or 0
         for benchmark, values in evaluation.metrics["benchmarks"].items():
-            for name in METRICS:
+            for name in (*METRICS, *FURTHER):
                 if (value := mean(values, name)) is not None:
                     points[f"test/{metric_part(benchmark)}/{name}", step] = value
     for row in curve_rows(iterations, validations):

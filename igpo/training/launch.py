@@ -57,7 +57,9 @@ def options(args: Namespace) -> list[str]:
     values = {f"--{name.replace('_', '-')}": value for name, value in vars(args).items()}
     flags = [name for name, value in values.items() if value is True]
     return flags + [
-        f"{name}={value}" for name, value in values.items() if type(value) is int or isinstance(value, Path)
+        f"{name}={value}"
+        for name, value in values.items()
+        if type(value) in (int, float) or isinstance(value, Path)
     ]
 
 

@@ -48,13 +48,18 @@ def encoder_folder(source: str) -> Path:
     return folder
 
 
+def decisive_files(folder: Path) -> list[Path]:
+    """The files that decide an encoder's vectors; none if there is no such folder."""
+    suffixes = (".json", ".txt", ".safetensors", ".bin", ".model")
+    return [path for path in sorted(folder.rglob("*")) if path.suffix in suffixes and path.is_file()]
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 over the files that decide an encoder's vectors."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".txt", ".safetensors", ".bin", ".model") and path.is_file():
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(bytes.fromhex(storage.sha256(path)))
+    for path in decisive_files(folder):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(bytes.fromhex(storage.sha256(path)))
     return digest.hexdigest()
 
 

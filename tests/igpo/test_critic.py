@@ -21,7 +21,7 @@ from pipeline import storage
 from pipeline.errors import UserError
 
 PARAMS = SimpleNamespace(
-    gamma=0.9, lr=1e-2, weight_decay=0.0, max_grad_norm=1.0, batch_tokens=60, checkpoint=False, processes=1
+    lr=1e-2, weight_decay=0.0, max_grad_norm=1.0, batch_tokens=60, checkpoint=False, processes=1
 )
 
 
@@ -104,7 +104,7 @@ def test_the_stage_values_then_learns_and_goes_on_from_its_files(folder, base_mo
         files = {"rollouts": tmp_path / "rollouts", "scores": tmp_path / "scores", "critic": before}
         files |= {"values": tmp_path / f"values{number}", "out": tmp_path / str(number)}
         words = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-        critic.main([*words, "--config", json.dumps(vars(PARAMS))])
+        critic.main([*words, "--gamma", "0.9", "--config", json.dumps(vars(PARAMS))])
         return storage.read(files["values"], schema.VALUES)["value"].to_pylist()
 
     assert step(folder, 1) == [0.0] * 9  # the first head is all zeros

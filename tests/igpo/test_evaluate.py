@@ -110,6 +110,36 @@ def test_questions_of_one_hop_and_of_two_are_told_apart():
     assert means == {"1": (2, 0.5), "2": (1, pytest.approx(2 / 3))}  # of q4 it is unknown
 
 
+def test_types_of_several_benchmarks_are_told_apart():
+    rows = [
+        {"benchmark": name, "type": kind} | dict.fromkeys(evaluate.METRICS, f1)
+        for name, kind, f1 in (("b", "t", 1.0), ("b", "u", 0.5), ("c", "t", 0.0), ("d", "", 0.25))
+    ]
+    types = evaluate.by_type(rows, PARAMS)
+    assert {name: values["f1"]["mean"] for name, values in types.items()} == {
+        "b: t": 1.0,
+        "b: u": 0.5,
+        "c: t": 0.0,
+        "d": 0.25,
+    }
+    assert list(evaluate.by_type(rows[:2], PARAMS)) == ["t", "u"]
+
+
+def test_rollouts_of_other_questions_are_refused(tmp_path):
+    (tmp_path / "questions").write_text("these")
+    rows = trajectory([([], [])], "York", "answered")
+    for number, sha256 in enumerate(("", storage.sha256(tmp_path / "questions"))):
+        path = tmp_path / str(number)
+        blank = {"text": "", "policy_logprobs": []}
+        storage.write(
+            [row | blank for row in rows], schema.ROLLOUTS, path, schema.TURN_KEY, {"questions": sha256}
+        )
+        evaluate.check_source(path, "questions", tmp_path / "questions")
+    (tmp_path / "questions").write_text("others")
+    with pytest.raises(UserError, match=r"1: made of other questions than .*questions; give those"):
+        evaluate.check_source(path, "questions", tmp_path / "questions")
+
+
 def test_what_is_known_of_a_choice_comes_from_the_best_policy_s_manifest(tmp_path):
     chosen = {"by": "dev F1", "iteration": 4, "f1": 0.5, "validated": {"4": 0.5}}
     storage.write_json({"iteration": 4, "selected": chosen}, tmp_path / "policy.json")

@@ -256,6 +256,11 @@ def test_what_is_drafted_in_a_thought_that_the_template_opens_is_no_verdict(fold
 def test_judgements_of_other_rollouts_are_refused(tmp_path):
     files = write_rollouts(tmp_path, ["paris!"])
     storage.write([], schema.JUDGEMENTS, tmp_path / "none.parquet", schema.JUDGEMENTS_KEY)
+    other, meta = tmp_path / "other.parquet", {"model": "m", "rollouts": "ab" * 32}
+    row = {"question_id": "q0", "sample": 0, "mbe": 1.0, "reply": None}
+    storage.write([row], schema.JUDGEMENTS, other, schema.JUDGEMENTS_KEY, meta)
+    with pytest.raises(UserError, match=r"other\.parquet: made of other rollouts than"):
+        evaluate.read_judgements(other, tmp_path / "rollouts.parquet")
     config = {"bootstrap": 50, "seed": 0, "format_penalty": -2.0, "rollout": {}}
     options = ["--judgements", str(tmp_path / "none.parquet"), "--out", str(tmp_path / "metrics.json")]
     with pytest.raises(SystemExit) as end:

@@ -1,5 +1,6 @@
 """Model folders: broken or missing weights are one line, and nothing is written."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -156,6 +157,8 @@ def test_a_policy_s_weights_are_one_file_and_its_manifest_names_its_files(tmp_pa
     manifest = storage.read_json(out / "policy.json")
     assert [path.name for path in out.glob("*.safetensors")] == [WEIGHTS]
     assert manifest["weights_sha256"] == storage.sha256(out / WEIGHTS)
+    others = [storage.sha256(out / name) for name in manifest["files"] if name != WEIGHTS]
+    assert manifest["others_sha256"] == hashlib.sha256("".join(others).encode()).hexdigest()
     assert {*manifest["files"], "policy.json", "model.cost.json", "rollouts.parquet"} == {
         path.name for path in out.iterdir()
     }

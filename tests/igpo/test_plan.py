@@ -97,6 +97,41 @@ def test_a_plan_says_gpu_hours_and_where_they_come_from(tmp_path, capsys):
     assert "GPU hours of critic" not in lines
 
 
+def test_a_plan_counts_every_gpu_that_a_stage_holds(params, tmp_path, capsys):
+    own = "train: {processes: 8, nodes: 4}\nscore: {processes: 2}\nrollout: {tensor_parallel: 4}\n"
+    (tmp_path / "own.yaml").write_text(own)
+    files = [
+        word for name in (ROOT / "params.yaml", tmp_path / "own.yaml") for word in ("--params", str(name))
+    ]
+    options = [
+        "--root",
+        str(tmp_path),
+        "--weights",
+        "32e9",
+        "--questions",
+        "test=9",
+        "--questions",
+        "train=99",
+    ]
+    speeds = [word for name in ("rollout", "train") for word in ("--throughput", f"{name}=1000")]
+    plan.main([*files, *options, *speeds])
+    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["memory of training, without activations"].endswith(" on each of 32")
+    assert lines["memory of scoring, likewise"].endswith(" on each of 2")
+    assert " h on 4, at 1,000.0 tokens/s" in lines["GPU hours of rollout"]
+    assert " h on 32, at 1,000.0 tokens/s" in lines["GPU hours of train"]
+
+
+def test_hours_on_gpus_of_nothing_are_one_line(tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("run: {iterations: 0}\n")
+    files = [
+        word for name in (ROOT / "params.yaml", tmp_path / "own.yaml") for word in ("--params", str(name))
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        plan.main([*files, "--root", str(tmp_path), "--weights", "1e9", "--gpu", "H100"])
+    assert "error: --gpu: nothing is trained (run.arms, run.iterations)" in capsys.readouterr().err
+
+
 def test_another_model_is_not_scaled_from_what_was_measured(tmp_path, capsys):
     write_measured(tmp_path, 1_000_000)
     paper = ["--params", str(ROOT / "params.yaml"), "--params", str(ROOT / "experiments/paper.yaml")]

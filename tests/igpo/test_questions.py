@@ -85,6 +85,23 @@ def test_a_file_for_each_split(tmp_path, caplog):
         questions.source_files([str(tmp_path / "c_{split}.jsonl")])
 
 
+def test_ids_that_two_splits_have_in_common_are_made_different(tmp_path):
+    """Else what looks at all splits would take one's question for the other's."""
+    for split in ("train", "test"):
+        rows = [{**REVIEW, "id": "7", "question": f"{split}?"}, {**REVIEW, "id": split, "question": "both?"}]
+        (tmp_path / f"b_{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run("--source", tmp_path / "b_{split}.jsonl", "--out", tmp_path / "out")
+    ids = {
+        split: storage.read(tmp_path / f"out/{split}.parquet", QUESTIONS)["question_id"].to_pylist()
+        for split in ("train", "test")
+    }
+    benchmark = ids["test"][0].partition("_7")[0]
+    assert ids == {
+        "test": [f"{benchmark}_7", f"{benchmark}_test"],
+        "train": [f"{benchmark}_7_train"],  # whose other question is test's
+    }
+
+
 RAW = {  # files as the benchmarks publish them, and the benchmark that each is
     "NQ-open.dev.jsonl": (NQ_OPEN, "nq"),
     "triviaqa_test.jsonl": (FLASHRAG, "tq"),
@@ -136,7 +153,7 @@ def test_files_of_one_split_beside_files_for_each(tmp_path):
     files = [tmp_path / f"{name}.jsonl" for name in ("hotpotqa_{split}", "nq_a", "nq_b")]
     run("--source", *files, "--out", tmp_path / "out")
     ids = [storage.read(tmp_path / f"out/{s}.parquet", QUESTIONS)["question_id"].to_pylist() for s in SPLITS]
-    assert ids == [["hotpotqa_0", "hotpotqa_1"], [], ["hotpotqa_0", "nq_0_3", "nq_0_4"]]
+    assert ids == [["hotpotqa_0_train", "hotpotqa_1"], [], ["hotpotqa_0", "nq_0_3", "nq_0_4"]]
 
 
 def test_a_question_stands_in_one_split_only(tmp_path, capsys, caplog):

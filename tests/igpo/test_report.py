@@ -110,6 +110,25 @@ def test_a_question_that_was_not_given_is_one_line(small_report, tmp_path, capsy
     assert not (tmp_path / "out.html").exists()
 
 
+def test_a_first_iteration_that_arms_share_counts_once(tmp_path):
+    folders = [results_tree.write_iteration(tmp_path, arm, 1, 1, 0.5) for arm in ("igpo", "grpo")]
+    folders.append(results_tree.write_iteration(tmp_path, "grpo", 1, 2, 0.5))
+    for number, folder in enumerate(folders):
+        results_tree.write_cost(folder / "rollout.cost.json", 2.0, ended=float(number == 2), tokens=10)
+    (table,) = report.time_part(folders)
+    assert table.cells[0][:4] == ["rollout", "2", "4", "20"]
+    sources = [{"seed": 1, "iteration": k} for k in (1, 1, 2)]
+    one = {
+        "question": "q",
+        "sample": 0,
+        "outcome": 1.0,
+        "start": -2.0,
+        "turns": [{"gain": 0.5}, {"gain": None}],
+    }
+    trajectories = [{**one, "source": number} for number in range(3)]
+    assert browser.gains({"sources": sources, "trajectories": trajectories}) == [([0.5], 1.0)] * 2
+
+
 def test_packed_values_are_equal_and_stand_any_text():
     value = {"text": HOSTILE + "\ud800"}
     assert browser.pack(value) == browser.pack(value)

@@ -62,6 +62,7 @@ def test_one_run_per_arm_and_seed_with_metrics_by_iteration(log):
     assert [points["train/f1", k] for k in (1, 2)] == pytest.approx([0.4, 0.5])
     assert points["train/flat_advantage", 1] == 0.25
     assert points["test/vitalqa/f1", 2] == pytest.approx(0.5)
+    assert points["test/vitalqa/turn_limit", 2] == pytest.approx(0.5)
     assert runs["warmup"]["test/vitalqa/f1", 0] == pytest.approx(0.4)
 
 

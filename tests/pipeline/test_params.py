@@ -118,6 +118,7 @@ def wrong(params: dict, path: str, value: object) -> dict:
         ("arms.grpo.corpus", {}, "unknown key 'corpus' in arms.grpo"),
         ("arms.warmup", {}, "arms: 'warmup' does not match"),
         ("run.arms", ["igop"], "no arm 'igop' in arms; nearest: 'igpo'"),
+        ("tables.gamma.rows", {0.5: None}, "tables.gamma.rows: 0.5 is not of type 'string'"),
         ("tables.ablation.rows", {"igop": "F1"}, "no arm 'igop' in arms; nearest: 'igpo'"),
         (
             "tables.ablation.rows",
@@ -154,14 +155,6 @@ def test_no_arm_has_the_name_of_another_arm_s_second_row(params):
     checks.check(wrong(params, "tables.baseline", "igpo_best_dev"))
     params["arms"]["igpo_best_dev"] = {}
     with pytest.raises(UserError, match=r"arms\.igpo_best_dev: run\.select gives igpo a row of this name"):
-        checks.check(params)
-
-
-def test_a_critic_discounts_as_its_arm_does(params):
-    params["advantage"]["gamma"] = 0.9
-    checks.check(params)  # no arm with a critic runs
-    params["run"]["arms"] = ["igpo", "ppo"]
-    with pytest.raises(UserError, match=r"arms\.ppo: critic\.gamma and advantage\.gamma differ"):
         checks.check(params)
 
 
@@ -203,11 +196,23 @@ def test_a_key_that_comes_twice_in_json_is_refused():
 @pytest.mark.parametrize("where", ["arms.mine.rollout", "evaluate.rollout"])
 def test_no_protocol_is_given_the_instructions_of_another(params, where):
     variant = wrong(params, "arms.mine", {"rollout": {}})
-    variant["run"]["arms"] = [*variant["run"]["arms"], "mine"]
     variant["rollout"]["instructions"] = "You search."
     checks.check(wrong(variant, where, {"protocol": "react", "instructions": None}))
     with pytest.raises(UserError, match=r"rollout\.protocol: 'react' would have the instructions of 'igpo'"):
         checks.check(wrong(variant, where, {"protocol": "react"}))
+
+
+def test_instructions_for_evaluation_reach_no_arm_of_another_protocol(params):
+    variant = wrong(params, "evaluate.rollout.instructions", "You search.")
+    message = (
+        r"arms\.closed_book: evaluate\.rollout\.protocol: 'closed_book' would have the instructions of 'igpo'"
+    )
+    with pytest.raises(UserError, match=message):
+        checks.check(variant)
+    others = [name for name, arm in params["arms"].items() if (arm or {}).get("rollout", {}).get("protocol")]
+    for name in others:
+        variant = wrong(variant, f"arms.{name}.evaluate", {"rollout": {"instructions": None}})
+    checks.check(variant)
 
 
 def test_an_untrained_arm_shares_no_row_with_a_trained_one(params):

@@ -89,6 +89,15 @@ def test_the_cpu_build_of_pips_own_index_is_taken(checkout, indexes, pip_setting
     assert (checkout / ".venv/.made").exists()
 
 
+def test_an_environment_that_a_kill_left_without_pip_is_made_whole(checkout, indexes, pip_settings):
+    write_wheel(indexes[0] / "own/more", "more", "1.0")
+    write_wheel(indexes[0] / "own/torch", "torch", "2.13.0+cpu")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=checkout, check=True)
+    process = make_env(checkout, indexes, pip_settings)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert installed(checkout) == {"torch-2.13.0+cpu", "more-1.0", "igpo-1.0"}
+
+
 def test_else_pytorchs_index_is_asked_for_torch_alone(checkout, indexes, pip_settings):
     write_wheel(indexes[0] / "own/more", "more", "1.0")
     write_wheel(indexes[0] / "own/torch", "torch", "2.13.0", BROKEN)

@@ -55,7 +55,9 @@ def iterate(k: int, start: Path, arm: str, before: Path, rollouts: Path, out: Pa
     if has_critic(arm):
         last = before / "critic" if (before / "critic").exists() else before
         values = ["--values", out / "values.parquet"]
-        stage(critic.main, "critic", "--critic", last, *scored, *values, "--out", out / "critic", arm=arm)
+        discount = ["--gamma", apply_arm(SETTINGS, arm)["advantage"]["gamma"]]
+        files = ["--critic", last, *scored, *values, "--out", out / "critic"]
+        stage(critic.main, "critic", *files, *discount, arm=arm)
     values += ["--progress", k / 2, "--out", out / "advantages.parquet"]
     stage(advantage.main, "advantage", *scored, *values, arm=arm)
     credited = [*scored, "--advantages", out / "advantages.parquet"]

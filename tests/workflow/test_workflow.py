@@ -212,7 +212,9 @@ def test_dvc_publishes_reports_and_then_finds_nothing_to_do(finished):
     assert (finished / "reports/curves.csv").read_bytes() == (
         finished / "results/tables/curves.csv"
     ).read_bytes()
-    assert "up to date" in dvc("repro")
+    assert "Running stage 'index'" not in dvc("repro")
+    os.utime(finished / "corpus.jsonl")
+    assert "Running stage 'index'" in dvc("repro")
     output = json.loads(dvc("metrics", "show", "--json"))
     metrics = output[""]["data"][str(Path("reports") / "metrics.json")]["data"]
     assert set(metrics) == {"warmup", "igpo", "igpo_best_dev"}

@@ -49,6 +49,8 @@ try:
     config.update(merge(layers, numbers(config)))
     checks.check(config)
     checks.check_sources(config)
+    if SLOTS < 1:
+        raise UserError(f"--resources gpu={SLOTS}: give how many model stages may run at a time, at least 1")
     if 0 < GPUS < SLOTS and GIVEN.nodes is None:  # jobs on a cluster have its GPUs
         raise UserError(f"--resources gpu={SLOTS}: this machine has {GPUS}")
 except UserError as error:

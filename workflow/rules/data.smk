@@ -32,7 +32,8 @@ def shards(wildcards):
 
 rule encode:
     input:
-        "results/corpus.parquet",
+        checks.encoder_files(config, "dense"),
+        corpus="results/corpus.parquet",
     output:
         temp(directory("results/index/vectors/{shard}")),
     log:
@@ -47,12 +48,13 @@ rule encode:
         code=code("retrieval.encode"),
         config=section("index"),
     shell:
-        "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} retrieval.encode --config {params.config:q} --corpus {input} --shard {wildcards.shard}"
+        "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} retrieval.encode --config {params.config:q} --corpus {input.corpus} --shard {wildcards.shard}"
         " --out {output} > {log} 2>&1"
 
 
 rule index:
     input:
+        lambda wildcards: checks.encoder_files(config, wildcards.kind),
         corpus="results/corpus.parquet",
         vectors=shards,
     output:

@@ -200,12 +200,13 @@ rule critic:
     params:
         code=code("igpo.critic"),
         config=arm_section("critic"),
+        gamma=lambda wildcards: ARMS[wildcards.arm]["advantage"]["gamma"],
         critic=previous_critic,
         out=subpath(output.critic, parent=True),
         state=state_option,
     shell:
         "IGPO_GPUS={resources.gpu} exec {MODEL_STAGE} igpo.critic --config {params.config:q} --critic {params.critic}"
-        " --rollouts {input.rollouts} --scores {input.scores} --values {output.values}"
+        " --gamma {params.gamma} --rollouts {input.rollouts} --scores {input.scores} --values {output.values}"
         " {params.state} --out {params.out} > {log} 2>&1"
 
 

@@ -56,9 +56,23 @@ def test_raw_ig_by_hand():
 
 
 def test_raw_ig_by_turn_divides_by_the_deviation_of_the_turn():
-    """First searches: 0.4 and 0.6, deviation 0.1; the only second one has nothing to compare with."""
+    """First searches: 0.4 and 0.6, deviation 0.1; the only second one has a deviation of 1."""
     advantages = run("igpo", group(RAW), normalisation="raw_ig", scope="group_turn")
-    close(advantages, [[4.999958, 0.999998, 0.999998], [4.999942, -0.999998]])
+    close(advantages, [[4.999958, 1.199998, 0.999998], [4.999942, -0.999998]])
+
+
+@pytest.mark.parametrize("std", ["population", "sample"])
+def test_raw_ig_keeps_the_gain_of_a_search_that_is_alone(std):
+    """Outcomes 1, 0, 0: of a population's deviation their z are sqrt 2, -sqrt 1/2, -sqrt 1/2."""
+    for gain in (2.0, -2.0):
+        (first, last), *_ = run("igpo", group([[gain, 1.0], [0.0], [0.0]]), normalisation="raw_ig", std=std)
+        assert first == pytest.approx(gain + last)
+        assert last == pytest.approx(2**0.5 if std == "population" else 2 / 3**0.5, abs=1e-5)
+
+
+def test_raw_ig_without_a_deviation_leaves_gains_as_they_are():
+    rows = run("igpo", group([[0.5, 1.0], [0.5, 1.0], [0.5, 0.0]]), normalisation="raw_ig", std="none")
+    close(rows, [[0.833333, 0.333333], [0.833333, 0.333333], [-0.166667, -0.666667]])
 
 
 def test_raw_ig_accumulates_nothing_and_knows_no_gamma():

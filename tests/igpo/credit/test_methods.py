@@ -154,9 +154,9 @@ def test_a_shift_of_all_outcomes_changes_nothing(method, chosen):
 
 @every_variant
 def test_a_scale_of_all_rewards_scales_what_is_not_divided_by_a_deviation(method, chosen):
-    factor = 3.0 if method in ("dr_grpo", "rloo") else 1.0
-    expected = [[factor * value for value in row] for row in run(method, ragged(), gamma=0.9, **chosen)]
-    close(run(method, moved(ragged(), 3.0, 0.0), gamma=0.9, **chosen), expected, 4e-5)
+    factor, batch = 3.0 if method in ("dr_grpo", "rloo") else 1.0, ragged() * 2  # so no turn is alone
+    expected = [[factor * value for value in row] for row in run(method, batch, gamma=0.9, **chosen)]
+    close(run(method, moved(batch, 3.0, 0.0), gamma=0.9, **chosen), expected, 4e-5)
 
 
 @pytest.mark.parametrize(

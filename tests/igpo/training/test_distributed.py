@@ -107,9 +107,10 @@ def test_several_processes_make_the_update_of_one(words, tmp_path):
 
 def valued(words: list[str], before: Path, out: Path, **settings: object) -> Path:
     """The critic's stage over the same files."""
-    options = {"lr": STEP, "weight_decay": 0.01, "max_grad_norm": 1.0, "gamma": 0.9} | settings
+    options = {"lr": STEP, "weight_decay": 0.01, "max_grad_norm": 1.0} | settings
     options = {"checkpoint": False, "processes": 1} | options
     files = [*words[2:6], "--critic", str(before), "--values", str(out / "values.parquet"), "--out", str(out)]
+    files += ["--gamma", "0.9"]
     process = run([*files, "--config", json.dumps(options)], "igpo.critic")
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("igpo.critic: 9 turns") == 1
