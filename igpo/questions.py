@@ -34,8 +34,8 @@ SUFFIXES = (".parquet", ".json", ".jsonl")  # of the files that count in a folde
 def disjoint(rows: list[Row]) -> list[Row]:
     """The rows whose question stands in no later split: test stays whole, dev lacks test's, train both's.
 
-    Two questions are equal if their words are: case, punctuation and white space don't count. An id that a later
-    split has too gets the name of its own split after it.
+    Two questions are equal if their words are: case, punctuation and white space don't count. An id that a
+    later split has too gets the name of its own split after it.
     """
     result: list[Row] = []
     later: set[str] = set()
