@@ -4,7 +4,7 @@
     python -m benchmarks.checks gamma single_turn collapse
 
 On the machine that made them: a page names its processor, and takes the time from the costs of its stages.
-Pages of a processor without AVX-512 stand in docs/results/avx2 (`--out`).
+Pages of a processor without AVX-512 stand in docs/results/avx2 (`--out`), with AMX in docs/results/amx.
 """
 
 import argparse
